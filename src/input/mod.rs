@@ -1,0 +1,10 @@
+//! Step 1 of the data flow: from a picture file to the pixels a model takes.
+
+pub mod builtin;
+pub mod picture;
+pub mod preprocess;
+pub mod set;
+
+pub use picture::{Picture, Raster};
+pub use preprocess::{Preprocess, Prepared};
+pub use set::{PictureSet, PictureSource};

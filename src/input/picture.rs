@@ -1,0 +1,184 @@
+//! Pictures: decode, orient, flatten to 8-bit grey or colour, within a limit on pixels. No resizing here.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder, ImageReader};
+
+use crate::error::{Error, Result};
+
+/// Most pixels that a picture may have, checked before it is decoded: 100 million.
+pub const MAX_PIXELS: u64 = 100_000_000;
+/// What transparent pixels are laid over.
+const BACKGROUND: u32 = 128;
+
+/// 8-bit pixels, row by row, interleaved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raster {
+    /// Pixels a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// 1 (grey) or 3 (red, green, blue).
+    pub channels: usize,
+    /// `height * width * channels` values.
+    pub data: Vec<u8>,
+}
+
+impl Raster {
+    /// The same picture with 1 or 3 channels; grey is Rec. 601 luma in Pillow's integer arithmetic.
+    #[must_use]
+    pub fn with_channels(&self, channels: usize) -> Self {
+        let data = match (self.channels, channels) {
+            (3, 1) => self.data.as_chunks::<3>().0.iter().map(|&rgb| luma(rgb)).collect(),
+            (1, 3) => self.data.iter().flat_map(|&v| [v; 3]).collect(),
+            _ => self.data.clone(),
+        };
+        Self { data, channels, ..*self }
+    }
+
+    /// The rectangle at (`x`, `y`), which must lie inside.
+    #[must_use]
+    pub fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Self {
+        let row = |r: usize| {
+            let start = ((y + r) * self.width + x) * self.channels;
+            &self.data[start..start + width * self.channels]
+        };
+        let data = (0..height).flat_map(row).copied().collect();
+        Self { width, height, channels: self.channels, data }
+    }
+
+    /// Colour at (`x`, `y`).
+    #[must_use]
+    pub fn rgb(&self, x: usize, y: usize) -> [u8; 3] {
+        let at = (y * self.width + x) * self.channels;
+        if self.channels == 3 {
+            [self.data[at], self.data[at + 1], self.data[at + 2]]
+        } else {
+            [self.data[at]; 3]
+        }
+    }
+}
+
+fn luma([r, g, b]: [u8; 3]) -> u8 {
+    let sum = u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000;
+    (sum >> 16) as u8
+}
+
+/// A decoded picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Short name for people.
+    pub name: String,
+    /// Where it came from.
+    pub source: String,
+    /// Its pixels, upright.
+    pub raster: Raster,
+    /// Its class, where it is known.
+    pub label: Option<usize>,
+}
+
+impl Picture {
+    /// Reads PNG, JPEG, WebP, GIF (first frame) or BMP; the content decides, not the extension.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not a picture, or has more than [`MAX_PIXELS`] pixels.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let source = path.display().to_string();
+        let name = path.file_name().map_or_else(|| source.clone(), |n| n.to_string_lossy().into());
+        Ok(Self { name, raster: decode(&source, &bytes)?, source, label: None })
+    }
+}
+
+/// Decodes a picture held in memory; `source` is the name used in messages.
+///
+/// # Errors
+/// As [`Picture::open`].
+pub fn decode(source: &str, bytes: &[u8]) -> Result<Raster> {
+    let unreadable = |e: image::ImageError| {
+        Error::content(
+            source,
+            format!("expected a PNG, JPEG, WebP, GIF or BMP picture, found something else or a damaged one ({e})"),
+            "name another picture",
+        )
+    };
+    let reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|e| unreadable(image::ImageError::IoError(e)))?;
+    let mut decoder = reader.into_decoder().map_err(unreadable)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(Error::content(
+            source,
+            format!("expected at most {MAX_PIXELS} pixels, found {width}x{height}"),
+            "scale it down first",
+        ));
+    }
+    let orientation = decoder.orientation().map_err(unreadable)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+    image.apply_orientation(orientation);
+    Ok(flatten(&image))
+}
+
+fn flatten(image: &DynamicImage) -> Raster {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let color = image.color();
+    if color.has_alpha() {
+        let over = |v: u8, alpha: u8| {
+            let a = u32::from(alpha);
+            ((u32::from(v) * a + BACKGROUND * (255 - a) + 127) / 255) as u8
+        };
+        let rgba = image.to_rgba8().into_raw();
+        let blend = |&[r, g, b, a]: &[u8; 4]| [over(r, a), over(g, a), over(b, a)];
+        let data = rgba.as_chunks::<4>().0.iter().flat_map(blend).collect();
+        let colour = Raster { width, height, channels: 3, data };
+        return if color.has_color() { colour } else { colour.with_channels(1) };
+    }
+    if color.has_color() {
+        Raster { width, height, channels: 3, data: image.to_rgb8().into_raw() }
+    } else {
+        Raster { width, height, channels: 1, data: image.to_luma8().into_raw() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(image: &DynamicImage) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn transparent_pixels_lie_over_grey() {
+        let mut image = image::RgbaImage::new(2, 1);
+        image.put_pixel(0, 0, image::Rgba([255, 0, 0, 255]));
+        image.put_pixel(1, 0, image::Rgba([255, 0, 0, 0]));
+        let raster = decode("test", &png(&image.into())).unwrap();
+        assert_eq!(raster.data, [255, 0, 0, 128, 128, 128]);
+    }
+
+    #[test]
+    fn grey_stays_grey_and_sixteen_bits_become_eight() {
+        let image = image::ImageBuffer::from_raw(2, 1, vec![0_u16, 65_535]).unwrap();
+        let raster = decode("test", &png(&DynamicImage::ImageLuma16(image))).unwrap();
+        assert_eq!((raster.channels, raster.data), (1, vec![0, 255]));
+    }
+
+    #[test]
+    fn text_is_not_a_picture_and_the_message_says_so() {
+        let error = decode("notes.png", b"just text").unwrap_err().to_string();
+        assert!(error.starts_with("notes.png: expected a PNG"), "{error}");
+    }
+
+    #[test]
+    fn grey_is_the_luma_that_pillow_computes() {
+        // Image.new("RGB", (1, 1), (10, 200, 30)).convert("L").getpixel((0, 0)) == 124
+        assert_eq!(luma([10, 200, 30]), 124);
+        assert_eq!(luma([255, 255, 255]), 255);
+    }
+}

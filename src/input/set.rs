@@ -1,0 +1,168 @@
+//! Sets of pictures: the built-in ones, a file, a folder. A set knows where its pictures are and loads one at a time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::builtin;
+use super::picture::Picture;
+use crate::error::{Error, Result};
+
+/// Endings of the files that a folder contributes.
+const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "gif", "bmp"];
+
+/// Where one picture is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PictureSource {
+    /// Built-in Fashion-MNIST test picture.
+    FashionTest(usize),
+    /// Built-in Fashion-MNIST training picture.
+    FashionCalibration(usize),
+    /// Built-in photograph.
+    Photograph(usize),
+    /// A file, and its class where the set is labelled.
+    File(PathBuf, Option<usize>),
+}
+
+impl PictureSource {
+    /// Decodes the picture.
+    ///
+    /// # Errors
+    /// When the file is missing or is not a picture.
+    pub fn load(&self) -> Result<Picture> {
+        match self {
+            Self::FashionTest(index) => builtin::fashion_test(*index),
+            Self::FashionCalibration(index) => builtin::fashion_calibration(*index),
+            Self::Photograph(index) => builtin::photograph(*index),
+            Self::File(path, label) => Ok(Picture { label: *label, ..Picture::open(path)? }),
+        }
+    }
+}
+
+/// A row of pictures with a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PictureSet {
+    /// What it is, for people.
+    pub name: String,
+    /// Its pictures, in order; never empty.
+    pub pictures: Vec<PictureSource>,
+}
+
+impl PictureSet {
+    /// The 1,000 labelled Fashion-MNIST test pictures.
+    #[must_use]
+    pub fn fashion_test() -> Self {
+        let pictures = (0..builtin::TEST_PICTURES).map(PictureSource::FashionTest).collect();
+        Self { name: "built-in Fashion-MNIST test pictures".into(), pictures }
+    }
+
+    /// The 32 Fashion-MNIST training pictures.
+    #[must_use]
+    pub fn fashion_calibration() -> Self {
+        let pictures = (0..32).map(PictureSource::FashionCalibration).collect();
+        Self { name: "32 built-in Fashion-MNIST training pictures".into(), pictures }
+    }
+
+    /// The built-in photographs.
+    #[must_use]
+    pub fn photographs() -> Self {
+        let pictures = (0..builtin::PHOTOGRAPH_COUNT).map(PictureSource::Photograph).collect();
+        Self { name: "built-in photographs".into(), pictures }
+    }
+
+    /// Files and folders (their pictures, sorted by name) in the order given.
+    ///
+    /// # Errors
+    /// When a path does not exist, or a folder holds no pictures.
+    pub fn from_paths(paths: &[PathBuf]) -> Result<Self> {
+        let mut pictures = Vec::new();
+        for path in paths {
+            if path.is_dir() {
+                let files = pictures_in(path)?;
+                if files.is_empty() {
+                    return Err(no_pictures(path));
+                }
+                pictures.extend(files.into_iter().map(|file| PictureSource::File(file, None)));
+            } else {
+                fs::metadata(path).map_err(Error::io("read", path))?;
+                pictures.push(PictureSource::File(path.clone(), None));
+            }
+        }
+        let name = match paths {
+            [one] => one.display().to_string(),
+            many => format!("{} paths", many.len()),
+        };
+        Ok(Self { name, pictures })
+    }
+
+    /// A folder to evaluate on: one folder a class, named by its label or class number, or pictures without labels.
+    ///
+    /// # Errors
+    /// When there are no pictures, or a folder's name is no class of the model.
+    pub fn labelled(folder: &Path, labels: &[String], classes: usize) -> Result<Self> {
+        let class_of = |name: &str| {
+            let same = |label: &String| label.eq_ignore_ascii_case(name) || label.replace(['/', ' '], "_").eq_ignore_ascii_case(name);
+            labels.iter().position(same).or_else(|| name.parse().ok().filter(|class| *class < classes))
+        };
+        let mut folders = folders_in(folder)?;
+        folders.sort();
+        let mut pictures = Vec::new();
+        for class_folder in &folders {
+            let name = class_folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let files = pictures_in(class_folder)?;
+            if files.is_empty() {
+                continue;
+            }
+            let class = class_of(&name).ok_or_else(|| {
+                Error::content(
+                    class_folder.display().to_string(),
+                    format!("expected a folder named by one of the model's {classes} classes, found `{name}`"),
+                    "rename it to the label or the class number",
+                )
+            })?;
+            pictures.extend(files.into_iter().map(|file| PictureSource::File(file, Some(class))));
+        }
+        if pictures.is_empty() {
+            return Self::from_paths(&[folder.to_path_buf()]);
+        }
+        Ok(Self { name: folder.display().to_string(), pictures })
+    }
+
+    /// Number of pictures.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pictures.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pictures.is_empty()
+    }
+}
+
+fn no_pictures(folder: &Path) -> Error {
+    Error::content(
+        folder.display().to_string(),
+        format!("expected pictures ({}), found none", ENDINGS.join(", ")),
+        "name a folder that holds some",
+    )
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    Ok(read.filter_map(|entry| entry.ok().map(|e| e.path())).collect())
+}
+
+fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    Ok(entries(folder)?.into_iter().filter(|path| path.is_dir()).collect())
+}
+
+fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let is_picture = |path: &PathBuf| {
+        let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+        path.is_file() && ENDINGS.contains(&ending.as_str())
+    };
+    let mut files: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_picture).collect();
+    files.sort();
+    Ok(files)
+}

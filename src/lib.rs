@@ -1,0 +1,5 @@
+pub mod error;
+pub mod input;
+pub mod model;
+pub mod quant;
+pub use error::{Error, Result};

@@ -1,0 +1,117 @@
+//! Step 2 of the data flow: from a checkpoint to activations at sites.
+
+pub mod config;
+pub mod network;
+pub mod site;
+pub mod tap;
+pub mod vit;
+pub mod weights;
+
+use serde_json::Value;
+
+pub use config::{Pool, VitConfig};
+pub use network::{Network, SiteInfo, TokenLayout, Trace, forward, forward_from, trace};
+pub use site::{Site, SiteKind, SitePattern};
+pub use tap::{Identity, Recorder, Tap};
+pub use weights::{BUILT_IN, Checkpoint, Weights};
+
+use crate::error::Result;
+
+/// A network ready to run, with what is known about its checkpoint.
+pub struct Model {
+    /// Short name for people.
+    pub name: String,
+    /// Where the checkpoint came from.
+    pub source: String,
+    /// Sizes and variants.
+    pub config: VitConfig,
+    /// What was inferred, line by line.
+    pub notes: Vec<String>,
+    /// Values that the network uses.
+    pub parameters: usize,
+    /// Class names, if the checkpoint has them.
+    pub labels: Vec<String>,
+    /// `config.json`, for the preprocessing.
+    pub raw_config: Option<Value>,
+    /// `preprocessor_config.json`, for the preprocessing.
+    pub raw_preprocessor: Option<Value>,
+    network: Box<dyn Network>,
+    sites: Vec<SiteInfo>,
+}
+
+impl Model {
+    /// Builds the network of a checkpoint.
+    ///
+    /// # Errors
+    /// When it is not a vision transformer that igq knows, or a tensor is missing or wrong.
+    pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
+        let (config, mut notes) = config::infer_vit(&checkpoint)?;
+        let network = Box::new(vit::Vit::new(config.clone(), &checkpoint.weights)?);
+        let sites = network.sites()?;
+        let unused = checkpoint.weights.unused();
+        if !unused.is_empty() {
+            let some = unused.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+            notes.push(format!("{} tensor(s) of the file are not used: {some}", unused.len()));
+        }
+        Ok(Self {
+            labels: labels(checkpoint.config.as_ref(), config.classes),
+            parameters: checkpoint.weights.parameters_used(),
+            name: checkpoint.name,
+            source: checkpoint.source,
+            raw_config: checkpoint.config,
+            raw_preprocessor: checkpoint.preprocessor,
+            config,
+            notes,
+            network,
+            sites,
+        })
+    }
+
+    /// Opens and builds what `--model` names.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] and [`Self::from_checkpoint`].
+    pub fn open(model: &str) -> Result<Self> {
+        Self::from_checkpoint(Checkpoint::open(model)?)
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn network(&self) -> &dyn Network {
+        self.network.as_ref()
+    }
+
+    /// All sites, in the order of the forward pass.
+    #[must_use]
+    pub fn sites(&self) -> &[SiteInfo] {
+        &self.sites
+    }
+
+    /// What is known about `site`.
+    #[must_use]
+    pub fn site(&self, site: Site) -> Option<&SiteInfo> {
+        self.sites.iter().find(|info| info.site == site)
+    }
+
+    /// One line: `ViT, 6 blocks, width 128, 4 heads, 28x28x1 in patches of 4x4, 10 classes`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let c = &self.config;
+        format!(
+            "ViT, {} blocks, width {}, {} heads, {}x{}x{} in patches of {}x{}, {} classes",
+            c.depth, c.embed_dim, c.heads, c.image_size.1, c.image_size.0, c.in_chans, c.patch_size.1, c.patch_size.0, c.classes
+        )
+    }
+}
+
+/// Class names from `label_names` (timm, ours) or `id2label` (transformers); empty unless there is one for every class.
+fn labels(config: Option<&Value>, classes: usize) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map(str::to_string);
+    let listed = config::lookup(config, "label_names")
+        .and_then(Value::as_array)
+        .map(|list| list.iter().filter_map(text).collect::<Vec<_>>());
+    let mapped = config::lookup(config, "id2label").and_then(Value::as_object).map(|map| {
+        (0..classes).filter_map(|class| map.get(&class.to_string()).and_then(text)).collect()
+    });
+    listed.or(mapped).filter(|names: &Vec<String>| names.len() == classes).unwrap_or_default()
+}

@@ -1,0 +1,114 @@
+//! What the rest of igq may ask of any network: its steps, its sites, its weights. A forward pass is a row of steps, so it can start in
+//! the middle from the residual stream that an earlier pass left at a boundary.
+
+use candle_core::Tensor;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::site::Site;
+use super::tap::Tap;
+use crate::error::Result;
+
+/// The linear layer behind a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerShape {
+    /// Name of the layer in the checkpoint, such as `blocks.3.mlp.fc2`.
+    pub name: String,
+    /// Output channels, `C_out`.
+    pub outputs: usize,
+}
+
+/// One quantized operand of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteInfo {
+    /// Its address.
+    pub site: Site,
+    /// The step of the network that holds it.
+    pub step: usize,
+    /// Tokens of one picture, `N`.
+    pub tokens: usize,
+    /// What is grouped: channels, or for the softmax rows (`H N`, head-major).
+    pub channels: usize,
+    /// Heads that share the operand; 1 for linear layers.
+    pub heads: usize,
+    /// The linear layer whose input the site is; `None` for operands of matrix products.
+    pub layer: Option<LayerShape>,
+}
+
+/// How tokens lie over the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct TokenLayout {
+    /// Tokens before the patches (class token, registers).
+    pub prefix: usize,
+    /// Rows and columns of the patch grid.
+    pub grid: (usize, usize),
+}
+
+/// A vision transformer as a row of steps.
+pub trait Network: Send + Sync {
+    /// Number of steps: embedding, blocks, classifier.
+    fn steps(&self) -> usize;
+
+    /// Runs one step. Step 0 takes pixels `(B, C, height, width)`, the last gives logits `(B, K)`; in between is the residual stream.
+    ///
+    /// # Errors
+    /// When the input has another shape, or the tap refuses.
+    fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor>;
+
+    /// All sites, in the order in which a forward pass meets them.
+    ///
+    /// # Errors
+    /// When a weight has lost its shape, which does not happen to a network that was built.
+    fn sites(&self) -> Result<Vec<SiteInfo>>;
+
+    /// The float weight `(C_out, C)` of the layer whose input is `site`.
+    fn weight(&self, site: Site) -> Option<&Tensor>;
+
+    /// How tokens lie over the picture.
+    fn tokens(&self) -> TokenLayout;
+}
+
+/// Runs a whole forward pass: pixels `(B, C, height, width)` to logits `(B, K)`.
+///
+/// # Errors
+/// As [`Network::step`].
+pub fn forward(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+    forward_from(network, 0, pixels, tap)
+}
+
+/// Runs the steps from `first` on, from the residual stream at that boundary, to logits `(B, K)`.
+///
+/// # Errors
+/// As [`Network::step`].
+pub fn forward_from(network: &dyn Network, first: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+    let mut x = x.clone();
+    for index in first..network.steps() {
+        tap.checkpoint()?;
+        x = network.step(index, &x, tap)?;
+    }
+    Ok(x)
+}
+
+/// Logits of a pass and the input of every step, from which [`forward_from`] can go on.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    /// Input of each step; entry 0 is the pixels.
+    pub boundaries: Vec<Tensor>,
+    /// `(B, K)`.
+    pub logits: Tensor,
+}
+
+/// Runs a whole forward pass and keeps the residual stream at every boundary.
+///
+/// # Errors
+/// As [`Network::step`].
+pub fn trace(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Trace> {
+    let mut boundaries = Vec::with_capacity(network.steps());
+    let mut x = pixels.clone();
+    for index in 0..network.steps() {
+        tap.checkpoint()?;
+        boundaries.push(x.clone());
+        x = network.step(index, &x, tap)?;
+    }
+    Ok(Trace { boundaries, logits: x })
+}

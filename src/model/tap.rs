@@ -1,0 +1,62 @@
+//! The one seam between a network and quantization: at every site the network hands its tensor to a [`Tap`] and goes on with what
+//! comes back. The float run, calibration, the quantized run and single-site sweeps are all taps; no network knows which.
+
+use candle_core::Tensor;
+
+use super::site::Site;
+use crate::error::Result;
+
+/// Sees, and may replace, the operands of a forward pass.
+pub trait Tap {
+    /// The activation at `site`; what is returned is what the network goes on with.
+    ///
+    /// Shapes: `(B, N, C)` for every kind but the softmax, which is `(B, H, N, N)` (batch, heads, query tokens, key tokens).
+    fn activation(&mut self, _site: Site, x: Tensor) -> Result<Tensor> {
+        Ok(x)
+    }
+
+    /// The weight `(C_out, C)` of the linear layer whose input is `site`.
+    fn weight(&mut self, _site: Site, weight: &Tensor) -> Result<Tensor> {
+        Ok(weight.clone())
+    }
+
+    /// Called before every step of the network; an error here ends the pass ([`crate::Error::Cancelled`]).
+    fn checkpoint(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The float run: everything passes as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Identity;
+
+impl Tap for Identity {}
+
+/// Shows every activation to a function and passes it on unchanged: calibration and measurements are made of this.
+pub struct Recorder<F>(pub F);
+
+impl<F: FnMut(Site, &Tensor) -> Result<()>> Tap for Recorder<F> {
+    fn activation(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        (self.0)(site, &x)?;
+        Ok(x)
+    }
+}
+
+/// A flag that ends a run between two steps of the network; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Cancel {
+    /// Ends the runs that hold a clone of this.
+    pub fn cancel(&self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// [`crate::Error::Cancelled`] once cancelled.
+    ///
+    /// # Errors
+    /// Exactly then.
+    pub fn check(&self) -> Result<()> {
+        if self.0.load(std::sync::atomic::Ordering::Relaxed) { Err(crate::Error::Cancelled) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,293 @@
+//! A plain ViT, top to bottom, with a tap at every operand. Names follow timm's checkpoints; nothing here knows of quantization.
+//!
+//! `B` pictures, `N` tokens, `D` width, `H` heads, `d = D/H` channels a head, `P` pixels of a patch in all colours, `K` classes.
+
+use candle_core::{D, Tensor};
+use candle_nn::LayerNorm;
+
+use super::config::{Pool, VitConfig};
+use super::network::{LayerShape, Network, SiteInfo, TokenLayout};
+use super::site::{Site, SiteKind};
+use super::tap::Tap;
+use super::weights::Weights;
+use crate::error::Result;
+
+/// A linear layer `y = x W^T + b` whose input is a site.
+#[derive(Debug)]
+struct Linear {
+    site: Site,
+    name: String,
+    weight: Tensor,       // (C_out, C)
+    bias: Option<Tensor>, // (C_out)
+}
+
+impl Linear {
+    fn new(weights: &Weights, name: &str, site: Site, shape: (usize, usize)) -> Result<Self> {
+        Ok(Self {
+            site,
+            name: name.into(),
+            weight: weights.get(&format!("{name}.weight"), &[shape.0, shape.1])?,
+            bias: weights.find(&format!("{name}.bias"), &[shape.0])?,
+        })
+    }
+
+    /// `(B, N, C)` to `(B, N, C_out)`.
+    fn forward(&self, x: Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+        let x = tap.activation(self.site, x)?;
+        let weight = tap.weight(self.site, &self.weight)?;
+        let (b, n, c) = x.dims3()?;
+        let y = x.reshape((b * n, c))?.matmul(&weight.t()?)?;
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        };
+        Ok(y.reshape((b, n, weight.dim(0)?))?)
+    }
+
+    fn info(&self, step: usize, tokens: usize) -> Result<SiteInfo> {
+        let (outputs, channels) = self.weight.dims2()?;
+        let layer = Some(LayerShape { name: self.name.clone(), outputs });
+        Ok(SiteInfo { site: self.site, step, tokens, channels, heads: 1, layer })
+    }
+}
+
+fn layer_norm(weights: &Weights, name: &str, cfg: &VitConfig) -> Result<LayerNorm> {
+    let weight = weights.get(&format!("{name}.weight"), &[cfg.embed_dim])?;
+    let bias = weights.get(&format!("{name}.bias"), &[cfg.embed_dim])?;
+    Ok(LayerNorm::new(weight, bias, cfg.norm_eps))
+}
+
+#[derive(Debug)]
+struct PatchEmbed {
+    proj: Linear,
+    grid: (usize, usize),
+    patch: (usize, usize),
+}
+
+impl PatchEmbed {
+    fn new(weights: &Weights, cfg: &VitConfig) -> Result<Self> {
+        let name = "patch_embed.proj";
+        let (ph, pw) = cfg.patch_size;
+        let pixels = cfg.in_chans * ph * pw;
+        let kernel =
+            weights.get(&format!("{name}.weight"), &[cfg.embed_dim, cfg.in_chans, ph, pw])?;
+        let proj = Linear {
+            site: Site::outside(SiteKind::Patch),
+            name: name.into(),
+            weight: kernel.reshape((cfg.embed_dim, pixels))?,
+            bias: weights.find(&format!("{name}.bias"), &[cfg.embed_dim])?,
+        };
+        Ok(Self { proj, grid: cfg.grid(), patch: cfg.patch_size })
+    }
+
+    /// `(B, in_chans, height, width)` to `(B, N, D)`: a convolution whose stride is its kernel is a linear layer over patches.
+    fn forward(&self, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+        let (b, c, _, _) = pixels.dims4()?;
+        let ((rows, columns), (ph, pw)) = (self.grid, self.patch);
+        let patches = pixels
+            .reshape((b, c, rows, ph, columns, pw))?
+            .permute((0, 2, 4, 1, 3, 5))?
+            .reshape((b, rows * columns, c * ph * pw))?;
+        self.proj.forward(patches, tap)
+    }
+}
+
+#[derive(Debug)]
+struct Attention {
+    qkv: Linear,
+    proj: Linear,
+    heads: usize,
+    block: u16,
+}
+
+impl Attention {
+    fn new(weights: &Weights, name: &str, cfg: &VitConfig, block: u16) -> Result<Self> {
+        let dim = cfg.embed_dim;
+        let qkv_site = Site::in_block(block, SiteKind::Qkv);
+        let proj_site = Site::in_block(block, SiteKind::Proj);
+        Ok(Self {
+            qkv: Linear::new(weights, &format!("{name}.qkv"), qkv_site, (3 * dim, dim))?,
+            proj: Linear::new(weights, &format!("{name}.proj"), proj_site, (dim, dim))?,
+            heads: cfg.heads,
+            block,
+        })
+    }
+
+    /// `(B, N, D)` to `(B, N, D)`.
+    fn forward(&self, x: Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+        let (b, n, dim) = x.dims3()?;
+        let head_dim = dim / self.heads;
+        let site = |kind| Site::in_block(self.block, kind);
+        let qkv = self.qkv.forward(x, tap)?; // (B, N, 3D)
+        let mut operand = |index: usize, kind: SiteKind| -> Result<Tensor> {
+            let part = qkv.narrow(D::Minus1, index * dim, dim)?.contiguous()?; // (B, N, D)
+            let part = tap.activation(site(kind), part)?;
+            Ok(part.reshape((b, n, self.heads, head_dim))?.transpose(1, 2)?.contiguous()?) // (B, H, N, d)
+        };
+        let q = operand(0, SiteKind::Q)?;
+        let k = operand(1, SiteKind::K)?;
+        let v = operand(2, SiteKind::V)?;
+        let scale = 1.0 / f64::sqrt(head_dim as f64);
+        let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?; // (B, H, N, N)
+        let attn = tap.activation(site(SiteKind::Attn), candle_nn::ops::softmax_last_dim(&scores)?)?;
+        let mixed = attn.matmul(&v)?.transpose(1, 2)?.reshape((b, n, dim))?;
+        self.proj.forward(mixed, tap)
+    }
+}
+
+#[derive(Debug)]
+struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Block {
+    fn new(weights: &Weights, cfg: &VitConfig, block: u16) -> Result<Self> {
+        let name = |part: &str| format!("blocks.{block}.{part}");
+        let (dim, hidden) = (cfg.embed_dim, cfg.mlp_dim);
+        let fc1_site = Site::in_block(block, SiteKind::Fc1);
+        let fc2_site = Site::in_block(block, SiteKind::Fc2);
+        Ok(Self {
+            norm1: layer_norm(weights, &name("norm1"), cfg)?,
+            attn: Attention::new(weights, &name("attn"), cfg, block)?,
+            norm2: layer_norm(weights, &name("norm2"), cfg)?,
+            fc1: Linear::new(weights, &name("mlp.fc1"), fc1_site, (hidden, dim))?,
+            fc2: Linear::new(weights, &name("mlp.fc2"), fc2_site, (dim, hidden))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+        let x = (x + self.attn.forward(x.apply(&self.norm1)?, tap)?)?;
+        let hidden = self.fc1.forward(x.apply(&self.norm2)?, tap)?.gelu_erf()?;
+        Ok((&x + self.fc2.forward(hidden, tap)?)?)
+    }
+}
+
+/// The whole network.
+#[derive(Debug)]
+pub struct Vit {
+    cfg: VitConfig,
+    patch_embed: PatchEmbed,
+    cls_token: Option<Tensor>, // (1, 1, D)
+    pos_embed: Tensor,         // (1, N, D)
+    blocks: Vec<Block>,
+    norm: Option<LayerNorm>,
+    fc_norm: Option<LayerNorm>,
+    head: Linear,
+}
+
+impl Vit {
+    /// Takes the tensors of `cfg` from a checkpoint in timm layout.
+    ///
+    /// # Errors
+    /// When a tensor is missing, has another shape, or is not finite.
+    pub fn new(cfg: VitConfig, weights: &Weights) -> Result<Self> {
+        let dim = cfg.embed_dim;
+        let blocks = (0..cfg.depth)
+            .map(|i| Block::new(weights, &cfg, u16::try_from(i).unwrap_or(u16::MAX)))
+            .collect::<Result<Vec<_>>>()?;
+        let norm = if cfg.fc_norm { None } else { Some(layer_norm(weights, "norm", &cfg)?) };
+        let fc_norm = if cfg.fc_norm { Some(layer_norm(weights, "fc_norm", &cfg)?) } else { None };
+        Ok(Self {
+            patch_embed: PatchEmbed::new(weights, &cfg)?,
+            cls_token: if cfg.class_token { Some(weights.get("cls_token", &[1, 1, dim])?) } else { None },
+            pos_embed: weights.get("pos_embed", &[1, cfg.tokens(), dim])?,
+            blocks,
+            norm,
+            fc_norm,
+            head: Linear::new(weights, "head", Site::outside(SiteKind::Head), (cfg.classes, dim))?,
+            cfg,
+        })
+    }
+
+    /// `(B, in_chans, height, width)` to `(B, N, D)`.
+    fn embed(&self, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+        let patches = self.patch_embed.forward(pixels, tap)?;
+        let (b, _, dim) = patches.dims3()?;
+        let tokens = match &self.cls_token {
+            Some(cls) => Tensor::cat(&[&cls.expand((b, 1, dim))?, &patches], 1)?,
+            None => patches,
+        };
+        Ok(tokens.broadcast_add(&self.pos_embed)?)
+    }
+
+    /// `(B, N, D)` to `(B, K)`.
+    fn classify(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+        let x = match &self.norm {
+            Some(norm) => x.apply(norm)?,
+            None => x.clone(),
+        };
+        let (_, n, _) = x.dims3()?;
+        let prefix = self.cfg.prefix_tokens();
+        let pooled = match self.cfg.pool {
+            Pool::Token => x.narrow(1, 0, 1)?.contiguous()?, // (B, 1, D)
+            Pool::Avg => x.narrow(1, prefix, n - prefix)?.mean_keepdim(1)?,
+        };
+        let pooled = match &self.fc_norm {
+            Some(norm) => pooled.apply(norm)?,
+            None => pooled,
+        };
+        Ok(self.head.forward(pooled, tap)?.squeeze(1)?)
+    }
+}
+
+impl Network for Vit {
+    fn steps(&self) -> usize {
+        self.blocks.len() + 2
+    }
+
+    fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+        match index {
+            0 => self.embed(x, tap),
+            i if i <= self.blocks.len() => self.blocks[i - 1].forward(x, tap),
+            _ => self.classify(x, tap),
+        }
+    }
+
+    fn sites(&self) -> Result<Vec<SiteInfo>> {
+        let (rows, columns) = self.cfg.grid();
+        let (tokens, dim) = (self.cfg.tokens(), self.cfg.embed_dim);
+        let mut sites = vec![self.patch_embed.proj.info(0, rows * columns)?];
+        for (block, step) in self.blocks.iter().zip(1..) {
+            let operand = |kind, channels| SiteInfo {
+                site: Site::in_block(block.attn.block, kind),
+                step,
+                tokens,
+                channels,
+                heads: self.cfg.heads,
+                layer: None,
+            };
+            sites.push(block.attn.qkv.info(step, tokens)?);
+            sites.extend([SiteKind::Q, SiteKind::K, SiteKind::V].map(|kind| operand(kind, dim)));
+            sites.push(operand(SiteKind::Attn, self.cfg.heads * tokens));
+            sites.push(block.attn.proj.info(step, tokens)?);
+            sites.push(block.fc1.info(step, tokens)?);
+            sites.push(block.fc2.info(step, tokens)?);
+        }
+        sites.push(self.head.info(self.blocks.len() + 1, 1)?);
+        Ok(sites)
+    }
+
+    fn weight(&self, site: Site) -> Option<&Tensor> {
+        let layer = match (site.block, site.kind) {
+            (None, SiteKind::Patch) => Some(&self.patch_embed.proj),
+            (None, SiteKind::Head) => Some(&self.head),
+            (Some(index), kind) => self.blocks.get(usize::from(index)).and_then(|block| match kind {
+                SiteKind::Qkv => Some(&block.attn.qkv),
+                SiteKind::Proj => Some(&block.attn.proj),
+                SiteKind::Fc1 => Some(&block.fc1),
+                SiteKind::Fc2 => Some(&block.fc2),
+                _ => None,
+            }),
+            _ => None,
+        };
+        layer.map(|layer| &layer.weight)
+    }
+
+    fn tokens(&self) -> TokenLayout {
+        TokenLayout { prefix: self.cfg.prefix_tokens(), grid: self.cfg.grid() }
+    }
+}

@@ -1,0 +1,149 @@
+//! Quantizers as a file: `SITE.lower` and `SITE.upper`, one value a group; `SITE.row_upper` for the softmax, whose lower end is zero;
+//! `SITE.members`, the group of each channel, where it is the same for every picture. Safetensors, float32 and u32.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+
+use super::baselines::{Rule, SiteQuantizers};
+use super::bits::GroupCount;
+use super::run::Plan;
+use super::settings::{Method, Settings};
+use super::uniform::Bounds;
+use crate::error::{Error, Result};
+use crate::model::{Model, Site};
+
+/// Fitted quantizers read from a file.
+#[derive(Debug)]
+pub struct QuantizerFile {
+    /// By site.
+    pub sites: HashMap<Site, Arc<SiteQuantizers>>,
+    /// The method they were fitted for.
+    pub method: Method,
+    /// Group count of the channels.
+    pub groups: GroupCount,
+    /// Group count of the softmax rows.
+    pub row_groups: GroupCount,
+}
+
+/// Writes the activation quantizers of `plan`; the whole file or none.
+///
+/// # Errors
+/// When the method has nothing to write, or the file cannot be written.
+pub fn write(path: &Path, plan: &Plan, settings: &Settings) -> Result<()> {
+    if matches!(settings.method, Method::Float | Method::LayerDynamic) {
+        return Err(Error::setting("method", settings.method, "a method with fitted quantizers: layer, channel, contiguous, sorted or igq"));
+    }
+    let mut tensors = BTreeMap::new();
+    for (site, site_plan) in &plan.sites {
+        let Some(quantizers) = &site_plan.quantizers else { continue };
+        let mut put = |name: &str, values: Vec<f32>| -> Result<()> {
+            let length = values.len();
+            tensors.insert(format!("{site}.{name}"), Tensor::from_vec(values, length, &Device::Cpu)?);
+            Ok(())
+        };
+        let upper = quantizers.bounds.iter().map(|b| b.upper).collect();
+        if site.kind.is_softmax() {
+            put("row_upper", upper)?;
+        } else {
+            put("lower", quantizers.bounds.iter().map(|b| b.lower).collect())?;
+            put("upper", upper)?;
+        }
+        if let Rule::Fixed(members) = &quantizers.rule {
+            let members: Vec<u32> = members.iter().map(|&g| u32::from(g)).collect();
+            let length = members.len();
+            tensors.insert(format!("{site}.members"), Tensor::from_vec(members, length, &Device::Cpu)?);
+        }
+    }
+    let metadata = HashMap::from([
+        ("igq.method".into(), settings.method.to_string()),
+        ("igq.groups".into(), settings.groups.to_string()),
+        ("igq.row_groups".into(), settings.row_groups.to_string()),
+    ]);
+    write_tensors(path, &tensors, metadata)
+}
+
+/// Writes tensors through a temporary file beside the target, so that a failure leaves no half of one.
+///
+/// # Errors
+/// When the folder cannot be written to.
+pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: HashMap<String, String>) -> Result<()> {
+    let bytes = safetensors::serialize(tensors, Some(metadata))
+        .map_err(|e| Error::Output { what: "safetensors file", problem: e.to_string() })?;
+    write_whole(path, &bytes)
+}
+
+/// Writes `bytes` to `path` as a whole or not at all.
+///
+/// # Errors
+/// When the folder cannot be written to.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    let written = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path));
+    written.map_err(|e| {
+        let _ = fs::remove_file(&partial); // The first error is the one to tell.
+        Error::io("write", path)(e)
+    })
+}
+
+/// Reads what [`write`] wrote, and checks it against the model.
+///
+/// # Errors
+/// When the file is missing, damaged, or does not fit the model.
+pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
+    let name = path.display().to_string();
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let broken = |problem: String| Error::content(&name, problem, "write it anew with `igq calibrate --output`");
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(format!("not a complete safetensors file ({e})")))?;
+    let entries = header.metadata().clone().unwrap_or_default();
+    let entry = |key: &str| entries.get(key).ok_or_else(|| broken(format!("expected the metadata `{key}`, found none")));
+    let (method, groups, row_groups) = (entry("igq.method")?.parse()?, entry("igq.groups")?.parse()?, entry("igq.row_groups")?.parse()?);
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+    let floats = |key: &str| -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = tensors.get(key) else { return Ok(None) };
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let bad = |expected: &str, found: String| Error::Tensor { file: name.clone(), key: key.into(), expected: expected.into(), found };
+        if values.is_empty() || values.iter().any(|v| !v.is_finite()) {
+            return Err(bad("finite values, one a group", format!("{values:?}")));
+        }
+        Ok(Some(values))
+    };
+    let mut sites = HashMap::new();
+    for info in model.sites() {
+        let site = info.site;
+        let bounds: Vec<Bounds> = if site.kind.is_softmax() {
+            let Some(upper) = floats(&format!("{site}.row_upper"))? else { continue };
+            upper.into_iter().map(|u| Bounds::new(0.0, u)).collect()
+        } else {
+            let (lower, upper) = (floats(&format!("{site}.lower"))?, floats(&format!("{site}.upper"))?);
+            let (Some(lower), Some(upper)) = (lower, upper) else { continue };
+            if lower.len() != upper.len() || lower.iter().zip(&upper).any(|(l, u)| l > u) {
+                let found = format!("{} and {} values", lower.len(), upper.len());
+                return Err(Error::Tensor { file: name.clone(), key: format!("{site}.lower"), expected: "as many values as upper, none above it".into(), found });
+            }
+            lower.into_iter().zip(upper).map(|(l, u)| Bounds::new(l, u)).collect()
+        };
+        let rule = match tensors.get(&format!("{site}.members")) {
+            None if method == Method::Igq => Rule::Nearest,
+            found => {
+                let members = found.map(|t| t.to_dtype(DType::U32)?.to_vec1::<u32>()).transpose()?.unwrap_or_default();
+                if members.len() != info.channels || members.iter().any(|&g| g as usize >= bounds.len()) {
+                    let expected = format!("{} groups below {}", info.channels, bounds.len());
+                    return Err(Error::Tensor { file: name.clone(), key: format!("{site}.members"), expected, found: format!("{} values", members.len()) });
+                }
+                Rule::Fixed(members.iter().map(|&g| g as u16).collect())
+            }
+        };
+        sites.insert(site, Arc::new(SiteQuantizers { bounds, rule }));
+    }
+    if sites.is_empty() {
+        return Err(broken("expected quantizers for the sites of the model, found none".into()));
+    }
+    Ok(QuantizerFile { sites, method, groups, row_groups })
+}

@@ -1,0 +1,21 @@
+//! Step 3 of the data flow: from calibration to a quantized run. The paper's steps are functions with the paper's names.
+
+pub mod baselines;
+pub mod bits;
+pub mod calibrate;
+pub mod file;
+pub mod group;
+pub mod pipeline;
+pub mod ranges;
+pub mod run;
+pub mod settings;
+pub mod uniform;
+pub mod weight;
+
+pub use baselines::{Grouping, Rule, SiteQuantizers};
+pub use bits::{BitWidth, GroupCount};
+pub use calibrate::{Calibration, calibrate};
+pub use pipeline::{Cache, plan};
+pub use run::{FakeQuantize, Observation, Plan, unobserved};
+pub use settings::{Method, Settings};
+pub use uniform::{Bounds, UniformQuantizer};

@@ -1,0 +1,123 @@
+//! The quantized run: a [`Plan`] says what every site does under the settings, and [`FakeQuantize`] is the tap that does it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{D, Tensor};
+use rayon::prelude::*;
+
+use super::baselines::{Grouping, SiteQuantizers};
+use super::bits::BitWidth;
+use super::ranges;
+use super::uniform::ChannelQuantizer;
+use super::weight::QuantizedWeight;
+use crate::error::{Error, Result};
+use crate::model::tap::Cancel;
+use crate::model::{Site, SiteInfo, Tap};
+
+/// What one site does in a quantized run.
+#[derive(Debug, Clone)]
+pub struct SitePlan {
+    /// The site.
+    pub info: SiteInfo,
+    /// Bits of its activation; float sites pass through untouched.
+    pub bits: BitWidth,
+    /// Its quantizers; `None` for float.
+    pub quantizers: Option<Arc<SiteQuantizers>>,
+    /// The quantized weight of its layer; `None` where there is no layer or it stays in float.
+    pub weight: Option<Arc<QuantizedWeight>>,
+}
+
+/// What every site does in a quantized run.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// By address.
+    pub sites: BTreeMap<Site, SitePlan>,
+}
+
+impl Plan {
+    fn site(&self, site: Site) -> Result<&SitePlan> {
+        self.sites.get(&site).ok_or_else(|| Error::setting("site", site, "a site of the model that was planned"))
+    }
+}
+
+/// What a quantized run did at one site, for the whole batch.
+pub struct Observation<'r> {
+    /// The site and its plan.
+    pub plan: &'r SitePlan,
+    /// The tensor just before its quantizer.
+    pub before: &'r Tensor,
+    /// The tensor just after it.
+    pub after: &'r Tensor,
+    /// The groups of each picture; empty where the site stays in float.
+    pub groupings: &'r [Grouping],
+}
+
+/// Quantizes and dequantizes every operand as the plan says, and shows each to `observe`.
+pub struct FakeQuantize<'p, F> {
+    plan: &'p Plan,
+    cancel: &'p Cancel,
+    observe: F,
+}
+
+impl<'p, F: FnMut(&Observation) -> Result<()>> FakeQuantize<'p, F> {
+    /// A tap for one pass.
+    pub const fn new(plan: &'p Plan, cancel: &'p Cancel, observe: F) -> Self {
+        Self { plan, cancel, observe }
+    }
+}
+
+/// For passes that only need logits.
+///
+/// # Errors
+/// Never.
+pub fn unobserved(_: &Observation) -> Result<()> {
+    Ok(())
+}
+
+impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
+    fn activation(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        let plan = self.plan.site(site)?;
+        let (after, groupings) = match &plan.quantizers {
+            Some(quantizers) if !plan.bits.is_float() => quantize(site, &x, quantizers, plan.bits)?,
+            _ => (x.clone(), Vec::new()),
+        };
+        (self.observe)(&Observation { plan, before: &x, after: &after, groupings: &groupings })?;
+        Ok(after)
+    }
+
+    fn weight(&mut self, site: Site, weight: &Tensor) -> Result<Tensor> {
+        Ok(self.plan.site(site)?.weight.as_ref().map_or(weight, |w| &w.tensor).clone())
+    }
+
+    fn checkpoint(&mut self) -> Result<()> {
+        self.cancel.check()
+    }
+}
+
+/// Groups and quantizes each picture of a batch by itself.
+fn quantize(site: Site, x: &Tensor, quantizers: &SiteQuantizers, bits: BitWidth) -> Result<(Tensor, Vec<Grouping>)> {
+    let last = x.dim(D::Minus1)?;
+    let mut values = x.flatten_all()?.to_vec1::<f32>()?;
+    let picture = values.len() / x.dim(0)?;
+    let groupings = values
+        .par_chunks_mut(picture)
+        .map(|values| {
+            let softmax = site.kind.is_softmax();
+            let ranges = if softmax { ranges::of_rows(values, last) } else { ranges::of_channels(values, last) };
+            let grouping = quantizers.group(ranges, bits)?;
+            let mut each = grouping.assignment.iter().map(|&g| &grouping.quantizers[usize::from(g)]);
+            if softmax {
+                for (row, quantizer) in values.chunks_exact_mut(last).zip(each) {
+                    quantizer.apply_all(row);
+                }
+            } else {
+                let channels = ChannelQuantizer::new(&mut each);
+                values.chunks_exact_mut(last).for_each(|token| channels.apply(token));
+            }
+            Some(grouping)
+        })
+        .collect::<Option<Vec<_>>>()
+        .unwrap_or_default();
+    Ok((Tensor::from_vec(values, x.dims(), x.device())?, groupings))
+}
