@@ -45,13 +45,14 @@ impl Cache {
             let missing = || Error::setting("quantizer file", site, "quantizers for every site that is quantized");
             return self.imported.get(&site).cloned().map(Some).ok_or_else(missing);
         }
-        let key = (site, settings.method, settings.groups(site));
+        let method = settings.method.at(site.kind);
+        let key = (site, method, settings.groups(site));
         if let Some(known) = self.fitted.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(known.clone());
         }
         let ranges = calibration.sites.get(&site);
         let ranges = ranges.ok_or_else(|| Error::setting("calibration", site, "ranges for every site of the model"))?;
-        let fitted = SiteQuantizers::fit(ranges, settings.method, settings.groups(site)).map(Arc::new);
+        let fitted = SiteQuantizers::fit(ranges, method, settings.groups(site)).map(Arc::new);
         self.fitted.lock().unwrap_or_else(PoisonError::into_inner).insert(key, fitted.clone());
         Ok(fitted)
     }

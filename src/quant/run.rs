@@ -36,6 +36,20 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The same plan with every other site in float.
+    #[must_use]
+    pub fn only(&self, site: Site) -> Self {
+        let alone = |(&address, plan): (&Site, &SitePlan)| {
+            let kept = if address == site {
+                plan.clone()
+            } else {
+                SitePlan { info: plan.info.clone(), bits: BitWidth::FLOAT, quantizers: None, weight: None }
+            };
+            (address, kept)
+        };
+        Self { sites: self.sites.iter().map(alone).collect() }
+    }
+
     fn site(&self, site: Site) -> Result<&SitePlan> {
         self.sites.get(&site).ok_or_else(|| Error::setting("site", site, "a site of the model that was planned"))
     }

@@ -70,6 +70,16 @@ impl Method {
         matches!(self, Self::Contiguous | Self::Sorted | Self::Igq)
     }
 
+    /// The method at one kind of site. Grouping softmax rows is part of IGQ (section 5); the static baselines quantize the softmax with
+    /// one range a layer, as the published ones do [D].
+    #[must_use]
+    pub const fn at(self, kind: SiteKind) -> Self {
+        match self {
+            Self::Channel | Self::Contiguous | Self::Sorted if kind.is_softmax() => Self::Layer,
+            method => method,
+        }
+    }
+
     /// The next or previous method, around the ends.
     #[must_use]
     pub fn step(self, forward: bool) -> Self {

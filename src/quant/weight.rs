@@ -25,6 +25,15 @@ pub struct QuantizedWeight {
     pub sqnr: f64,
 }
 
+impl QuantizedWeight {
+    /// Bits of its codes.
+    #[must_use]
+    pub fn bits(&self) -> BitWidth {
+        let codes = self.quantizers.first().map_or(0, |q| q.max_code as u32 + 1);
+        BitWidth::ALL.into_iter().find(|b| b.max_code() == codes.checked_sub(1)).unwrap_or(BitWidth::FLOAT)
+    }
+}
+
 /// Quantizes `weight` `(C_out, C)`, with the one of [`EPSILONS`] that has the least squared error over the layer.
 /// `None` for float.
 ///

@@ -1,0 +1,53 @@
+//! Plain-language verdicts: one sentence made of a report's numbers, never of anything else.
+
+use super::report::{Prediction, SiteReport};
+
+/// The prediction's fate and the site that loses most, with the likeliest reason.
+#[must_use]
+pub fn verdict(prediction: &Prediction, sites: &[SiteReport]) -> String {
+    let (Some(float), Some(quantized)) = (prediction.float.first(), prediction.quantized.first()) else {
+        return "The model has no classes.".into();
+    };
+    let fate = if prediction.flipped {
+        format!(
+            "Flipped from {} ({:.0} %) to {} ({:.0} %).",
+            float.label,
+            float.probability * 100.0,
+            quantized.label,
+            quantized.probability * 100.0
+        )
+    } else {
+        format!("Still {} ({:.0} % from {:.0} %).", quantized.label, quantized.probability * 100.0, float.probability * 100.0)
+    };
+    match worst(sites) {
+        Some(site) => format!("{fate} {}", blame(site)),
+        None => format!("{fate} Nothing is quantized."),
+    }
+}
+
+/// The quantized site with the least local SQNR.
+#[must_use]
+pub fn worst(sites: &[SiteReport]) -> Option<&SiteReport> {
+    let quantized = sites.iter().filter(|s| s.local.error.sqnr_db.is_some());
+    quantized.min_by(|a, b| a.local.error.sqnr_db.unwrap_or(f64::MAX).total_cmp(&b.local.error.sqnr_db.unwrap_or(f64::MAX)))
+}
+
+fn blame(site: &SiteReport) -> String {
+    let sqnr = site.local.error.sqnr_db.unwrap_or_default();
+    let what = if site.kind.is_softmax() { "row" } else { "channel" };
+    let mut widths: Vec<f32> = site.ranges.min.iter().zip(&site.ranges.max).map(|(l, u)| u - l).collect();
+    widths.sort_by(f32::total_cmp);
+    let (median, widest) = (widths[widths.len() / 2], widths[widths.len() - 1]);
+    let reason = if site.local.rmse_over_step > 0.4 && site.local.clipped > 0.005 {
+        format!(
+            "{:.1} % of its values lie outside their group's range (error {:.2} steps, rounding alone is 0.29)",
+            site.local.clipped * 100.0,
+            site.local.rmse_over_step
+        )
+    } else if median > 0.0 && widest / median > 3.0 {
+        format!("its widest {what} spans {:.1} times the median one", widest / median)
+    } else {
+        format!("{} bits leave it {:.0} % of its codes in use", site.bits, site.local.codes_used * 100.0)
+    };
+    format!("{} loses most ({sqnr:.1} dB): {reason}.", site.site)
+}

@@ -1,0 +1,133 @@
+//! From a float run and a quantized run to the numbers of section 8.
+
+use rayon::prelude::*;
+
+use super::metrics::{self, ErrorNumbers};
+use super::report::{ClassProbability, LocalError, Prediction, QuantizerReport, RangesReport, SiteReport, WeightReport};
+use super::runs::{FloatRun, QuantizedRun, SiteRun};
+use crate::model::Site;
+use crate::quant::run::SitePlan;
+use crate::quant::{Grouping, Plan};
+
+/// Number of classes listed for each run.
+const TOP: usize = 5;
+
+/// The name of `class`: its label, or `class 7`.
+#[must_use]
+pub fn class_name(labels: &[String], class: usize) -> String {
+    labels.get(class).cloned().unwrap_or_else(|| format!("class {class}"))
+}
+
+/// Float against quantized, from logits.
+#[must_use]
+pub fn prediction(float: &[f32], quantized: &[f32], labels: &[String]) -> Prediction {
+    let top = |logits: &[f32]| -> Vec<ClassProbability> {
+        let probabilities = metrics::softmax(logits);
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        let named = |class: usize| ClassProbability { class, label: class_name(labels, class), probability: probabilities[class] };
+        order.into_iter().take(TOP).map(named).collect()
+    };
+    let (float_top, quantized_top) = (top(float), top(quantized));
+    let margin = |top: &[ClassProbability]| match top {
+        [first, second, ..] => first.probability - second.probability,
+        _ => 1.0,
+    };
+    Prediction {
+        flipped: float_top.first().map(|c| c.class) != quantized_top.first().map(|c| c.class),
+        kl: metrics::kl(float, quantized),
+        margin_float: margin(&float_top),
+        margin_quantized: margin(&quantized_top),
+        float: float_top,
+        quantized: quantized_top,
+    }
+}
+
+/// Every site of a quantized run against the float run, in the order of `sites`.
+#[must_use]
+pub fn sites(plan: &Plan, sites: &[Site], float: &FloatRun, quantized: &QuantizedRun) -> Vec<SiteReport> {
+    let measured = |site: &Site| Some(measure(plan.sites.get(site)?, float.sites.get(site)?, quantized.sites.get(site)?));
+    sites.par_iter().filter_map(measured).collect()
+}
+
+fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
+    let info = &plan.info;
+    let error = ErrorNumbers::between(&run.before, &run.after);
+    let (local, quantizers) = match &run.grouping {
+        Some(grouping) => codes(grouping, run, info.site.kind.is_softmax(), error),
+        None => (LocalError { error, rmse_over_step: 0.0, clipped: 0.0, codes_used: 0.0 }, Vec::new()),
+    };
+    let ranges = match &run.grouping {
+        Some(grouping) => grouping.ranges.clone(),
+        None if info.site.kind.is_softmax() => crate::quant::ranges::of_rows(&run.before, run.before.len() / info.channels),
+        None => crate::quant::ranges::of_channels(&run.before, info.channels),
+    };
+    SiteReport {
+        site: info.site,
+        kind: info.site.kind,
+        layer: info.layer.as_ref().map(|l| l.name.clone()),
+        bits: plan.bits,
+        groups: quantizers.len(),
+        channels: info.channels,
+        tokens: info.tokens,
+        local,
+        cumulative: ErrorNumbers::between(float, &run.after),
+        quantizers,
+        assignment: run.grouping.as_ref().map(|g| g.assignment.clone()).unwrap_or_default(),
+        ranges: RangesReport { min: ranges.iter().map(|r| r.lower).collect(), max: ranges.iter().map(|r| r.upper).collect() },
+        weight: plan.weight.as_ref().map(|w| WeightReport {
+            bits: w.bits(),
+            epsilon: w.epsilon,
+            mse: w.mse,
+            sqnr_db: Some(w.sqnr).filter(|s| s.is_finite()),
+        }),
+        only_this: None,
+    }
+}
+
+/// What the groups' quantizers met: members, clipping, codes, error in steps.
+fn codes(grouping: &Grouping, run: &SiteRun, softmax: bool, error: ErrorNumbers) -> (LocalError, Vec<QuantizerReport>) {
+    let groups = grouping.quantizers.len();
+    let codes = grouping.quantizers.first().map_or(0, |q| q.max_code as usize + 1);
+    let mut seen = vec![false; groups * codes];
+    let mut clipped = vec![0_usize; groups];
+    let mut values = vec![0_usize; groups];
+    let mut members = vec![0_usize; groups];
+    for &group in &grouping.assignment {
+        members[usize::from(group)] += 1;
+    }
+    let columns = if softmax { run.before.len() / grouping.assignment.len() } else { grouping.assignment.len() };
+    let mut squared_steps = 0.0;
+    for (row, (before, after)) in run.before.chunks_exact(columns).zip(run.after.chunks_exact(columns)).enumerate() {
+        for (column, (&x, &y)) in before.iter().zip(after).enumerate() {
+            let group = usize::from(grouping.assignment[if softmax { row } else { column }]);
+            let quantizer = &grouping.quantizers[group];
+            let (code, was_clipped) = quantizer.code(x);
+            seen[group * codes + code as usize] = true;
+            clipped[group] += usize::from(was_clipped);
+            values[group] += 1;
+            if !quantizer.is_degenerate() {
+                squared_steps += (f64::from(x - y) / f64::from(quantizer.scale)).powi(2);
+            }
+        }
+    }
+    let share = |part: usize, whole: usize| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    let used = |group: usize| seen[group * codes..(group + 1) * codes].iter().filter(|s| **s).count();
+    let quantizers = grouping.quantizers.iter().enumerate().map(|(group, q)| QuantizerReport {
+        lower: q.bounds.lower,
+        upper: q.bounds.upper,
+        scale: q.scale,
+        zero_point: q.zero_point,
+        members: members[group],
+        clipped: share(clipped[group], values[group]),
+        codes_used: used(group),
+    });
+    let inhabited = members.iter().filter(|m| **m > 0).count();
+    let local = LocalError {
+        error,
+        rmse_over_step: (squared_steps / run.before.len().max(1) as f64).sqrt(),
+        clipped: share(clipped.iter().sum(), run.before.len()),
+        codes_used: share((0..groups).map(used).sum(), inhabited * codes),
+    };
+    (local, quantizers.collect())
+}

@@ -1,0 +1,112 @@
+//! Numbers about two tensors or two predictions (method, section 8). No state, no models.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How far `x^` is from `x`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorNumbers {
+    /// Mean of `(x - x^)^2`.
+    pub mse: f64,
+    /// `10 log10(sum x^2 / sum (x - x^)^2)` in dB; none where the two are equal.
+    pub sqnr_db: Option<f64>,
+    /// Cosine of the angle between the two; 1 where both are zero.
+    pub cosine: f64,
+    /// Largest `|x - x^|`.
+    pub max_abs: f64,
+}
+
+impl ErrorNumbers {
+    /// Compares `values` with what became of them; both of one length.
+    #[must_use]
+    pub fn between(values: &[f32], became: &[f32]) -> Self {
+        let (mut xx, mut yy, mut xy, mut ee, mut max) = (0.0, 0.0, 0.0, 0.0, 0.0_f64);
+        for (&x, &y) in values.iter().zip(became) {
+            let (x, y) = (f64::from(x), f64::from(y));
+            let e = x - y;
+            xx += x * x;
+            yy += y * y;
+            xy += x * y;
+            ee += e * e;
+            max = max.max(e.abs());
+        }
+        let norm = (xx * yy).sqrt();
+        Self {
+            mse: if values.is_empty() { 0.0 } else { ee / values.len() as f64 },
+            sqnr_db: (ee > 0.0 && xx > 0.0).then(|| 10.0 * (xx / ee).log10()),
+            cosine: if norm > 0.0 { (xy / norm).min(1.0) } else if xx == yy { 1.0 } else { 0.0 },
+            max_abs: max,
+        }
+    }
+}
+
+/// Probabilities of logits.
+#[must_use]
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exp: Vec<f64> = logits.iter().map(|&l| f64::from(l - max).exp()).collect();
+    let sum: f64 = exp.iter().sum();
+    exp.into_iter().map(|e| e / sum).collect()
+}
+
+/// `KL(p || q)` of two rows of logits, in nats.
+#[must_use]
+pub fn kl(float: &[f32], quantized: &[f32]) -> f64 {
+    let log_softmax = |logits: &[f32]| -> Vec<f64> {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let log_sum = logits.iter().map(|&l| f64::from(l - max).exp()).sum::<f64>().ln();
+        logits.iter().map(|&l| f64::from(l - max) - log_sum).collect()
+    };
+    let (p, q) = (log_softmax(float), log_softmax(quantized));
+    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
+}
+
+/// Index of the largest; the first of equals.
+#[must_use]
+pub fn argmax(values: &[f32]) -> usize {
+    (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
+}
+
+/// Wilson's 95 % interval for `hits` of `trials`, as shares.
+#[must_use]
+pub fn wilson(hits: usize, trials: usize) -> (f64, f64) {
+    if trials == 0 {
+        return (0.0, 1.0);
+    }
+    let (z, n) = (1.959_963_984_540_054_f64, trials as f64);
+    let p = hits as f64 / n;
+    let centre = p + z * z / (2.0 * n);
+    let spread = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z * z / n;
+    (((centre - spread) / scale).max(0.0), ((centre + spread) / scale).min(1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hand_computed_errors() {
+        let e = ErrorNumbers::between(&[3.0, 4.0], &[3.0, 3.0]);
+        assert_eq!((e.mse, e.max_abs), (0.5, 1.0));
+        assert!((e.sqnr_db.unwrap() - 10.0 * 25.0_f64.log10()).abs() < 1e-12);
+        assert!((e.cosine - 21.0 / (5.0 * 18.0_f64.sqrt())).abs() < 1e-12);
+        assert_eq!(ErrorNumbers::between(&[1.0], &[1.0]).sqnr_db, None);
+    }
+
+    #[test]
+    fn kl_is_zero_for_equal_and_hand_computed_for_two_classes() {
+        assert_eq!(kl(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
+        // p = (1/2, 1/2), q = (1/4, 3/4)
+        let expected = 0.5 * (2.0_f64).ln() + 0.5 * (2.0_f64 / 3.0).ln();
+        assert!((kl(&[0.0, 0.0], &[0.0, 3.0_f32.ln()]) - expected).abs() < 1e-7);
+    }
+
+    #[test]
+    fn the_interval_is_the_textbook_one() {
+        // Wilson interval of 90 of 100: 0.8256 to 0.9448.
+        let (low, high) = wilson(90, 100);
+        assert!((low - 0.8256).abs() < 1e-4 && (high - 0.9448).abs() < 1e-4, "{low} {high}");
+        assert_eq!(wilson(0, 0), (0.0, 1.0));
+    }
+}

@@ -1,0 +1,11 @@
+//! Step 4 of the data flow: from two runs to a report of plain numbers.
+
+pub mod findings;
+pub mod measure;
+pub mod metrics;
+pub mod report;
+pub mod runs;
+pub mod sensitivity;
+
+pub use report::{Report, SCHEMA_VERSION, SiteReport};
+pub use runs::{FloatRun, QuantizedRun, SiteRun};

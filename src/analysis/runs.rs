@@ -1,0 +1,83 @@
+//! A float run and a quantized run of one picture, with every operand kept: what reports and dumps are made of.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::model::tap::Cancel;
+use crate::model::{Network, Recorder, Site, Trace, forward, trace};
+use crate::quant::{FakeQuantize, Grouping, Observation, Plan};
+
+/// The float run of one picture.
+#[derive(Debug, Clone)]
+pub struct FloatRun {
+    /// Residual stream at the boundaries, and logits `(1, K)`.
+    pub trace: Trace,
+    /// `K` logits.
+    pub logits: Vec<f32>,
+    /// The tensor at every site, in one row.
+    pub sites: BTreeMap<Site, Vec<f32>>,
+}
+
+impl FloatRun {
+    /// Runs the float network over one picture `(1, C, height, width)`.
+    ///
+    /// # Errors
+    /// When the picture has the wrong shape.
+    pub fn new(network: &dyn Network, pixels: &Tensor) -> Result<Self> {
+        let mut sites = BTreeMap::new();
+        let mut recorder = Recorder(|site, x: &Tensor| {
+            sites.insert(site, x.flatten_all()?.to_vec1::<f32>()?);
+            Ok(())
+        });
+        let trace = trace(network, pixels, &mut recorder)?;
+        let logits = trace.logits.flatten_all()?.to_vec1()?;
+        Ok(Self { trace, logits, sites })
+    }
+}
+
+/// What the quantized run of one picture did at one site.
+#[derive(Debug, Clone)]
+pub struct SiteRun {
+    /// The tensor just before its quantizer.
+    pub before: Vec<f32>,
+    /// The tensor just after.
+    pub after: Vec<f32>,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its groups; `None` where it stays in float.
+    pub grouping: Option<Grouping>,
+}
+
+/// The quantized run of one picture.
+#[derive(Debug, Clone)]
+pub struct QuantizedRun {
+    /// `K` logits.
+    pub logits: Vec<f32>,
+    /// What happened at every site.
+    pub sites: BTreeMap<Site, SiteRun>,
+}
+
+impl QuantizedRun {
+    /// Runs the network over one picture `(1, C, height, width)` as `plan` says.
+    ///
+    /// # Errors
+    /// When the picture has the wrong shape, or the run was cancelled.
+    pub fn new(network: &dyn Network, pixels: &Tensor, plan: &Plan, cancel: &Cancel) -> Result<Self> {
+        let mut sites = BTreeMap::new();
+        let observe = |seen: &Observation| -> Result<()> {
+            let flat = |x: &Tensor| -> Result<Vec<f32>> { Ok(x.flatten_all()?.to_vec1()?) };
+            let run = SiteRun {
+                before: flat(seen.before)?,
+                after: flat(seen.after)?,
+                shape: seen.before.dims().to_vec(),
+                grouping: seen.groupings.first().cloned(),
+            };
+            sites.insert(seen.plan.info.site, run);
+            Ok(())
+        };
+        let logits = forward(network, pixels, &mut FakeQuantize::new(plan, cancel, observe))?;
+        Ok(Self { logits: logits.flatten_all()?.to_vec1()?, sites })
+    }
+}
