@@ -1,6 +1,12 @@
 pub mod analysis;
+pub mod cli;
+pub mod engine;
 pub mod error;
+pub mod files;
+pub mod headless;
 pub mod input;
 pub mod model;
+pub mod output;
 pub mod quant;
+pub mod tui;
 pub use error::{Error, Result};

@@ -15,6 +15,7 @@ use super::run::Plan;
 use super::settings::{Method, Settings};
 use super::uniform::Bounds;
 use crate::error::{Error, Result};
+use crate::files::write_whole;
 use crate::model::{Model, Site};
 
 /// Fitted quantizers read from a file.
@@ -75,21 +76,6 @@ pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: 
     let bytes = safetensors::serialize(tensors, Some(metadata))
         .map_err(|e| Error::Output { what: "safetensors file", problem: e.to_string() })?;
     write_whole(path, &bytes)
-}
-
-/// Writes `bytes` to `path` as a whole or not at all.
-///
-/// # Errors
-/// When the folder cannot be written to.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let written = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path));
-    written.map_err(|e| {
-        let _ = fs::remove_file(&partial); // The first error is the one to tell.
-        Error::io("write", path)(e)
-    })
 }
 
 /// Reads what [`write`] wrote, and checks it against the model.

@@ -1,0 +1,349 @@
+//! What was typed, and what it resolves to. Parsing only: nothing here opens a model or a picture.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::engine::Options;
+use crate::error::{Error, Result};
+use crate::model::{BUILT_IN, SiteKind, SitePattern};
+use crate::quant::{BitWidth, GroupCount, Method, Settings};
+use crate::tui::app::View;
+use crate::tui::theme::ThemeName;
+
+/// See a vision transformer being quantized, live (instance-aware group quantization, IGQ-ViT).
+///
+/// Without a command, the program opens on the model and the picture.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do without a screen.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of the screen.
+    #[command(flatten)]
+    pub common: Common,
+    /// How the screen looks.
+    #[command(flatten)]
+    pub look: Look,
+}
+
+/// Commands that need no terminal.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Quantize the model on one picture and report every site.
+    Run {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        output: Output,
+        /// Write every tensor of the run (safetensors): input, logits, each site before and after, assignments, weights.
+        #[arg(long, value_name = "FILE")]
+        dump: Option<PathBuf>,
+    },
+    /// Top-1 (or agreement with float) on a set of pictures; lists of values make a grid.
+    Eval {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        output: Output,
+        /// Folder with one folder a class, or unlabelled pictures; default: the built-in test set.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Look at this many pictures only.
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Fit the group quantizers and write them to a file for `--quantizers`.
+    Calibrate {
+        #[command(flatten)]
+        common: Common,
+        /// The safetensors file: SITE.lower, SITE.upper, for the softmax SITE.row_upper, one value a group.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Draw one frame of the screen to a file or to standard output.
+    Snapshot {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        look: Look,
+        /// Which view.
+        #[arg(long, default_value = "overview")]
+        view: View,
+        /// Columns and rows.
+        #[arg(long, default_value = "120x40", value_name = "WxH", value_parser = parse_size)]
+        size: (u16, u16),
+        /// Site that is selected, such as blocks.3.fc2.
+        #[arg(long, value_name = "SITE")]
+        site: Option<String>,
+        /// Index of a second picture to compare the grouping with (Groups view).
+        #[arg(long, value_name = "N")]
+        compare: Option<usize>,
+        /// Form of the frame.
+        #[arg(long, default_value = "txt")]
+        format: FrameFormat,
+        /// File to write instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Say what a checkpoint is and what was inferred.
+    Inspect {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print the JSON schema of the report of `run`.
+    Schema,
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Flags that every command shares.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Common {
+    /// Built-in name, safetensors file, or folder with model.safetensors and config.json.
+    #[arg(long, default_value = BUILT_IN)]
+    pub model: String,
+    /// Picture or folder of pictures; may be repeated. Default: the built-in pictures.
+    #[arg(long, value_name = "PATH")]
+    pub image: Vec<PathBuf>,
+    /// Index of the picture in the set.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub picture: usize,
+    /// Folder of pictures that the quantizers are fitted on. Default: 32 built-in ones.
+    #[arg(long, value_name = "DIR")]
+    pub calibration: Option<PathBuf>,
+    /// Most calibration pictures to take.
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub calibration_images: u32,
+    /// Use the quantizers that `igq calibrate` wrote.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["calibration", "method", "groups", "row_groups"])]
+    pub quantizers: Option<PathBuf>,
+    /// How values share quantizers: float, layer, layer-dynamic, channel, contiguous, sorted, igq.
+    #[arg(long, value_delimiter = ',', default_value = "igq")]
+    pub method: Vec<Method>,
+    /// Bits of weights, activations and softmax together: 2 to 8, or 32 for float.
+    #[arg(long, value_delimiter = ',', value_name = "BITS", conflicts_with_all = ["wbits", "abits", "sbits"])]
+    pub bits: Vec<BitWidth>,
+    /// Bits of weights.
+    #[arg(long, value_delimiter = ',', value_name = "BITS")]
+    pub wbits: Vec<BitWidth>,
+    /// Bits of activations.
+    #[arg(long, value_delimiter = ',', value_name = "BITS")]
+    pub abits: Vec<BitWidth>,
+    /// Bits of the softmax; default: as the activations.
+    #[arg(long, value_delimiter = ',', value_name = "BITS")]
+    pub sbits: Vec<BitWidth>,
+    /// Groups of channels: 1 to 64.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub groups: Vec<GroupCount>,
+    /// Groups of softmax rows; default: as the channels.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub row_groups: Vec<GroupCount>,
+    /// Kinds of sites to quantize: patch, qkv, q, k, v, attn, proj, fc1, fc2, head. Default: all.
+    #[arg(long, value_delimiter = ',', value_name = "KIND")]
+    pub kinds: Vec<SiteKind>,
+    /// Keep the sites of this pattern in float, weights included; may be repeated.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub keep_float: Vec<SitePattern>,
+    /// Seed of the choice of calibration pictures from a larger folder.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// Where a result goes.
+#[derive(Debug, Clone, Args)]
+pub struct Output {
+    /// Form of the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+    /// File to write instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// How the screen looks.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Look {
+    /// Colours: dark, light, contrast, colorblind, mono. NO_COLOR means mono.
+    #[arg(long)]
+    pub theme: Option<ThemeName>,
+    /// Draw with ASCII characters only.
+    #[arg(long)]
+    pub ascii: bool,
+    /// Leave the mouse to the terminal.
+    #[arg(long)]
+    pub no_mouse: bool,
+}
+
+/// Forms of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables for people.
+    Text,
+    /// The whole report.
+    Json,
+    /// One line a row.
+    Csv,
+    /// Tables for documents.
+    Markdown,
+}
+
+/// Forms of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FrameFormat {
+    /// Characters only.
+    Txt,
+    /// Characters with escape sequences for colour.
+    Ansi,
+    /// A picture for documents.
+    Svg,
+}
+
+fn parse_size(text: &str) -> std::result::Result<(u16, u16), String> {
+    let parsed = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    match parsed {
+        Some((w, h)) if (1..=1000).contains(&w) && (1..=1000).contains(&h) => Ok((w, h)),
+        _ => Err("expected columns x rows from 1x1 to 1000x1000, such as 120x40".into()),
+    }
+}
+
+impl Common {
+    /// The settings of a single run.
+    ///
+    /// # Errors
+    /// When a flag has several values, which only `eval` takes.
+    pub fn settings(&self) -> Result<Settings> {
+        let mut grid = self.grid()?;
+        match grid.len() {
+            1 => Ok(grid.remove(0)),
+            n => Err(Error::setting("flags", format!("{n} settings"), "one value for each flag (lists are for `igq eval`)")),
+        }
+    }
+
+    /// Every combination of the listed values; methods without groups appear once for each bit-width.
+    ///
+    /// # Errors
+    /// When row group counts do not pair with channel group counts.
+    pub fn grid(&self) -> Result<Vec<Settings>> {
+        let base = Settings {
+            kinds: if self.kinds.is_empty() { SiteKind::ALL.into() } else { self.kinds.iter().copied().collect() },
+            keep_float: self.keep_float.clone(),
+            seed: self.seed,
+            ..Settings::default()
+        };
+        let counts = self.group_pairs(&base)?;
+        let mut grid: Vec<Settings> = Vec::new();
+        for &method in &self.method {
+            for &(wbits, abits, sbits) in &self.bit_triples(&base) {
+                for &(groups, row_groups) in &counts {
+                    let settings = Settings { method, wbits, abits, sbits, groups, row_groups, ..base.clone() };
+                    let same = |known: &&Settings| {
+                        let bits = (known.wbits, known.abits, known.sbits) == (wbits, abits, sbits);
+                        known.method == method && (method == Method::Float || (bits && !method.uses_groups()))
+                    };
+                    if !grid.iter().any(|known| same(&known)) {
+                        grid.push(settings);
+                    }
+                }
+            }
+        }
+        Ok(grid)
+    }
+
+    fn bit_triples(&self, base: &Settings) -> Vec<(BitWidth, BitWidth, BitWidth)> {
+        if !self.bits.is_empty() {
+            return self.bits.iter().map(|&b| (b, b, b)).collect();
+        }
+        let or = |list: &[BitWidth], default| if list.is_empty() { vec![default] } else { list.to_vec() };
+        let mut triples = Vec::new();
+        for wbits in or(&self.wbits, base.wbits) {
+            for abits in or(&self.abits, base.abits) {
+                triples.extend(or(&self.sbits, abits).into_iter().map(|sbits| (wbits, abits, sbits)));
+            }
+        }
+        triples
+    }
+
+    fn group_pairs(&self, base: &Settings) -> Result<Vec<(GroupCount, GroupCount)>> {
+        let (groups, rows) = (&self.groups, &self.row_groups);
+        Ok(match (groups.as_slice(), rows.as_slice()) {
+            ([], []) => vec![(base.groups, base.row_groups)],
+            (groups, []) => groups.iter().map(|&g| (g, g)).collect(),
+            ([], rows) => rows.iter().map(|&r| (base.groups, r)).collect(),
+            (groups, [row]) => groups.iter().map(|&g| (g, *row)).collect(),
+            (groups, rows) if groups.len() == rows.len() => groups.iter().copied().zip(rows.iter().copied()).collect(),
+            (groups, rows) => {
+                let expected = format!("one value or {}, as for --groups", groups.len());
+                return Err(Error::setting("--row-groups", format!("{} values", rows.len()), expected));
+            }
+        })
+    }
+
+    /// What the session is made of.
+    ///
+    /// # Errors
+    /// As [`Self::settings`].
+    pub fn options(&self) -> Result<Options> {
+        Ok(self.options_with(self.settings()?))
+    }
+
+    /// The same, with settings that were resolved elsewhere.
+    #[must_use]
+    pub fn options_with(&self, settings: Settings) -> Options {
+        Options {
+            model: self.model.clone(),
+            images: self.image.clone(),
+            calibration: self.calibration.clone(),
+            calibration_images: self.calibration_images as usize,
+            quantizers: self.quantizers.clone(),
+            settings,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn common(flags: &[&str]) -> Common {
+        let args = ["igq", "eval"].iter().chain(flags);
+        match Cli::try_parse_from(args).unwrap().command {
+            Some(Command::Eval { common, .. }) => common,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn softmax_bits_and_row_groups_follow_unless_they_are_given() {
+        let settings = common(&["--abits", "6", "--groups", "16"]).settings().unwrap();
+        assert_eq!((settings.wbits.get(), settings.abits.get(), settings.sbits.get()), (4, 6, 6));
+        assert_eq!((settings.groups.get(), settings.row_groups.get()), (16, 16));
+        let settings = common(&["--abits", "6", "--sbits", "8", "--row-groups", "2"]).settings().unwrap();
+        assert_eq!((settings.sbits.get(), settings.groups.get(), settings.row_groups.get()), (8, 8, 2));
+    }
+
+    #[test]
+    fn a_grid_has_no_row_twice() {
+        let grid = common(&["--method", "float,layer,igq", "--bits", "4,6,8", "--groups", "4,8,16"]).grid().unwrap();
+        assert_eq!(grid.len(), 1 + 3 + 9);
+        assert!(common(&["--method", "layer,igq"]).settings().is_err());
+    }
+
+    #[test]
+    fn bad_numbers_are_refused_with_the_flag_named() {
+        for (flag, value) in [("--wbits", "9"), ("--groups", "0"), ("--groups", "65"), ("--method", "magic"), ("--size", "0x4")] {
+            let error = Cli::try_parse_from(["igq", "snapshot", flag, value]).unwrap_err().to_string();
+            assert!(error.contains(flag) && error.contains(value), "{error}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Step 5 of the data flow, and the only place with threads and channels: commands in, events out.
+
+pub mod command;
+pub mod dump;
+pub mod evaluate;
+pub mod event;
+pub mod session;
+pub mod worker;
+
+pub use command::Request;
+pub use event::{AttentionMap, Event, PictureView, Progress, Snapshot};
+pub use session::{Opened, Options, Outcome, Session};
+pub use worker::Worker;

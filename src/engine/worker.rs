@@ -1,0 +1,180 @@
+//! The thread that computes while the screen stays awake: a slot for the newest request, a bounded channel of facts, a watch for progress.
+//! A newer request replaces the waiting one and ends the running one; a panic in a run is reported and the session lives on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{mpsc, watch};
+
+use super::command::Request;
+use super::event::{Event, Progress};
+use super::session::{Opened, Session};
+use crate::error::{Error, Result};
+use crate::model::tap::Cancel;
+
+/// Facts that may wait for the screen before the worker does.
+const CHANNEL: usize = 64;
+/// Sensitivities that are told at once.
+const SWEEP_CHUNK: usize = 8;
+
+/// The slot that holds at most one waiting request.
+#[derive(Default)]
+struct Slot {
+    state: Mutex<SlotState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct SlotState {
+    waiting: Option<Request>,
+    running: Cancel,
+    quit: bool,
+}
+
+/// The screen's end of the worker. Dropping it ends the thread.
+pub struct Worker {
+    slot: Arc<Slot>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the worker tells.
+pub struct Reports {
+    /// Facts, in order.
+    pub events: mpsc::Receiver<Event>,
+    /// How far a long computation is.
+    pub progress: watch::Receiver<Progress>,
+}
+
+impl Worker {
+    /// Starts the thread, which calibrates first and then answers requests.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn spawn(opened: Opened) -> Result<(Self, Reports)> {
+        let (send_event, events) = mpsc::channel(CHANNEL);
+        let (send_progress, progress) = watch::channel(Progress::default());
+        let slot = Arc::new(Slot::default());
+        let out = Out { events: send_event, progress: send_progress };
+        let inner = Arc::clone(&slot);
+        let body = move || work(opened, &inner, &out);
+        let thread = thread::Builder::new().name("igq-worker".into()).spawn(body);
+        let thread = thread.map_err(|e| Error::content("worker", format!("no thread could be started ({e})"), "close other programs"))?;
+        Ok((Self { slot, thread: Some(thread) }, Reports { events, progress }))
+    }
+
+    /// Asks for a run. It replaces the waiting one and ends the running one.
+    pub fn request(&self, request: Request) {
+        let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.running.cancel();
+        state.waiting = Some(request);
+        self.slot.changed.notify_one();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        {
+            let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.quit = true;
+            state.running.cancel();
+        }
+        self.slot.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // The run ends at its next block; the screen is restored before that matters.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Slot {
+    /// Waits for a request; `None` when the screen is gone.
+    fn next(&self) -> Option<(Request, Cancel)> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if state.quit {
+                return None;
+            }
+            if let Some(request) = state.waiting.take() {
+                state.running = Cancel::default();
+                return Some((request, state.running.clone()));
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A flag for the calibration that only leaving ends: requests that come meanwhile wait.
+    fn calibration_cancel(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).quit
+    }
+}
+
+struct Out {
+    events: mpsc::Sender<Event>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Out {
+    fn tell(&self, event: Event) {
+        // The receiver is gone only when the program is leaving.
+        let _ = self.events.blocking_send(event);
+    }
+}
+
+fn work(opened: Opened, slot: &Slot, out: &Out) {
+    let cancel = Cancel::default();
+    let progress = |progress| {
+        if slot.calibration_cancel() {
+            cancel.cancel();
+        }
+        out.progress.send_replace(progress);
+    };
+    let session = match guarded(|| opened.calibrate(&cancel, &progress)) {
+        Ok(session) => session,
+        Err(Error::Cancelled) => return,
+        Err(error) => return out.tell(Event::Broken(error.to_string())),
+    };
+    out.progress.send_replace(Progress::default());
+    while let Some((request, cancel)) = slot.next() {
+        match guarded(|| answer(&session, &request, &cancel, out)) {
+            Ok(()) | Err(Error::Cancelled) => {}
+            Err(error) => out.tell(Event::Failed(request.id, error.to_string())),
+        }
+        out.progress.send_replace(Progress::default());
+    }
+}
+
+/// One run, its comparison, then the sweep.
+fn answer(session: &Session, request: &Request, cancel: &Cancel, out: &Out) -> Result<()> {
+    let stage = |stage: &str, done, total| out.progress.send_replace(Progress { stage: stage.into(), done, total });
+    stage("quantizing", 0, 0);
+    let outcome = session.run(request.picture, &request.settings, cancel)?;
+    let mut snapshot = outcome.snapshot(request.id, request.picture);
+    if let Some(second) = request.compare {
+        let compared = session.run(second, &request.settings, cancel)?;
+        snapshot.compare = Some(Box::new(compared.snapshot(request.id, second)));
+    }
+    cancel.check()?;
+    out.tell(Event::Snapshot(Arc::new(snapshot)));
+    let total = outcome.report.sites.iter().filter(|s| s.groups > 0 || s.weight.is_some()).count();
+    let (mut found, mut done) = (Vec::new(), 0);
+    session.sweep(&outcome, cancel, |site, value| {
+        found.push((site, value));
+        done += 1;
+        if found.len() == SWEEP_CHUNK {
+            out.tell(Event::Sensitivity(request.id, std::mem::take(&mut found)));
+            stage("one site at a time", done, total);
+        }
+    })?;
+    out.tell(Event::Sensitivity(request.id, found));
+    Ok(())
+}
+
+/// Turns a panic into an error, so that a bug in one run costs that run only.
+fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+        let text = text.unwrap_or_else(|| "unknown".into());
+        Err(Error::content("this run", format!("ended by a bug in igq ({text})"), "change a setting to go on, and please report it"))
+    })
+}

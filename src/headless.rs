@@ -1,0 +1,180 @@
+//! The commands that need no terminal: the same engine and the same report as the screen. Results go to standard output, all else to
+//! standard error.
+
+use std::cell::{Cell, RefCell};
+use std::io::IsTerminal;
+use std::path::Path;
+
+use clap::CommandFactory;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::analysis::Report;
+use crate::cli::{Cli, Command, Common, FrameFormat, Look, Output};
+use crate::engine::{Opened, Progress, Session, dump, evaluate};
+use crate::error::{Error, Result};
+use crate::model::tap::Cancel;
+use crate::output;
+use crate::quant::{Settings, file};
+use crate::tui::app::{App, View};
+use crate::tui::{frame, theme};
+
+/// Does what a command says.
+///
+/// # Errors
+/// When it cannot be done.
+pub fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Run { common, output, dump } => run_one(&common, &output, dump.as_deref()),
+        Command::Eval { common, output, data, limit } => eval(&common, &output, data.as_deref(), limit),
+        Command::Calibrate { common, output } => calibrate(&common, &output),
+        Command::Snapshot { common, look, view, size, site, compare, format, output } => {
+            let selection = Selection { view, size, site, compare };
+            snapshot(&common, &look, &selection, format, output.as_deref())
+        }
+        Command::Inspect { common } => inspect(&common),
+        Command::Schema => output::deliver(None, &output::json(&schemars::schema_for!(Report))?),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "igq", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Says on standard error what will be run.
+fn echo(common: &Common, settings: &Settings) {
+    eprintln!("igq: model {}, {}, seed {}", common.model, settings.describe(), settings.seed);
+}
+
+fn open(common: &Common, settings: Settings) -> Result<Session> {
+    let opened = Opened::new(&common.options_with(settings))?;
+    echo(common, &opened.settings);
+    let bar = Bar::default();
+    opened.calibrate(&Cancel::default(), &|progress| bar.show(&progress))
+}
+
+fn run_one(common: &Common, output: &Output, dump_to: Option<&Path>) -> Result<()> {
+    let session = open(common, common.settings()?)?;
+    let outcome = session.run(common.picture, &session.opened().settings, &Cancel::default())?;
+    if let Some(path) = dump_to {
+        dump::write(path, &outcome)?;
+    }
+    let mut report = outcome.report.clone();
+    session.sweep(&outcome, &Cancel::default(), |site, value| {
+        if let Some(entry) = report.sites.iter_mut().find(|s| s.site == site) {
+            entry.only_this = Some(value);
+        }
+    })?;
+    output::report(&report, output)
+}
+
+fn eval(common: &Common, output: &Output, data: Option<&Path>, limit: Option<usize>) -> Result<()> {
+    let mut grid = common.grid()?;
+    let session = open(common, grid.first().cloned().unwrap_or_default())?;
+    if common.quantizers.is_some() {
+        let fitted = &session.opened().settings;
+        for settings in &mut grid {
+            (settings.method, settings.groups, settings.row_groups) = (fitted.method, fitted.groups, fitted.row_groups);
+        }
+    }
+    let set = evaluate::data(&session, data, limit)?;
+    let bar = Bar::default();
+    let evaluation = evaluate::evaluate(&session, &set, &grid, &|progress| bar.show(&progress))?;
+    drop(bar);
+    output::evaluation(&evaluation, output)
+}
+
+fn calibrate(common: &Common, output: &Path) -> Result<()> {
+    let settings = common.settings()?;
+    let session = open(common, settings.clone())?;
+    file::write(output, &session.plan(&settings)?, &settings)?;
+    eprintln!("igq: wrote the quantizers of {} sites to {}", session.calibration().sites.len(), output.display());
+    Ok(())
+}
+
+/// What a frame is to show.
+struct Selection {
+    view: View,
+    size: (u16, u16),
+    site: Option<String>,
+    compare: Option<usize>,
+}
+
+fn snapshot(common: &Common, look: &Look, select: &Selection, format: FrameFormat, output: Option<&Path>) -> Result<()> {
+    let session = open(common, common.settings()?)?;
+    let settings = session.opened().settings.clone();
+    let mut app = App::new(session.opened().info(), settings.clone(), theme::Look::resolve(look.theme, look.ascii, format != FrameFormat::Txt));
+    app.view = select.view;
+    if let Some(site) = &select.site {
+        let site = site.parse()?;
+        if !app.select(site) {
+            return Err(Error::setting("--site", site, "a site of the model; `igq inspect` lists them"));
+        }
+    }
+    let outcome = session.run(common.picture, &settings, &Cancel::default())?;
+    let mut snapshot = outcome.snapshot(0, common.picture);
+    let wanted = select.compare.or((select.view == View::Groups && app.compare.is_some()).then_some(0));
+    if let Some(second) = wanted {
+        let compared = session.run(second, &settings, &Cancel::default())?;
+        snapshot.compare = Some(Box::new(compared.snapshot(0, second)));
+        app.compare = Some(second);
+    }
+    app.show(snapshot);
+    session.sweep(&outcome, &Cancel::default(), |site, value| app.learn_sensitivity(&[(site, value)]))?;
+    let buffer = frame::render(&app, select.size.0, select.size.1)?;
+    let text = match format {
+        FrameFormat::Txt => frame::to_text(&buffer),
+        FrameFormat::Ansi => frame::to_ansi(&buffer),
+        FrameFormat::Svg => frame::to_svg(&buffer),
+    };
+    output::deliver(output, &text)
+}
+
+fn inspect(common: &Common) -> Result<()> {
+    let opened = Opened::new(&common.options()?)?;
+    let model = &opened.model;
+    let mut text = format!("{}: {}\nsource: {}\nparameters: {}\n", model.name, model.describe(), model.source, model.parameters);
+    text += &format!("preprocessing: {} (from {})\n", opened.preprocess.describe(), opened.preprocess.from);
+    for note in &model.notes {
+        text += &format!("- {note}\n");
+    }
+    text += &format!("sites: {}\n", model.sites().len());
+    for info in model.sites() {
+        let layer = info.layer.as_ref().map(|l| format!(", {} with {} outputs", l.name, l.outputs)).unwrap_or_default();
+        let what = if info.site.kind.is_softmax() { "rows" } else { "channels" };
+        text += &format!("  {:<16} {} tokens, {} {what}{layer}\n", info.site.to_string(), info.tokens, info.channels);
+    }
+    output::deliver(None, &text)
+}
+
+/// A progress bar on standard error; where that is no terminal, a plain line at every tenth.
+#[derive(Default)]
+struct Bar(RefCell<Option<ProgressBar>>, Cell<usize>);
+
+impl Bar {
+    fn show(&self, progress: &Progress) {
+        if !std::io::stderr().is_terminal() {
+            let tenth = (10 * progress.done).checked_div(progress.total).unwrap_or(0);
+            if tenth > self.1.replace(tenth) {
+                eprintln!("igq: {}/{} {}", progress.done, progress.total, progress.stage);
+            }
+            return;
+        }
+        let mut slot = self.0.borrow_mut();
+        let bar = slot.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(Some(progress.total as u64), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left  {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        bar.set_position(progress.done as u64);
+        bar.set_message(progress.stage.clone());
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = self.0.borrow_mut().take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The state of the screen: plain values. It changes only in `update` and is only read by `view`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+
+use super::theme::Look;
+use crate::analysis::report::{Sensitivity, SiteReport};
+use crate::engine::command::Settings;
+use crate::engine::event::SessionInfo;
+use crate::engine::{Progress, Request, Snapshot};
+use crate::model::Site;
+
+/// The views.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum View {
+    /// Picture, predictions, sites.
+    Overview,
+    /// The channels of one site and their groups.
+    Groups,
+    /// The rows of a softmax attention and their groups.
+    Attention,
+}
+
+impl View {
+    /// All views, in the order of their keys.
+    pub const ALL: [Self; 3] = [Self::Overview, Self::Groups, Self::Attention];
+
+    /// Its name on the screen.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Overview => "Overview",
+            Self::Groups => "Groups",
+            Self::Attention => "Attention",
+        }
+    }
+
+    /// The next or previous view, around the ends.
+    #[must_use]
+    pub fn step(self, forward: bool) -> Self {
+        let at = Self::ALL.iter().position(|v| *v == self).unwrap_or(0);
+        Self::ALL[(at + if forward { 1 } else { Self::ALL.len() - 1 }) % Self::ALL.len()]
+    }
+}
+
+/// What the table of sites is sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// The forward pass.
+    Order,
+    /// Local SQNR, the worst first.
+    Local,
+    /// Cumulative SQNR, the worst first.
+    Cumulative,
+    /// RMSE/step, the largest first.
+    Steps,
+    /// Clipped share, the largest first.
+    Clipped,
+    /// Sensitivity, the largest first.
+    Sensitivity,
+}
+
+impl Sort {
+    const ALL: [Self; 6] = [Self::Order, Self::Local, Self::Cumulative, Self::Steps, Self::Clipped, Self::Sensitivity];
+
+    /// The next column.
+    #[must_use]
+    pub fn next(self) -> Self {
+        let at = Self::ALL.iter().position(|s| *s == self).unwrap_or(0);
+        Self::ALL[(at + 1) % Self::ALL.len()]
+    }
+
+    /// Its name on the screen.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Order => "forward pass",
+            Self::Local => "local SQNR",
+            Self::Cumulative => "cumulative SQNR",
+            Self::Steps => "RMSE/step",
+            Self::Clipped => "clipped",
+            Self::Sensitivity => "sensitivity",
+        }
+    }
+}
+
+/// What the attention map shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Map {
+    /// Probabilities of the float run.
+    Float,
+    /// Probabilities of the quantized run, after their quantizer.
+    Quantized,
+    /// Quantized less float.
+    Difference,
+    /// Root mean square of that difference for each query token.
+    TokenError,
+}
+
+impl Map {
+    /// The next map.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        match self {
+            Self::Float => Self::Quantized,
+            Self::Quantized => Self::Difference,
+            Self::Difference => Self::TokenError,
+            Self::TokenError => Self::Float,
+        }
+    }
+
+    /// Its name on the screen.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Float => "float",
+            Self::Quantized => "quantized",
+            Self::Difference => "quantized - float",
+            Self::TokenError => "error of each token",
+        }
+    }
+}
+
+/// A line for the person, until the next key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What it says.
+    pub text: String,
+    /// Whether something went wrong.
+    pub is_error: bool,
+}
+
+/// The whole state.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// What is known about the session.
+    pub info: SessionInfo,
+    /// The settings of the start.
+    pub initial: Settings,
+    /// The settings as wanted now.
+    pub settings: Settings,
+    /// How the screen looks.
+    pub look: Look,
+    /// Columns and rows of the terminal.
+    pub size: (u16, u16),
+    /// The view.
+    pub view: View,
+    /// Index of the picture as wanted now.
+    pub picture: usize,
+    /// Index of the second picture, while comparing.
+    pub compare: Option<usize>,
+    /// The selected site.
+    pub site: Site,
+    /// The channel under the cursor.
+    pub channel: usize,
+    /// Whether channels stand in the order of their groups.
+    pub by_group: bool,
+    /// Whether the channels' scale is logarithmic.
+    pub logarithmic: bool,
+    /// The head that is shown.
+    pub head: usize,
+    /// The query token under the cursor.
+    pub token: usize,
+    /// What the attention map shows.
+    pub map: Map,
+    /// What the sites are sorted by.
+    pub sort: Sort,
+    /// Whether the order is turned around.
+    pub sort_reversed: bool,
+    /// Only sites that hold this are shown.
+    pub filter: String,
+    /// Whether the filter is being typed.
+    pub filtering: bool,
+    /// Whether the help is open, and how far it is scrolled.
+    pub help: Option<u16>,
+    /// The newest answer.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Sensitivities of that answer, as far as the sweep is.
+    pub sensitivity: HashMap<Site, Sensitivity>,
+    /// The newest request.
+    pub wanted: u64,
+    /// How far the engine is.
+    pub progress: Progress,
+    /// A line for the person.
+    pub notice: Option<Notice>,
+    /// Why nothing can run, if so.
+    pub broken: Option<String>,
+}
+
+impl App {
+    /// A screen that has seen no run yet.
+    #[must_use]
+    pub fn new(info: SessionInfo, settings: Settings, look: Look) -> Self {
+        let widest = info.sites.iter().find(|s| s.kind == crate::model::SiteKind::Fc2);
+        let site = widest.or(info.sites.first()).copied().unwrap_or(Site::outside(crate::model::SiteKind::Head));
+        Self {
+            info,
+            initial: settings.clone(),
+            settings,
+            look,
+            size: (80, 24),
+            view: View::Overview,
+            picture: 0,
+            compare: None,
+            site,
+            channel: 0,
+            by_group: true,
+            logarithmic: false,
+            head: 0,
+            token: 0,
+            map: Map::Quantized,
+            sort: Sort::Order,
+            sort_reversed: false,
+            filter: String::new(),
+            filtering: false,
+            help: None,
+            snapshot: None,
+            sensitivity: HashMap::new(),
+            wanted: 0,
+            progress: Progress::default(),
+            notice: None,
+            broken: None,
+        }
+    }
+
+    /// Whether what is shown is not what is wanted.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.snapshot.as_ref().is_none_or(|s| s.id != self.wanted)
+    }
+
+    /// The request for what is wanted now, as the newest.
+    pub fn request(&mut self) -> Request {
+        self.wanted += 1;
+        Request { id: self.wanted, settings: self.settings.clone(), picture: self.picture, compare: self.compare }
+    }
+
+    /// Selects a site; false if the model has no such site.
+    pub fn select(&mut self, site: Site) -> bool {
+        let known = self.info.sites.contains(&site);
+        if known {
+            self.site = site;
+            self.clamp();
+        }
+        known
+    }
+
+    /// Takes an answer of the engine, unless it is older than what is shown.
+    pub fn show(&mut self, snapshot: Snapshot) {
+        self.sensitivity.clear();
+        self.snapshot = Some(Arc::new(snapshot));
+        self.clamp();
+    }
+
+    /// Takes sensitivities of the answer that is shown.
+    pub fn learn_sensitivity(&mut self, found: &[(Site, Sensitivity)]) {
+        self.sensitivity.extend(found.iter().copied());
+    }
+
+    /// The report of the selected site.
+    #[must_use]
+    pub fn site_report(&self) -> Option<&SiteReport> {
+        self.snapshot.as_ref()?.report.site(self.site)
+    }
+
+    /// The softmax site of the selected block; the first of the model outside of blocks.
+    #[must_use]
+    pub fn attention_site(&self) -> Option<Site> {
+        let softmaxes = || self.info.sites.iter().filter(|s| s.kind.is_softmax());
+        softmaxes().find(|s| s.block == self.site.block).or_else(|| softmaxes().next()).copied()
+    }
+
+    /// The channels of the selected site in the order in which they stand, by the first picture.
+    #[must_use]
+    pub fn channel_order(&self) -> Vec<usize> {
+        let Some(report) = self.site_report() else { return Vec::new() };
+        let mut order: Vec<usize> = (0..report.ranges.min.len()).collect();
+        if self.by_group && !report.assignment.is_empty() {
+            order.sort_by_key(|&c| report.assignment[c]);
+        }
+        order
+    }
+
+    /// Sites as the table shows them: filtered and sorted.
+    #[must_use]
+    pub fn visible_sites(&self) -> Vec<Site> {
+        let matches = |site: &&Site| self.filter.is_empty() || site.to_string().contains(&self.filter);
+        let mut sites: Vec<Site> = self.info.sites.iter().filter(matches).copied().collect();
+        if let Some(snapshot) = &self.snapshot {
+            // Worst first: the key grows with the loss; sites without a number come last.
+            let key = |site: &Site| -> f64 {
+                let Some(r) = snapshot.report.site(*site) else { return f64::NEG_INFINITY };
+                match self.sort {
+                    Sort::Order => 0.0,
+                    Sort::Local => r.local.error.sqnr_db.map_or(f64::NEG_INFINITY, |db| -db),
+                    Sort::Cumulative => r.cumulative.sqnr_db.map_or(f64::NEG_INFINITY, |db| -db),
+                    Sort::Steps => r.local.rmse_over_step,
+                    Sort::Clipped => r.local.clipped,
+                    Sort::Sensitivity => self.sensitivity.get(site).map_or(f64::NEG_INFINITY, |s| s.kl),
+                }
+            };
+            sites.sort_by(|a, b| key(b).total_cmp(&key(a)));
+        }
+        if self.sort_reversed {
+            sites.reverse();
+        }
+        sites
+    }
+
+    /// Brings cursors back inside what is there.
+    pub fn clamp(&mut self) {
+        if let Some(report) = self.site_report() {
+            let channels = report.ranges.min.len();
+            self.channel = self.channel.min(channels.saturating_sub(1));
+        }
+        let map = self.attention_site().and_then(|site| self.snapshot.as_ref()?.attention.iter().find(|m| m.site == site).map(|m| (m.heads, m.tokens)));
+        if let Some((heads, tokens)) = map {
+            self.head = self.head.min(heads.saturating_sub(1));
+            self.token = self.token.min(tokens.saturating_sub(1));
+        }
+    }
+}

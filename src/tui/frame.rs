@@ -1,0 +1,206 @@
+//! One frame without a terminal: drawn on a buffer, written as text, with escape sequences, or as SVG.
+
+use ratatui::buffer::{Buffer, Cell};
+use ratatui::layout::Rect;
+use ratatui::style::{Color, Modifier};
+
+use super::app::App;
+use super::view;
+use crate::error::Result;
+
+/// Draws the screen at a size.
+///
+/// # Errors
+/// Never today; drawing may need fonts one day.
+pub fn render(app: &App, width: u16, height: u16) -> Result<Buffer> {
+    let area = Rect::new(0, 0, width, height);
+    let mut buf = Buffer::empty(area);
+    view::render(app, area, &mut buf);
+    Ok(buf)
+}
+
+fn rows(buf: &Buffer) -> impl Iterator<Item = &[Cell]> {
+    buf.content.chunks(usize::from(buf.area.width).max(1))
+}
+
+/// Characters only, spaces at the ends of lines cut.
+#[must_use]
+pub fn to_text(buf: &Buffer) -> String {
+    let line = |row: &[Cell]| row.iter().map(Cell::symbol).collect::<String>().trim_end().to_string() + "\n";
+    rows(buf).map(line).collect()
+}
+
+/// Characters with escape sequences for colour.
+#[must_use]
+pub fn to_ansi(buf: &Buffer) -> String {
+    let mut text = String::new();
+    for row in rows(buf) {
+        let mut last = None;
+        for cell in row {
+            let style = (cell.fg, cell.bg, cell.modifier);
+            if last != Some(style) {
+                text += &sgr(cell);
+                last = Some(style);
+            }
+            text += cell.symbol();
+        }
+        text += "\x1b[0m\n";
+    }
+    text
+}
+
+fn sgr(cell: &Cell) -> String {
+    let mut codes = vec!["0".to_string()];
+    for (modifier, code) in [(Modifier::BOLD, "1"), (Modifier::DIM, "2"), (Modifier::REVERSED, "7")] {
+        if cell.modifier.contains(modifier) {
+            codes.push(code.into());
+        }
+    }
+    codes.extend(color_code(cell.fg, 38));
+    codes.extend(color_code(cell.bg, 48));
+    format!("\x1b[{}m", codes.join(";"))
+}
+
+fn color_code(color: Color, kind: u8) -> Option<String> {
+    match color {
+        Color::Reset => None,
+        Color::Rgb(r, g, b) => Some(format!("{kind};2;{r};{g};{b}")),
+        Color::Indexed(i) => Some(format!("{kind};5;{i}")),
+        named => Some(format!("{kind};5;{}", sixteen(named))),
+    }
+}
+
+const fn sixteen(color: Color) -> u8 {
+    match color {
+        Color::Black => 0,
+        Color::Red => 1,
+        Color::Green => 2,
+        Color::Yellow => 3,
+        Color::Blue => 4,
+        Color::Magenta => 5,
+        Color::Cyan => 6,
+        Color::DarkGray => 8,
+        Color::LightRed => 9,
+        Color::LightGreen => 10,
+        Color::LightYellow => 11,
+        Color::LightBlue => 12,
+        Color::LightMagenta => 13,
+        Color::LightCyan => 14,
+        Color::White => 15,
+        _ => 7,
+    }
+}
+
+/// Width and height of a cell in the SVG.
+const CELL: (f32, f32) = (8.4, 17.0);
+
+/// A picture for documents: blocks as rectangles, the rest as text.
+#[must_use]
+pub fn to_svg(buf: &Buffer) -> String {
+    let (columns, lines) = (buf.area.width, buf.area.height);
+    let (width, height) = (f32::from(columns) * CELL.0, f32::from(lines) * CELL.1);
+    let (ground, ink) = ("#14161b", "#d7dae0");
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.1} {height:.1}\" font-family=\"DejaVu Sans Mono, Menlo, Consolas, monospace\" font-size=\"14\" xml:space=\"preserve\">\n<rect width=\"100%\" height=\"100%\" fill=\"{ground}\"/>\n"
+    );
+    for (y, row) in rows(buf).enumerate() {
+        let top = y as f32 * CELL.1;
+        let mut run: Option<Run> = None;
+        for (x, cell) in row.iter().enumerate() {
+            let (mut front, mut back) = (hex(cell.fg).unwrap_or_else(|| ink.into()), hex(cell.bg).unwrap_or_else(|| ground.into()));
+            if cell.modifier.contains(Modifier::REVERSED) {
+                std::mem::swap(&mut front, &mut back);
+            }
+            let left = x as f32 * CELL.0;
+            if back != ground {
+                svg += &rect(left, top, CELL.0, CELL.1, &back);
+            }
+            let symbol = cell.symbol();
+            let boxed = block(symbol);
+            if let Some((bx, by, bw, bh)) = boxed {
+                svg += &rect(left + bx * CELL.0, top + by * CELL.1, bw * CELL.0, bh * CELL.1, &front);
+            }
+            let look = (front, cell.modifier.contains(Modifier::BOLD), cell.modifier.contains(Modifier::DIM));
+            let text = if boxed.is_some() { " " } else { symbol };
+            match &mut run {
+                Some(open) if open.look == look => open.text.push_str(text),
+                _ => {
+                    svg += &run.take().map(|r| r.write(top)).unwrap_or_default();
+                    run = Some(Run { left, text: text.into(), look });
+                }
+            }
+        }
+        svg += &run.take().map(|r| r.write(top)).unwrap_or_default();
+    }
+    svg + "</svg>\n"
+}
+
+/// Neighbouring characters of one look.
+struct Run {
+    left: f32,
+    text: String,
+    look: (String, bool, bool),
+}
+
+impl Run {
+    fn write(self, top: f32) -> String {
+        if self.text.trim().is_empty() {
+            return String::new();
+        }
+        let (color, bold, dim) = self.look;
+        let lead = self.text.chars().take_while(|c| *c == ' ').count();
+        let text = self.text.trim();
+        let length = text.chars().count() as f32 * CELL.0;
+        let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let weight = if bold { " font-weight=\"bold\"" } else { "" };
+        let faint = if dim { " opacity=\"0.6\"" } else { "" };
+        format!(
+            "<text x=\"{:.1}\" y=\"{:.1}\" textLength=\"{length:.1}\" lengthAdjust=\"spacing\" fill=\"{color}\"{weight}{faint}>{escaped}</text>\n",
+            self.left + lead as f32 * CELL.0,
+            top + 13.0
+        )
+    }
+}
+
+fn rect(x: f32, y: f32, width: f32, height: f32, color: &str) -> String {
+    // A hair wider than the cell, so that neighbours leave no seam.
+    format!("<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{:.2}\" height=\"{:.2}\" fill=\"{color}\"/>\n", width + 0.15, height + 0.15)
+}
+
+/// Block characters as a rectangle of the cell: left, top, width, height.
+fn block(symbol: &str) -> Option<(f32, f32, f32, f32)> {
+    let character = symbol.chars().next()?;
+    match character {
+        '█' => Some((0.0, 0.0, 1.0, 1.0)),
+        '▀' => Some((0.0, 0.0, 1.0, 0.5)),
+        '▁'..='▇' => {
+            let part = (u32::from(character) - 0x2580) as f32 / 8.0;
+            Some((0.0, 1.0 - part, 1.0, part))
+        }
+        '▉'..='▏' => {
+            let part = (0x2590 - u32::from(character)) as f32 / 8.0;
+            Some((0.0, 0.0, part, 1.0))
+        }
+        _ => None,
+    }
+}
+
+fn hex(color: Color) -> Option<String> {
+    // The usual 16 colours of terminals.
+    const NAMED: [&str; 16] = [
+        "#000000", "#cd3131", "#0dbc79", "#e5e510", "#2472c8", "#bc3fbc", "#11a8cd", "#c5c8c6", "#666666", "#f14c4c", "#23d18b", "#f5f543", "#3b8eea",
+        "#d670d6", "#29b8db", "#ffffff",
+    ];
+    match color {
+        Color::Reset => None,
+        Color::Rgb(r, g, b) => Some(format!("#{r:02x}{g:02x}{b:02x}")),
+        Color::Indexed(i @ 0..16) => Some(NAMED[usize::from(i)].into()),
+        Color::Indexed(i @ 16..232) => {
+            let level = |v: u8| if v == 0 { 0 } else { 55 + 40 * v };
+            let i = i - 16;
+            Some(format!("#{:02x}{:02x}{:02x}", level(i / 36), level(i / 6 % 6), level(i % 6)))
+        }
+        Color::Indexed(i) => Some(format!("#{0:02x}{0:02x}{0:02x}", 8 + 10 * (i - 232))),
+        named => Some(NAMED[usize::from(sixteen(named))].into()),
+    }
+}

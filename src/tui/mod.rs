@@ -1,0 +1,14 @@
+//! Step 6 of the data flow: the screen. State, messages and pure drawing; it reads reports and sends requests, and never touches a tensor.
+
+pub mod app;
+pub mod frame;
+pub mod keymap;
+pub mod message;
+pub mod runtime;
+pub mod terminal;
+pub mod theme;
+pub mod update;
+pub mod view;
+pub mod widget;
+
+pub use runtime::run;

@@ -1,0 +1,100 @@
+//! The terminal's safety: enter, leave, and leave on a panic before anything is printed. Nothing here draws.
+
+use std::io::{self, Stdout, Write};
+use std::panic;
+use std::thread;
+
+use crossterm::clipboard::CopyToClipboard;
+use crossterm::event::{DisableMouseCapture, EnableMouseCapture};
+use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use crossterm::{cursor, execute};
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+
+use crate::error::{Error, Result};
+
+/// A terminal in raw mode on the alternate screen; dropping it gives back what was there.
+pub struct Screen {
+    /// What is drawn on.
+    pub terminal: Terminal<CrosstermBackend<Stdout>>,
+    mouse: bool,
+}
+
+fn failed(e: io::Error) -> Error {
+    Error::content("terminal", format!("expected an interactive terminal ({e})"), "start igq in one, or use `igq run` or `igq snapshot`")
+}
+
+impl Screen {
+    /// Takes the terminal, and makes sure that a panic gives it back.
+    ///
+    /// # Errors
+    /// When standard output is no terminal.
+    pub fn enter(mouse: bool) -> Result<Self> {
+        install_panic_hook();
+        // crossterm obeys NO_COLOR by dropping every colour by itself; here the theme decides on purpose.
+        crossterm::style::force_color_output(true);
+        take(mouse).map_err(failed)?;
+        let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).map_err(|e| {
+            give_back();
+            failed(e)
+        })?;
+        Ok(Self { terminal, mouse })
+    }
+
+    /// Stops as a job of the shell, and comes back with `fg`.
+    ///
+    /// # Errors
+    /// When the terminal cannot be taken again.
+    pub fn suspend(&mut self) -> Result<()> {
+        give_back();
+        #[cfg(unix)]
+        signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP).map_err(failed)?;
+        take(self.mouse).map_err(failed)?;
+        self.terminal.clear().map_err(failed)
+    }
+
+    /// Puts text on the clipboard of the terminal (OSC 52).
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn copy(&mut self, text: &str) -> Result<()> {
+        execute!(io::stdout(), CopyToClipboard::to_clipboard_from(text)).map_err(failed)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn take(mouse: bool) -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
+    if mouse {
+        execute!(io::stdout(), EnableMouseCapture)?;
+    }
+    Ok(())
+}
+
+/// Gives the terminal back; failures are ignored because there is nothing left to do about them.
+fn give_back() {
+    let mut out = io::stdout();
+    let _ = execute!(out, DisableMouseCapture, LeaveAlternateScreen, cursor::Show);
+    let _ = disable_raw_mode();
+    let _ = out.flush();
+}
+
+/// On the main thread: give the terminal back, then print. On any other: only log, because the screen lives on.
+fn install_panic_hook() {
+    let main = thread::current().id();
+    let inner = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if thread::current().id() == main {
+            give_back();
+            inner(info);
+        } else {
+            tracing::error!("{info}");
+        }
+    }));
+}

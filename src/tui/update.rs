@@ -1,0 +1,275 @@
+//! State and message to new state and effects. Pure: no terminal, no clock, no engine.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseEventKind};
+
+use super::app::{App, Notice, View};
+use super::keymap::{self, Action};
+use super::message::{Effect, Message};
+use crate::analysis::findings;
+use crate::engine::Event;
+use crate::model::Site;
+
+/// How far PgUp and PgDn go.
+const PAGE: usize = 10;
+
+/// What `message` does to the screen, and what it asks for.
+pub fn update(app: &mut App, message: Message) -> Vec<Effect> {
+    match message {
+        Message::Key(key) if key.kind != KeyEventKind::Release => on_key(app, &key),
+        Message::Mouse(event) => match event.kind {
+            MouseEventKind::ScrollDown => act(app, Action::Site(true)),
+            MouseEventKind::ScrollUp => act(app, Action::Site(false)),
+            MouseEventKind::Down(_) => {
+                if let Some(hit) = super::view::hit(app, event.column, event.row) {
+                    return click(app, hit);
+                }
+                Vec::new()
+            }
+            _ => Vec::new(),
+        },
+        Message::Key(_) => Vec::new(),
+        Message::Resize(width, height) => {
+            app.size = (width, height);
+            Vec::new()
+        }
+        Message::Engine(event) => {
+            on_event(app, event);
+            Vec::new()
+        }
+        Message::Progress(progress) => {
+            app.progress = progress;
+            Vec::new()
+        }
+    }
+}
+
+/// Something that a click can land on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hit {
+    /// The name of a view.
+    View(View),
+    /// A line of the table of sites.
+    Site(Site),
+    /// A channel's bar.
+    Channel(usize),
+    /// A token of the attention map.
+    Token(usize),
+}
+
+fn click(app: &mut App, hit: Hit) -> Vec<Effect> {
+    match hit {
+        Hit::View(view) => return act(app, Action::Show(view)),
+        Hit::Site(site) => {
+            app.select(site);
+        }
+        Hit::Channel(channel) => app.channel = channel,
+        Hit::Token(token) => app.token = token,
+    }
+    app.clamp();
+    Vec::new()
+}
+
+fn on_event(app: &mut App, event: Event) {
+    match event {
+        Event::Snapshot(snapshot) => {
+            if app.snapshot.as_ref().is_none_or(|shown| shown.id <= snapshot.id) {
+                app.sensitivity.clear();
+                app.snapshot = Some(snapshot);
+                app.clamp();
+            }
+        }
+        Event::Sensitivity(id, found) => {
+            if app.snapshot.as_ref().is_some_and(|shown| shown.id == id) {
+                app.learn_sensitivity(&found);
+            }
+        }
+        Event::Failed(id, text) => {
+            if id == app.wanted {
+                // What is on the screen stays, and so do the settings that belong to it.
+                if let Some(shown) = &app.snapshot {
+                    app.settings = shown.report.settings.clone();
+                    app.picture = shown.picture;
+                    app.compare = shown.compare.as_ref().map(|c| c.picture);
+                    app.wanted = shown.id;
+                }
+                app.notice = Some(Notice { text, is_error: true });
+            }
+        }
+        Event::Broken(text) => app.broken = Some(text),
+    }
+}
+
+fn on_key(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
+    app.notice = None;
+    let action = keymap::action(key, app.view);
+    if matches!(action, Some(Action::Quit | Action::Suspend)) && !(app.filtering && key.code == KeyCode::Char('q')) {
+        return act(app, action.unwrap_or(Action::Quit));
+    }
+    if app.filtering {
+        type_filter(app, key);
+        return Vec::new();
+    }
+    if let Some(scroll) = app.help {
+        match action {
+            Some(Action::Site(true)) => app.help = Some(scroll.saturating_add(1)),
+            Some(Action::Site(false)) => app.help = Some(scroll.saturating_sub(1)),
+            Some(Action::Page(true)) => app.help = Some(scroll.saturating_add(10)),
+            Some(Action::Page(false)) => app.help = Some(scroll.saturating_sub(10)),
+            _ => app.help = None,
+        }
+        return Vec::new();
+    }
+    action.map_or_else(Vec::new, |action| act(app, action))
+}
+
+fn type_filter(app: &mut App, key: &KeyEvent) {
+    match key.code {
+        KeyCode::Esc => {
+            app.filter.clear();
+            app.filtering = false;
+        }
+        KeyCode::Enter => app.filtering = false,
+        KeyCode::Backspace => {
+            app.filter.pop();
+        }
+        KeyCode::Char(c) => app.filter.push(c),
+        _ => {}
+    }
+    let visible = app.visible_sites();
+    if !visible.contains(&app.site)
+        && let Some(first) = visible.first()
+    {
+        app.select(*first);
+    }
+}
+
+/// Carries out one action.
+fn act(app: &mut App, action: Action) -> Vec<Effect> {
+    let before = (app.settings.clone(), app.picture, app.compare);
+    match action {
+        Action::Quit => return vec![Effect::Quit],
+        Action::Suspend => return vec![Effect::Suspend],
+        Action::Export => return vec![Effect::Export],
+        Action::Copy => return copy(app),
+        Action::Help => app.help = Some(0),
+        Action::Back => back(app),
+        Action::Show(view) => app.view = view,
+        Action::NextView => app.view = app.view.step(true),
+        Action::PreviousView => app.view = app.view.step(false),
+        Action::WeightBits(up) => app.settings.wbits = app.settings.wbits.step(up),
+        Action::ActivationBits(up) => app.settings.abits = app.settings.abits.step(up),
+        Action::SoftmaxBits(up) => app.settings.sbits = app.settings.sbits.step(up),
+        Action::Groups(up) => app.settings.groups = app.settings.groups.step(up),
+        Action::RowGroups(up) => app.settings.row_groups = app.settings.row_groups.step(up),
+        Action::Method(forward) => app.settings.method = app.settings.method.step(forward),
+        Action::KeepFloat => app.settings.toggle_float(app.site),
+        Action::Kind => app.settings.toggle_kind(app.site.kind),
+        Action::Reset => app.settings = app.initial.clone(),
+        Action::Picture(forward) => app.picture = around(app.picture, forward, app.info.picture_count),
+        Action::Compare => toggle_compare(app),
+        Action::ComparePicture(forward) => {
+            let from = app.compare.unwrap_or(app.picture);
+            app.compare = Some(around(from, forward, app.info.picture_count));
+        }
+        Action::Site(forward) => move_site(app, if forward { 1 } else { -1 }),
+        Action::Cursor(forward) => move_cursor(app, if forward { 1 } else { -1 }),
+        Action::Page(forward) => {
+            let by = if forward { PAGE as isize } else { -(PAGE as isize) };
+            if app.view == View::Overview { move_site(app, by) } else { move_cursor(app, by) }
+        }
+        Action::First => to_end(app, isize::MIN / 2),
+        Action::Last => to_end(app, isize::MAX / 2),
+        Action::Sort => app.sort = app.sort.next(),
+        Action::SortOrder => app.sort_reversed = !app.sort_reversed,
+        Action::Worst => {
+            let worst = app.snapshot.as_ref().and_then(|s| findings::worst(&s.report.sites)).map(|s| s.site);
+            if let Some(site) = worst {
+                app.filter.clear();
+                app.select(site);
+            }
+        }
+        Action::Filter => app.filtering = true,
+        Action::ChannelOrder => app.by_group = !app.by_group,
+        Action::Scale => app.logarithmic = !app.logarithmic,
+        Action::Head(forward) => {
+            let heads = attention_size(app).0;
+            app.head = around(app.head, forward, heads);
+        }
+        Action::Map => app.map = app.map.next(),
+        Action::Theme => app.look = app.look.next_theme(),
+    }
+    app.clamp();
+    if before == (app.settings.clone(), app.picture, app.compare) { Vec::new() } else { vec![Effect::Request(app.request())] }
+}
+
+fn back(app: &mut App) {
+    if !app.filter.is_empty() {
+        app.filter.clear();
+    } else if app.compare.is_some() {
+        app.compare = None;
+    } else {
+        app.view = View::Overview;
+    }
+}
+
+fn toggle_compare(app: &mut App) {
+    app.compare = match app.compare {
+        Some(_) => None,
+        None if app.info.picture_count < 2 => {
+            app.notice = Some(Notice { text: "there is only one picture; open a folder with --image to compare".into(), is_error: true });
+            None
+        }
+        None => Some(around(app.picture, true, app.info.picture_count)),
+    };
+}
+
+fn copy(app: &mut App) -> Vec<Effect> {
+    let Some(text) = app.site_report().and_then(|site| serde_json::to_string_pretty(site).ok()) else { return Vec::new() };
+    app.notice = Some(Notice { text: format!("copied the numbers of {}", app.site), is_error: false });
+    vec![Effect::Copy(text)]
+}
+
+fn move_site(app: &mut App, by: isize) {
+    let sites = match app.view {
+        View::Overview => app.visible_sites(),
+        View::Groups => app.info.sites.clone(),
+        View::Attention => app.info.sites.iter().copied().filter(|s| s.kind.is_softmax()).collect(),
+    };
+    let current = if app.view == View::Attention { app.attention_site() } else { Some(app.site) };
+    let at = sites.iter().position(|s| Some(*s) == current);
+    if let Some(site) = at.and_then(|at| sites.get(shifted(at, by, sites.len()))).or(sites.first()) {
+        app.select(*site);
+    }
+}
+
+fn move_cursor(app: &mut App, by: isize) {
+    match app.view {
+        View::Overview => {}
+        View::Groups => {
+            let order = app.channel_order();
+            if let Some(at) = order.iter().position(|&c| c == app.channel) {
+                app.channel = order[shifted(at, by, order.len())];
+            }
+        }
+        View::Attention => app.token = shifted(app.token, by, attention_size(app).1),
+    }
+}
+
+fn to_end(app: &mut App, by: isize) {
+    if app.view == View::Overview { move_site(app, by) } else { move_cursor(app, by) }
+}
+
+/// Heads and tokens of the attention that is shown.
+fn attention_size(app: &App) -> (usize, usize) {
+    let map = app.attention_site().and_then(|site| app.snapshot.as_ref()?.attention.iter().find(|m| m.site == site));
+    map.map_or((1, 1), |m| (m.heads, m.tokens))
+}
+
+fn shifted(at: usize, by: isize, length: usize) -> usize {
+    at.saturating_add_signed(by).min(length.saturating_sub(1))
+}
+
+fn around(at: usize, forward: bool, length: usize) -> usize {
+    let length = length.max(1);
+    (at + if forward { 1 } else { length - 1 }) % length
+}

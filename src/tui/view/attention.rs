@@ -1,0 +1,198 @@
+//! Attention: the rows of one head's softmax over the patches: the group of each query token, the row under the cursor in float and
+//! quantized, its error, its values and codes.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+
+use super::{first_shown, waiting};
+use crate::analysis::report::SiteReport;
+use crate::engine::{AttentionMap, Snapshot};
+use crate::tui::app::{App, Map};
+use crate::tui::theme::group_digit;
+use crate::tui::update::Hit;
+use crate::tui::widget::patches::{self, Patch};
+use crate::tui::widget::{panel, put, short};
+
+/// Areas of the group map, the attention map, the row's values and the quantizers.
+fn areas(area: Rect) -> [Rect; 4] {
+    let [upper, lower] = Layout::vertical([Constraint::Percentage(58), Constraint::Fill(1)]).areas(area);
+    let [groups, map] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(upper);
+    let [row, quantizers] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(lower);
+    [groups, map, row, quantizers]
+}
+
+/// What is shown: the map, its report, and where its tokens lie.
+struct Shown<'a> {
+    map: &'a AttentionMap,
+    report: &'a SiteReport,
+    prefix: usize,
+    grid: (usize, usize),
+}
+
+fn shown<'a>(app: &App, snapshot: &'a Snapshot) -> Option<Shown<'a>> {
+    let site = app.attention_site()?;
+    let tokens = snapshot.report.model.tokens;
+    Some(Shown {
+        map: snapshot.attention.iter().find(|m| m.site == site)?,
+        report: snapshot.report.site(site)?,
+        prefix: tokens.prefix,
+        grid: tokens.grid,
+    })
+}
+
+impl Shown<'_> {
+    /// Index of a row among all heads'.
+    const fn row(&self, app: &App, token: usize) -> usize {
+        app.head * self.map.tokens + token
+    }
+
+    /// One row of probabilities.
+    fn values<'v>(&self, all: &'v [f32], row: usize) -> &'v [f32] {
+        all.get(row * self.map.tokens..(row + 1) * self.map.tokens).unwrap_or_default()
+    }
+
+    fn group(&self, row: usize) -> Option<usize> {
+        self.report.assignment.get(row).map(|&g| usize::from(g))
+    }
+
+    fn token_name(&self, token: usize) -> String {
+        match token.checked_sub(self.prefix) {
+            None => format!("class token {token}"),
+            Some(patch) => format!("patch {},{}", patch / self.grid.1, patch % self.grid.1),
+        }
+    }
+
+    /// Root mean square of quantized less float along a row.
+    fn row_error(&self, row: usize) -> f64 {
+        let (float, quantized) = (self.values(&self.map.float, row), self.values(&self.map.quantized, row));
+        let squares: f64 = float.iter().zip(quantized).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        (squares / float.len().max(1) as f64).sqrt()
+    }
+}
+
+pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
+    let Some(snapshot) = &app.snapshot else { return waiting(app, area, buf) };
+    let Some(shown) = shown(app, snapshot) else {
+        return put(buf, area, 2, 2, "this model has no softmax attention with one map for the whole picture", app.look.dim());
+    };
+    let [groups, map, row, quantizers] = areas(area);
+    draw_groups(app, &shown, groups, buf);
+    draw_map(app, &shown, map, buf);
+    draw_row(app, &shown, row, buf);
+    draw_quantizers(app, &shown, quantizers, buf);
+}
+
+fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
+    let count = shown.report.quantizers.len();
+    let inner = panel(buf, area, &format!("{} · head {} of {} · row groups", shown.map.site, app.head + 1, shown.map.heads), app.look);
+    let class: Vec<String> = (0..shown.prefix)
+        .map(|t| format!("{}: {}", shown.token_name(t), shown.group(shown.row(app, t)).map_or_else(|| "float".into(), |g| format!("group {}", group_digit(g)))))
+        .collect();
+    let style = if app.token < shown.prefix { app.look.selected() } else { app.look.dim() };
+    put(buf, inner, 0, 0, &class.join("  "), style);
+    let patches: Vec<Patch> = (shown.prefix..shown.map.tokens)
+        .map(|token| {
+            let group = shown.group(shown.row(app, token));
+            let level = group.map_or(0.0, |g| g as f64 / count.saturating_sub(1).max(1) as f64);
+            let ground = if group.is_some() { app.look.sequential(level) } else { Color::Reset };
+            Patch { ground, level: 0.0, digit: group.map(group_digit), selected: token == app.token }
+        })
+        .collect();
+    patches::draw(&patches, shown.grid, app.look, map_area(inner), buf);
+}
+
+/// The map's area: one line is left for the class token.
+const fn map_area(inner: Rect) -> Rect {
+    Rect { y: inner.y + 1, height: inner.height.saturating_sub(1), ..inner }
+}
+
+fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
+    let row = shown.row(app, app.token);
+    let title = if app.map == Map::TokenError { app.map.title().to_string() } else { format!("{} · row of {}", app.map.title(), shown.token_name(app.token)) };
+    let inner = panel(buf, area, &title, app.look);
+    let values: Vec<f64> = match app.map {
+        Map::Float => shown.values(&shown.map.float, row).iter().map(|&v| f64::from(v)).collect(),
+        Map::Quantized => shown.values(&shown.map.quantized, row).iter().map(|&v| f64::from(v)).collect(),
+        Map::Difference => {
+            let pairs = shown.values(&shown.map.float, row).iter().zip(shown.values(&shown.map.quantized, row));
+            pairs.map(|(a, b)| f64::from(b - a)).collect()
+        }
+        Map::TokenError => (0..shown.map.tokens).map(|t| shown.row_error(shown.row(app, t))).collect(),
+    };
+    let peak = values.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+    let level = |v: f64| if peak > 0.0 { v / peak } else { 0.0 };
+    let class: Vec<String> = values.iter().take(shown.prefix).map(|v| format!("class token {}", short(*v))).collect();
+    put(buf, inner, 0, 0, &format!("{}  largest {}", class.join("  "), short(peak)), app.look.dim());
+    let patches: Vec<Patch> = values
+        .iter()
+        .enumerate()
+        .skip(shown.prefix)
+        .map(|(token, &v)| {
+            let signed = app.map == Map::Difference;
+            let ground = if signed { app.look.signed(level(v)) } else { app.look.heat(level(v)) };
+            let digit = (signed && v != 0.0 && !app.look.has_color()).then_some(if v < 0.0 { '-' } else { '+' });
+            Patch { ground, level: level(v).abs(), digit, selected: token == app.token }
+        })
+        .collect();
+    patches::draw(&patches, shown.grid, app.look, map_area(inner), buf);
+}
+
+fn draw_row(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
+    let row = shown.row(app, app.token);
+    let inner = panel(buf, area, &format!("row of {} · error {}", shown.token_name(app.token), short(shown.row_error(row))), app.look);
+    put(buf, inner, 0, 0, "key               float   before   after  code", app.look.dim());
+    let float = shown.values(&shown.map.float, row);
+    let before = shown.values(&shown.map.before, row);
+    let after = shown.values(&shown.map.quantized, row);
+    let step = shown.group(row).and_then(|g| shown.report.quantizers.get(g)).map_or(0.0, |q| q.scale);
+    let mut order: Vec<usize> = (0..float.len()).collect();
+    order.sort_by(|&a, &b| float[b].total_cmp(&float[a]));
+    for (&key, y) in order.iter().zip(1..inner.height) {
+        let code = if step > 0.0 { format!("{:.0}", after[key] / step) } else { String::new() };
+        let text = format!("{:<15} {:>7.4} {:>8.4} {:>7.4} {code:>5}", shown.token_name(key), float[key], before[key], after[key]);
+        put(buf, inner, 0, y, &text, Style::new());
+    }
+}
+
+fn draw_quantizers(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
+    let look = app.look;
+    let report = shown.report;
+    let bits = if report.bits.is_float() { "float".into() } else { format!("{} bits", report.bits) };
+    let inner = panel(buf, area, &format!("{} row quantizers · {bits} · all heads", report.quantizers.len()), look);
+    put(buf, inner, 0, 0, "g   upper    step  rows clipped codes", look.dim());
+    let focus = shown.group(shown.row(app, app.token));
+    let height = usize::from(inner.height.saturating_sub(1));
+    let first = first_shown(focus.unwrap_or(0), report.quantizers.len(), height);
+    for ((group, q), y) in report.quantizers.iter().enumerate().skip(first).take(height).zip(1..) {
+        let text = format!(
+            "{} {:>7} {:>7} {:>5} {:>6.1}% {:>5}",
+            group_digit(group),
+            short(f64::from(q.upper)),
+            short(f64::from(q.scale)),
+            q.members,
+            q.clipped * 100.0,
+            q.codes_used
+        );
+        let style = look.group(group, report.quantizers.len());
+        put(buf, inner, 0, y, &text, if focus == Some(group) { style.add_modifier(Modifier::REVERSED) } else { style });
+    }
+    if report.quantizers.is_empty() {
+        put(buf, inner, 0, 1, "this softmax stays in float: nothing is grouped", look.dim());
+    }
+}
+
+pub fn hit(app: &App, area: Rect, column: u16, row: u16) -> Option<Hit> {
+    let snapshot = app.snapshot.as_ref()?;
+    let shown = shown(app, snapshot)?;
+    let [groups, map, ..] = areas(area);
+    for panel in [groups, map] {
+        let inner = map_area(panel.inner(ratatui::layout::Margin::new(1, 1)));
+        if inner.contains((column, row).into()) {
+            let (across, down) = patches::cell_size(shown.grid, inner)?;
+            let (x, y) = (usize::from((column - inner.x) / across), usize::from((row - inner.y) / down));
+            return (x < shown.grid.1 && y < shown.grid.0).then_some(Hit::Token(shown.prefix + y * shown.grid.1 + x));
+        }
+    }
+    None
+}

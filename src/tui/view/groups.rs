@@ -1,0 +1,194 @@
+//! Groups: every channel of the selected site as a bar from its min to its max for this picture, in the colour of its group; the group
+//! quantizers beside it; a second picture beneath it, with the channels that moved.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Modifier, Style};
+
+use super::{first_shown, waiting};
+use crate::analysis::report::SiteReport;
+use crate::tui::app::App;
+use crate::tui::theme::group_digit;
+use crate::tui::update::Hit;
+use crate::tui::widget::bars::{self, Bar, Scale};
+use crate::tui::widget::{panel, put, short};
+
+/// Width of the table of quantizers.
+const TABLE: u16 = 60;
+
+/// Areas of the bars and the table: beside each other where there is room.
+fn areas(area: Rect, groups: usize) -> [Rect; 2] {
+    if area.width >= 110 {
+        Layout::horizontal([Constraint::Fill(1), Constraint::Length(TABLE)]).areas(area)
+    } else {
+        let table = (groups as u16 + 3).min(area.height / 2 + 1);
+        Layout::vertical([Constraint::Fill(1), Constraint::Length(table)]).areas(area)
+    }
+}
+
+pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
+    let Some(report) = app.site_report() else { return waiting(app, area, buf) };
+    let [plots, table] = areas(area, report.quantizers.len());
+    quantizers(app, report, table, buf);
+    let other = other(app);
+    let [first, second] = if other.is_some() {
+        Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(plots)
+    } else {
+        [plots, Rect::default()]
+    };
+    let picture = app.snapshot.as_ref().map(|s| s.report.picture.name.clone()).unwrap_or_default();
+    let what = if report.kind.is_softmax() { "rows" } else { "channels" };
+    let order = app.channel_order();
+    let shown = window(app, &order, first);
+    let place = format!("{what} {}-{} of {}{}", shown.start + usize::from(!order.is_empty()), shown.end, order.len(), if app.by_group { ", by group" } else { "" });
+    let inner = panel(buf, first, &format!("{} · {picture} · {place}", app.site), app.look);
+    let plot = Rect { height: inner.height.saturating_sub(1), ..inner };
+    let scale = scale(app, report, other);
+    channels(app, report, &order[shown.clone()], &[], scale, plot, buf);
+    cursor_line(app, report, other, inner, buf);
+    if let Some(other) = other {
+        let moved = moved(report, other);
+        let name = app.snapshot.as_ref().and_then(|s| s.compare.as_ref()).map(|c| c.report.picture.name.clone()).unwrap_or_default();
+        let inner = panel(buf, second, &format!("{name} · {} of {} {what} in another group", moved.len(), order.len()), app.look);
+        let plot = Rect { height: inner.height.saturating_sub(2), ..inner };
+        channels(app, other, &order[shown.clone()], &moved, scale, plot, buf);
+        let marks: String = order[shown].iter().map(|c| if moved.contains(c) { '^' } else { ' ' }).collect();
+        put(buf, inner, 0, inner.height.saturating_sub(2), &marks, app.look.bad());
+        put(buf, inner, 0, inner.height.saturating_sub(1), &moves(report, other, &moved), Style::new());
+    }
+}
+
+/// The same site for the second picture.
+fn other(app: &App) -> Option<&SiteReport> {
+    app.snapshot.as_ref()?.compare.as_ref()?.report.site(app.site)
+}
+
+/// Channels whose group differs between the two pictures.
+fn moved(report: &SiteReport, other: &SiteReport) -> Vec<usize> {
+    let pairs = report.assignment.iter().zip(&other.assignment).enumerate();
+    pairs.filter(|(_, (a, b))| a != b).map(|(channel, _)| channel).collect()
+}
+
+/// From where to where, the most frequent first.
+fn moves(report: &SiteReport, other: &SiteReport, moved: &[usize]) -> String {
+    let mut counts = std::collections::BTreeMap::new();
+    for &channel in moved {
+        *counts.entry((report.assignment[channel], other.assignment[channel])).or_insert(0_usize) += 1;
+    }
+    let mut sorted: Vec<_> = counts.into_iter().collect();
+    sorted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    let digit = |g: u16| group_digit(usize::from(g));
+    let list: Vec<String> = sorted.iter().map(|((a, b), n)| format!("{}→{}:{n}", digit(*a), digit(*b))).collect();
+    if list.is_empty() { "every one is in the same group for both pictures".into() } else { format!("moved {}", list.join(" ")) }
+}
+
+/// Channels that fit, around the cursor.
+fn window(app: &App, order: &[usize], area: Rect) -> std::ops::Range<usize> {
+    let width = usize::from(area.width.saturating_sub(2));
+    let at = order.iter().position(|&c| c == app.channel).unwrap_or(0);
+    let first = first_shown(at, order.len(), width);
+    first..(first + width).min(order.len())
+}
+
+/// One scale for both pictures, over ranges and bounds.
+fn scale(app: &App, report: &SiteReport, other: Option<&SiteReport>) -> Scale {
+    let sites = || std::iter::once(report).chain(other);
+    let low = sites().flat_map(|s| &s.ranges.min).chain(report.quantizers.iter().map(|q| &q.lower)).copied().fold(0.0, f32::min);
+    let high = sites().flat_map(|s| &s.ranges.max).chain(report.quantizers.iter().map(|q| &q.upper)).copied().fold(0.0, f32::max);
+    Scale { low, high, logarithmic: app.logarithmic }
+}
+
+fn group_of(report: &SiteReport, channel: usize) -> Option<usize> {
+    report.assignment.get(channel).map(|&g| usize::from(g))
+}
+
+fn channels(app: &App, report: &SiteReport, shown: &[usize], moved: &[usize], scale: Scale, area: Rect, buf: &mut Buffer) {
+    let focus = group_of(report, app.channel);
+    let bars: Vec<Bar> = shown
+        .iter()
+        .filter(|&&c| c < report.ranges.min.len())
+        .map(|&channel| {
+            let group = group_of(report, channel);
+            let marked = if moved.is_empty() { group == focus } else { moved.contains(&channel) };
+            Bar { channel, min: report.ranges.min[channel], max: report.ranges.max[channel], group, marked }
+        })
+        .collect();
+    let bounds = focus.and_then(|g| report.quantizers.get(g)).map(|q| (q.lower, q.upper));
+    bars::draw(&bars, report.quantizers.len(), scale, Some(app.channel), bounds, app.look, area, buf);
+    let right = |buf: &mut Buffer, y: u16, value: f32| {
+        let text = short(f64::from(value));
+        put(buf, area, area.width.saturating_sub(text.len() as u16), y, &text, app.look.dim());
+    };
+    right(buf, 0, scale.high);
+    right(buf, area.height.saturating_sub(2), scale.low);
+}
+
+/// The numbers of the channel under the cursor.
+fn cursor_line(app: &App, report: &SiteReport, other: Option<&SiteReport>, inner: Rect, buf: &mut Buffer) {
+    let c = app.channel;
+    if c >= report.ranges.min.len() {
+        return;
+    }
+    let what = if report.kind.is_softmax() { format!("row {c} (head {}, token {})", c / report.tokens.max(1), c % report.tokens.max(1)) } else { format!("channel {c}") };
+    let mut text = format!("{what}: {} to {}", short(f64::from(report.ranges.min[c])), short(f64::from(report.ranges.max[c])));
+    if let Some(q) = group_of(report, c).and_then(|g| report.quantizers.get(g).map(|q| (g, q))) {
+        text += &format!(" → group {} [{}, {}]", group_digit(q.0), short(f64::from(q.1.lower)), short(f64::from(q.1.upper)));
+    }
+    if let Some(group) = other.and_then(|o| group_of(o, c)) {
+        text += &format!("; second picture: group {}", group_digit(group));
+    }
+    put(buf, inner, 0, inner.height.saturating_sub(1), &text, Style::new().add_modifier(Modifier::BOLD));
+}
+
+fn quantizers(app: &App, report: &SiteReport, area: Rect, buf: &mut Buffer) {
+    let look = app.look;
+    let bits = if report.bits.is_float() { "float".into() } else { format!("{} bits", report.bits) };
+    let inner = panel(buf, area, &format!("{} quantizers · {bits}", report.quantizers.len()), look);
+    put(buf, inner, 0, 0, "g    lower   upper    step zero members clipped codes", look.dim());
+    let focus = group_of(report, app.channel);
+    let height = usize::from(inner.height.saturating_sub(1));
+    let first = first_shown(focus.unwrap_or(0), report.quantizers.len(), height);
+    let codes = report.bits.max_code().map_or(0, |n| n + 1);
+    for ((group, q), y) in report.quantizers.iter().enumerate().skip(first).take(height).zip(1..) {
+        let style = look.group(group, report.quantizers.len());
+        let text = format!(
+            "{} {:>7} {:>7} {:>7} {:>4.0} {:>7} {:>6.1}% {:>4}/{codes}",
+            group_digit(group),
+            short(f64::from(q.lower)),
+            short(f64::from(q.upper)),
+            short(f64::from(q.scale)),
+            q.zero_point,
+            q.members,
+            q.clipped * 100.0,
+            q.codes_used
+        );
+        put(buf, inner, 0, y, &text, if focus == Some(group) { style.add_modifier(Modifier::REVERSED) } else { style });
+    }
+    if report.quantizers.is_empty() {
+        put(buf, inner, 0, 1, "this site stays in float: nothing is grouped", look.dim());
+        return;
+    }
+    let lines = [
+        format!("local SQNR {} dB, cumulative {} dB", db(report.local.error.sqnr_db), db(report.cumulative.sqnr_db)),
+        format!("error {:.2} steps (0.29 is plain rounding)", report.local.rmse_over_step),
+        format!("{:.2} % clipped, {:.0} % of the codes in use", report.local.clipped * 100.0, report.local.codes_used * 100.0),
+        report.kind.describe().to_string(),
+    ];
+    let y = report.quantizers.len() as u16 + 2;
+    for (line, y) in lines.iter().zip(y..inner.height) {
+        put(buf, inner, 0, y, line, look.dim());
+    }
+}
+
+fn db(value: Option<f64>) -> String {
+    value.map_or_else(|| "exact".into(), |v| format!("{v:.1}"))
+}
+
+pub fn hit(app: &App, area: Rect, column: u16, row: u16) -> Option<Hit> {
+    let report = app.site_report()?;
+    let [plots, _] = areas(area, report.quantizers.len());
+    let order = app.channel_order();
+    let inner = plots.inner(ratatui::layout::Margin::new(1, 1));
+    let at = window(app, &order, plots).start + usize::from(column.checked_sub(inner.x)?);
+    inner.contains((column, row).into()).then(|| order.get(at).copied().map(Hit::Channel))?
+}

@@ -1,0 +1,233 @@
+//! From state to cells: the frame around the views, and what a click lands on. Reads the state, never changes it.
+
+mod attention;
+mod groups;
+mod help;
+mod overview;
+
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+
+use super::app::{App, View};
+use super::keymap;
+use super::update::Hit;
+use super::widget::put;
+
+/// Smallest terminal that the views are drawn on.
+const FLOOR: (u16, u16) = (50, 16);
+
+/// Draws the whole screen.
+pub fn draw(app: &App, frame: &mut Frame) {
+    let area = frame.area();
+    render(app, area, frame.buffer_mut());
+}
+
+/// Draws the whole screen on a buffer.
+pub fn render(app: &App, area: Rect, buf: &mut Buffer) {
+    if area.width < FLOOR.0 || area.height < FLOOR.1 {
+        let text = format!("igq needs {}x{}, this terminal is {}x{} (q quits)", FLOOR.0, FLOOR.1, area.width, area.height);
+        for (y, line) in wrap(&text, usize::from(area.width)).iter().enumerate() {
+            put(buf, area, 0, y as u16, line, Style::new());
+        }
+        return;
+    }
+    header(app, area, buf);
+    let body = body(area);
+    match app.view {
+        View::Overview => overview::draw(app, body, buf),
+        View::Groups => groups::draw(app, body, buf),
+        View::Attention => attention::draw(app, body, buf),
+    }
+    status(app, area, buf);
+    footer(app, area, buf);
+    if let Some(scroll) = app.help {
+        help::draw(app, scroll, body, buf);
+    }
+    if app.look.ascii {
+        to_ascii(buf);
+    }
+}
+
+/// What a click at a column and row lands on.
+#[must_use]
+pub fn hit(app: &App, column: u16, row: u16) -> Option<Hit> {
+    let area = Rect::new(0, 0, app.size.0, app.size.1);
+    if area.width < FLOOR.0 || area.height < FLOOR.1 || app.help.is_some() {
+        return None;
+    }
+    if row == 0 {
+        let found = tabs(area).into_iter().find(|(_, x, text)| (*x..*x + text.len() as u16).contains(&column));
+        return found.map(|(view, ..)| Hit::View(view));
+    }
+    let body = body(area);
+    match app.view {
+        View::Overview => overview::hit(app, body, column, row),
+        View::Groups => groups::hit(app, body, column, row),
+        View::Attention => attention::hit(app, body, column, row),
+    }
+}
+
+const fn body(area: Rect) -> Rect {
+    Rect { x: area.x, y: area.y + 2, width: area.width, height: area.height.saturating_sub(4) }
+}
+
+/// The names of the views with their columns, at the right end of the first line.
+fn tabs(area: Rect) -> Vec<(View, u16, String)> {
+    let names: Vec<(View, String)> = View::ALL.into_iter().zip(1..).map(|(view, key)| (view, format!(" {key} {} ", view.title()))).collect();
+    let mut x = area.width.saturating_sub(names.iter().map(|(_, n)| n.len() as u16).sum());
+    let mut placed = Vec::new();
+    for (view, name) in names {
+        let length = name.len() as u16;
+        placed.push((view, x, name));
+        x += length;
+    }
+    placed
+}
+
+fn header(app: &App, area: Rect, buf: &mut Buffer) {
+    let look = app.look;
+    let tabs = tabs(area);
+    let room = tabs.first().map_or(0, |t| t.1);
+    let left = Rect { width: room.saturating_sub(1), height: 1, ..area };
+    put(buf, left, 0, 0, " igq ", look.accent());
+    let picture = format!("{} of {}", app.picture + 1, app.info.picture_count);
+    let rest = if area.width >= 130 {
+        format!("{} · {} · picture {picture}", app.info.model, app.info.description)
+    } else {
+        format!("{} · picture {picture}", app.info.model)
+    };
+    put(buf, left, 5, 0, &rest, Style::new());
+    for (view, x, name) in tabs {
+        put(buf, area, x, 0, &name, if view == app.view { look.selected() } else { look.dim() });
+    }
+    let s = &app.settings;
+    let mut settings = format!(" W{} A{} S{} · {}", bits(s.wbits), bits(s.abits), bits(s.sbits), s.method);
+    if s.method.uses_groups() {
+        settings += &format!(" · {} groups · {} row groups", s.groups, s.row_groups);
+    }
+    let off: Vec<&str> = app.info.sites.iter().map(|s| s.kind).filter(|k| !s.kinds.contains(k)).map(crate::model::SiteKind::name).collect();
+    let mut off = off;
+    off.dedup();
+    off.sort_unstable();
+    off.dedup();
+    if !off.is_empty() {
+        settings += &format!(" · off: {}", off.join(" "));
+    }
+    if !s.keep_float.is_empty() {
+        let kept: Vec<&str> = s.keep_float.iter().map(crate::model::SitePattern::as_str).collect();
+        settings += &format!(" · float: {}", kept.join(" "));
+    }
+    let state = state(app);
+    let width = state.chars().count() as u16;
+    let line = Rect { width: area.width.saturating_sub(width + 1), ..area };
+    put(buf, line, 0, 1, &settings, Style::new());
+    let used = settings.chars().count() as u16;
+    if line.width > used + 20 {
+        put(buf, line, used + 2, 1, &format!("({})", s.method.describe()), look.dim());
+    }
+    let style = if app.is_stale() { look.bad() } else { look.dim() };
+    put(buf, area, area.width.saturating_sub(width), 1, &state, style);
+}
+
+fn bits(bits: crate::engine::command::BitWidth) -> String {
+    if bits.is_float() { "32 (float)".into() } else { bits.to_string() }
+}
+
+/// Whether the numbers belong to the settings, and what is being computed.
+fn state(app: &App) -> String {
+    match &app.snapshot {
+        None => "starting ".into(),
+        Some(_) if app.is_stale() => "stale, computing ".into(),
+        Some(snapshot) => format!("{:.0} ms ", snapshot.report.seconds * 1000.0),
+    }
+}
+
+/// The line above the footer: a notice, the filter, progress, or the verdict.
+fn status(app: &App, area: Rect, buf: &mut Buffer) {
+    let look = app.look;
+    let y = area.height.saturating_sub(2);
+    let (text, style) = if let Some(notice) = &app.notice {
+        (notice.text.clone(), if notice.is_error { look.bad() } else { look.good() })
+    } else if app.filtering || !app.filter.is_empty() {
+        (format!("filter: {}{}", app.filter, if app.filtering { "_  (Enter keeps it, Esc clears it)" } else { "" }), look.accent())
+    } else if app.snapshot.is_none() {
+        (progress(app), look.accent())
+    } else {
+        let verdict = app.snapshot.as_ref().map(|s| s.report.verdict.clone()).unwrap_or_default();
+        (verdict, Style::new())
+    };
+    put(buf, area, 1, y, &text, style);
+}
+
+fn progress(app: &App) -> String {
+    let p = &app.progress;
+    match (p.stage.is_empty(), p.total) {
+        (true, _) => "opening the model".into(),
+        (false, 0) => p.stage.clone(),
+        (false, total) => format!("{} {}/{total}", p.stage, p.done),
+    }
+}
+
+/// Keys of this view; help and quit never disappear.
+fn footer(app: &App, area: Rect, buf: &mut Buffer) {
+    let look = app.look;
+    let y = area.height.saturating_sub(1);
+    let always = "? help  q quit";
+    let fixed = always.len() as u16 + 1;
+    put(buf, area, area.width.saturating_sub(fixed), y, always, look.accent());
+    let mut x = 1;
+    let words = keymap::BINDINGS.iter().filter(|b| keymap::applies(b, app.view) && !b.footer.is_empty());
+    for binding in words.filter(|b| !always.contains(b.footer)) {
+        let length = binding.footer.len() as u16;
+        if x + length + 2 + fixed > area.width {
+            break;
+        }
+        let (key, word) = binding.footer.split_once(' ').unwrap_or((binding.footer, ""));
+        put(buf, area, x, y, key, look.accent());
+        put(buf, area, x + key.len() as u16 + 1, y, word, look.dim());
+        x += length + 2;
+    }
+}
+
+/// Breaks text into lines of at most `width` characters.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let characters: Vec<char> = text.chars().collect();
+    characters.chunks(width.max(1)).map(|line| line.iter().collect()).collect()
+}
+
+/// First shown line of a list of `length` so that `selected` is visible in `height` lines.
+fn first_shown(selected: usize, length: usize, height: usize) -> usize {
+    selected.saturating_sub(height / 2).min(length.saturating_sub(height))
+}
+
+/// What is shown while there is no answer yet.
+fn waiting(app: &App, area: Rect, buf: &mut Buffer) {
+    put(buf, area, 2, area.height / 2, &progress(app), app.look.dim());
+}
+
+/// Replaces every character that is not ASCII by one that is.
+fn to_ascii(buf: &mut Buffer) {
+    for cell in &mut buf.content {
+        if cell.symbol().is_ascii() {
+            continue;
+        }
+        let plain = match cell.symbol() {
+            "│" | "┊" => "|",
+            "─" | "━" | "┈" | "╌" | "▀" | "·" | "▁" | "▂" => "-",
+            "╭" | "╮" | "╰" | "╯" | "┌" | "┐" | "└" | "┘" => "+",
+            "▏" | "▎" | "▍" | "░" => ".",
+            "▌" | "▋" | "▒" | "▃" | "▄" | "▅" => ":",
+            "→" => ">",
+            "←" => "<",
+            "↑" => "^",
+            "↓" => "v",
+            "…" => "~",
+            "×" => "x",
+            "▊" | "▉" | "█" | "▓" | "▆" | "▇" => "#",
+            _ => "?",
+        };
+        cell.set_symbol(plain);
+    }
+}

@@ -1,0 +1,68 @@
+//! Small drawings on a buffer: each takes plain data, an area and a look, and clips itself.
+
+pub mod bars;
+pub mod patches;
+pub mod picture;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::widgets::{Block, BorderType, Widget};
+
+use super::theme::Look;
+
+/// Writes `text` at (`x`, `y`) inside `area`, cut at its right end.
+pub fn put(buf: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, style: Style) {
+    let area = area.intersection(buf.area);
+    if x < area.width && y < area.height {
+        buf.set_stringn(area.x + x, area.y + y, text, usize::from(area.width - x), style);
+    }
+}
+
+/// Draws a frame with a title and returns what is inside.
+pub fn panel(buf: &mut Buffer, area: Rect, title: &str, look: Look) -> Rect {
+    let block = Block::bordered().border_type(BorderType::Rounded).border_style(look.dim()).title(format!(" {title} ")).title_style(look.accent());
+    let inner = block.inner(area);
+    block.render(area, buf);
+    inner
+}
+
+/// A horizontal bar of `width` cells for 0 to 1, in eighths of a cell.
+#[must_use]
+pub fn bar(share: f64, width: usize) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (share.clamp(0.0, 1.0) * (width * 8) as f64).round() as usize;
+    let full = eighths / 8;
+    format!("{}{}{}", "█".repeat(full), EIGHTHS[eighths % 8], " ".repeat(width - full - usize::from(!eighths.is_multiple_of(8))))
+}
+
+/// A number in at most six characters.
+#[must_use]
+pub fn short(value: f64) -> String {
+    let magnitude = value.abs();
+    if value == 0.0 {
+        "0".into()
+    } else if magnitude >= 100.0 {
+        format!("{value:.0}")
+    } else if magnitude >= 10.0 {
+        format!("{value:.1}")
+    } else if magnitude >= 0.01 {
+        format!("{value:.3}")
+    } else {
+        format!("{value:.0e}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_fills_its_width_and_no_more() {
+        for share in [-1.0, 0.0, 0.01, 0.33, 0.5, 0.999, 1.0, 7.0, f64::NAN] {
+            assert_eq!(bar(share, 5).chars().count(), 5, "{share}");
+        }
+        assert_eq!(bar(0.5, 4), "██  ");
+        assert_eq!(bar(0.125, 1), "▏");
+    }
+}

@@ -1,0 +1,48 @@
+//! The picture that the model sees, in half blocks, with its patches as a checkerboard of two tints.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Color;
+
+use crate::engine::PictureView;
+use crate::tui::theme::Look;
+
+/// Draws `view` into `area`, as large as its proportions allow; `grid` is rows and columns of patches.
+pub fn draw(view: &PictureView, grid: (usize, usize), look: Look, area: Rect, buf: &mut Buffer) {
+    let area = area.intersection(buf.area);
+    if area.is_empty() || view.width == 0 || view.height == 0 {
+        return;
+    }
+    let (across, down) = fit(view, area);
+    let colour = |x: usize, y: usize| {
+        let (px, py) = (x * view.width / across, y * view.height / down);
+        let patch = px * grid.1 / view.width + py * grid.0 / view.height;
+        tint(view.rgb[py * view.width + px], patch % 2 == 1)
+    };
+    let left = area.x + (area.width - across as u16) / 2;
+    for row in 0..down / 2 {
+        for x in 0..across {
+            let (top, bottom) = (colour(x, 2 * row), colour(x, 2 * row + 1));
+            let Some(cell) = buf.cell_mut((left + x as u16, area.y + row as u16)) else { continue };
+            if look.has_color() && !look.ascii {
+                cell.set_char('▀').set_fg(look.rgb(top)).set_bg(look.rgb(bottom));
+            } else {
+                let luma = |(r, g, b): (u8, u8, u8)| (f64::from(r) * 0.299 + f64::from(g) * 0.587 + f64::from(b) * 0.114) / 255.0;
+                cell.set_char(look.ramp((luma(top) + luma(bottom)) / 2.0)).set_fg(Color::Reset);
+            }
+        }
+    }
+}
+
+/// Half-block pixels across and down (an even number) that keep the proportions.
+fn fit(view: &PictureView, area: Rect) -> (usize, usize) {
+    let (room_across, room_down) = (usize::from(area.width), usize::from(area.height) * 2);
+    let across = room_across.min(room_down * view.width / view.height).max(1);
+    let down = (across * view.height / view.width).clamp(2, room_down);
+    (across, down / 2 * 2)
+}
+
+fn tint([r, g, b]: [u8; 3], odd: bool) -> (u8, u8, u8) {
+    let lift = |v: u8, towards: u8| if odd { v + (f64::from(towards.saturating_sub(v)) * 0.16) as u8 } else { v };
+    (lift(r, 120), lift(g, 170), lift(b, 255))
+}
