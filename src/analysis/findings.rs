@@ -40,7 +40,7 @@ fn blame(site: &SiteReport) -> String {
     let (median, widest) = (widths[widths.len() / 2], widths[widths.len() - 1]);
     let reason = if site.local.rmse_over_step > 0.4 && site.local.clipped > 0.005 {
         format!(
-            "{:.1} % of its values lie outside their group's range (error {:.2} steps, rounding alone is 0.29)",
+            "{:.1} % of its values are clipped, its error is {:.2} steps (rounding alone: 0.29)",
             site.local.clipped * 100.0,
             site.local.rmse_over_step
         )

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossterm::event::{Event as TerminalEvent, EventStream};
 use etcetera::BaseStrategy;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::app::{App, Notice};
@@ -71,8 +71,17 @@ async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut report
         };
         // Keys that already wait are handled before the next frame.
         let mut messages: Vec<Message> = message.into_iter().collect();
-        while let Some(Some(Ok(event))) = keys.next().now_or_never() {
-            messages.extend(to_message(event));
+        // Polled inside the task on purpose: the stream remembers the first waker that it is given.
+        loop {
+            tokio::select! {
+                biased;
+                event = keys.next() => match event {
+                    Some(Ok(event)) => messages.extend(to_message(event)),
+                    Some(Err(e)) => return Err(lost(e)),
+                    None => return Ok(()),
+                },
+                () = std::future::ready(()) => break,
+            }
         }
         dirty |= !messages.is_empty();
         for effect in messages.into_iter().flat_map(|message| update(app, message)).collect::<Vec<_>>() {

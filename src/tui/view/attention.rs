@@ -58,8 +58,9 @@ impl Shown<'_> {
 
     fn token_name(&self, token: usize) -> String {
         match token.checked_sub(self.prefix) {
-            None => format!("class token {token}"),
-            Some(patch) => format!("patch {},{}", patch / self.grid.1, patch % self.grid.1),
+            None if self.prefix == 1 => "class".into(),
+            None => format!("prefix {token}"),
+            Some(patch) => format!("{},{}", patch / self.grid.1, patch % self.grid.1),
         }
     }
 
@@ -85,7 +86,7 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
 
 fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let count = shown.report.quantizers.len();
-    let inner = panel(buf, area, &format!("{} · head {} of {} · row groups", shown.map.site, app.head + 1, shown.map.heads), app.look);
+    let inner = panel(buf, area, &format!("groups · {} · head {} of {}", shown.map.site, app.head + 1, shown.map.heads), app.look);
     let class: Vec<String> = (0..shown.prefix)
         .map(|t| format!("{}: {}", shown.token_name(t), shown.group(shown.row(app, t)).map_or_else(|| "float".into(), |g| format!("group {}", group_digit(g)))))
         .collect();
@@ -122,7 +123,7 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     };
     let peak = values.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
     let level = |v: f64| if peak > 0.0 { v / peak } else { 0.0 };
-    let class: Vec<String> = values.iter().take(shown.prefix).map(|v| format!("class token {}", short(*v))).collect();
+    let class: Vec<String> = values.iter().take(shown.prefix).map(|v| format!("class {}", short(*v))).collect();
     put(buf, inner, 0, 0, &format!("{}  largest {}", class.join("  "), short(peak)), app.look.dim());
     let patches: Vec<Patch> = values
         .iter()
@@ -141,7 +142,7 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
 fn draw_row(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let row = shown.row(app, app.token);
     let inner = panel(buf, area, &format!("row of {} · error {}", shown.token_name(app.token), short(shown.row_error(row))), app.look);
-    put(buf, inner, 0, 0, "key               float   before   after  code", app.look.dim());
+    put(buf, inner, 0, 0, "key       float  before   after code", app.look.dim());
     let float = shown.values(&shown.map.float, row);
     let before = shown.values(&shown.map.before, row);
     let after = shown.values(&shown.map.quantized, row);
@@ -150,7 +151,7 @@ fn draw_row(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     order.sort_by(|&a, &b| float[b].total_cmp(&float[a]));
     for (&key, y) in order.iter().zip(1..inner.height) {
         let code = if step > 0.0 { format!("{:.0}", after[key] / step) } else { String::new() };
-        let text = format!("{:<15} {:>7.4} {:>8.4} {:>7.4} {code:>5}", shown.token_name(key), float[key], before[key], after[key]);
+        let text = format!("{:<8}{:>7.4} {:>7.4} {:>7.4} {code:>4}", shown.token_name(key), float[key], before[key], after[key]);
         put(buf, inner, 0, y, &text, Style::new());
     }
 }

@@ -14,14 +14,14 @@ use crate::tui::widget::bars::{self, Bar, Scale};
 use crate::tui::widget::{panel, put, short};
 
 /// Width of the table of quantizers.
-const TABLE: u16 = 60;
+const TABLE: u16 = 57;
 
 /// Areas of the bars and the table: beside each other where there is room.
 fn areas(area: Rect, groups: usize) -> [Rect; 2] {
     if area.width >= 110 {
         Layout::horizontal([Constraint::Fill(1), Constraint::Length(TABLE)]).areas(area)
     } else {
-        let table = (groups as u16 + 3).min(area.height / 2 + 1);
+        let table = (groups as u16 + 3).min(area.height * 2 / 5);
         Layout::vertical([Constraint::Fill(1), Constraint::Length(table)]).areas(area)
     }
 }

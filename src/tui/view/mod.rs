@@ -34,7 +34,7 @@ pub fn render(app: &App, area: Rect, buf: &mut Buffer) {
         return;
     }
     header(app, area, buf);
-    let body = body(area);
+    let body = body(app, area);
     match app.view {
         View::Overview => overview::draw(app, body, buf),
         View::Groups => groups::draw(app, body, buf),
@@ -61,7 +61,7 @@ pub fn hit(app: &App, column: u16, row: u16) -> Option<Hit> {
         let found = tabs(area).into_iter().find(|(_, x, text)| (*x..*x + text.len() as u16).contains(&column));
         return found.map(|(view, ..)| Hit::View(view));
     }
-    let body = body(area);
+    let body = body(app, area);
     match app.view {
         View::Overview => overview::hit(app, body, column, row),
         View::Groups => groups::hit(app, body, column, row),
@@ -69,8 +69,9 @@ pub fn hit(app: &App, column: u16, row: u16) -> Option<Hit> {
     }
 }
 
-const fn body(area: Rect) -> Rect {
-    Rect { x: area.x, y: area.y + 2, width: area.width, height: area.height.saturating_sub(4) }
+fn body(app: &App, area: Rect) -> Rect {
+    let frame = 3 + status_lines(app, area).len() as u16;
+    Rect { x: area.x, y: area.y + 2, width: area.width, height: area.height.saturating_sub(frame) }
 }
 
 /// The names of the views with their columns, at the right end of the first line.
@@ -144,21 +145,40 @@ fn state(app: &App) -> String {
     }
 }
 
-/// The line above the footer: a notice, the filter, progress, or the verdict.
+/// The lines above the footer: a notice, the filter, progress, or the verdict; two where one is too short.
+fn status_lines(app: &App, area: Rect) -> Vec<String> {
+    let text = if let Some(notice) = &app.notice {
+        notice.text.clone()
+    } else if app.filtering || !app.filter.is_empty() {
+        format!("filter: {}{}", app.filter, if app.filtering { "_  (Enter keeps it, Esc clears it)" } else { "" })
+    } else if let Some(snapshot) = &app.snapshot {
+        snapshot.report.verdict.clone()
+    } else {
+        progress(app)
+    };
+    let mut lines = wrap(&text, usize::from(area.width.saturating_sub(2)));
+    lines.truncate(2);
+    // Two lines as long as the verdict needs two, so that nothing jumps when a notice comes and goes.
+    let verdict = app.snapshot.as_ref().map_or(0, |s| s.report.verdict.chars().count());
+    if verdict + 2 > usize::from(area.width) {
+        lines.resize(2, String::new());
+    }
+    lines
+}
+
 fn status(app: &App, area: Rect, buf: &mut Buffer) {
     let look = app.look;
-    let y = area.height.saturating_sub(2);
-    let (text, style) = if let Some(notice) = &app.notice {
-        (notice.text.clone(), if notice.is_error { look.bad() } else { look.good() })
-    } else if app.filtering || !app.filter.is_empty() {
-        (format!("filter: {}{}", app.filter, if app.filtering { "_  (Enter keeps it, Esc clears it)" } else { "" }), look.accent())
-    } else if app.snapshot.is_none() {
-        (progress(app), look.accent())
-    } else {
-        let verdict = app.snapshot.as_ref().map(|s| s.report.verdict.clone()).unwrap_or_default();
-        (verdict, Style::new())
+    let style = match &app.notice {
+        Some(notice) if notice.is_error => look.bad(),
+        Some(_) => look.good(),
+        None if app.filtering || !app.filter.is_empty() || app.snapshot.is_none() => look.accent(),
+        None => Style::new(),
     };
-    put(buf, area, 1, y, &text, style);
+    let lines = status_lines(app, area);
+    let top = area.height.saturating_sub(1 + lines.len() as u16);
+    for (line, y) in lines.iter().zip(top..) {
+        put(buf, area, 1, y, line, style);
+    }
 }
 
 fn progress(app: &App) -> String {
@@ -191,10 +211,25 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
     }
 }
 
-/// Breaks text into lines of at most `width` characters.
+/// Breaks text into lines of at most `width` characters, between words where there are some.
 fn wrap(text: &str, width: usize) -> Vec<String> {
-    let characters: Vec<char> = text.chars().collect();
-    characters.chunks(width.max(1)).map(|line| line.iter().collect()).collect()
+    let width = width.max(1);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let room = |line: &String| width.saturating_sub(line.chars().count());
+        let last = lines.len() - 1;
+        if !lines[last].is_empty() && room(&lines[last]) > word.chars().count() {
+            lines[last] += &format!(" {word}");
+            continue;
+        }
+        let characters: Vec<char> = word.chars().collect();
+        let mut pieces = characters.chunks(width).map(|piece| piece.iter().collect::<String>());
+        if lines[last].is_empty() {
+            lines[last] = pieces.next().unwrap_or_default();
+        }
+        lines.extend(pieces);
+    }
+    lines
 }
 
 /// First shown line of a list of `length` so that `selected` is visible in `height` lines.

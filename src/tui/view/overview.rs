@@ -90,7 +90,7 @@ const COLUMNS: &[Column] = &[
     Column { title: "bits", width: 5, from: 0, text: |_, s| if s.bits.is_float() { "float".into() } else { s.bits.to_string() } },
     Column { title: "groups", width: 6, from: 0, text: |_, s| if s.groups == 0 { String::new() } else { s.groups.to_string() } },
     Column { title: "local dB", width: 8, from: 0, text: |_, s| db(s.local.error.sqnr_db) },
-    Column { title: "", width: 8, from: 76, text: |_, s| bar(s.local.error.sqnr_db.map_or(1.0, |v| v / FULL_DB), 8) },
+    Column { title: "", width: 8, from: 82, text: |_, s| bar(s.local.error.sqnr_db.map_or(1.0, |v| v / FULL_DB), 8) },
     Column { title: "cum dB", width: 6, from: 0, text: |_, s| db(s.cumulative.sqnr_db) },
     Column { title: "RMSE/step", width: 9, from: 0, text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.2}", s.local.rmse_over_step) } },
     Column { title: "clipped", width: 8, from: 66, text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.2} %", s.local.clipped * 100.0) } },
