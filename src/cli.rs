@@ -28,7 +28,8 @@ pub struct Cli {
     pub look: Look,
 }
 
-/// Commands that need no terminal.
+/// Commands that need no terminal. The shared flags are documented at their own types.
+#[allow(missing_docs)]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Quantize the model on one picture and report every site.

@@ -74,20 +74,12 @@ impl Error {
     }
 
     /// A file whose content is not usable.
-    pub fn content(
-        name: impl Into<String>,
-        problem: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> Self {
+    pub fn content(name: impl Into<String>, problem: impl Into<String>, advice: impl Into<String>) -> Self {
         Self::Content { name: name.into(), problem: problem.into(), advice: advice.into() }
     }
 
     /// A setting out of range.
-    pub fn setting(
-        what: impl Into<String>,
-        found: impl ToString,
-        expected: impl Into<String>,
-    ) -> Self {
+    pub fn setting(what: impl Into<String>, found: impl ToString, expected: impl Into<String>) -> Self {
         Self::Setting { what: what.into(), found: found.to_string(), expected: expected.into() }
     }
 

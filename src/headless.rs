@@ -102,7 +102,8 @@ struct Selection {
 fn snapshot(common: &Common, look: &Look, select: &Selection, format: FrameFormat, output: Option<&Path>) -> Result<()> {
     let session = open(common, common.settings()?)?;
     let settings = session.opened().settings.clone();
-    let mut app = App::new(session.opened().info(), settings.clone(), theme::Look::resolve(look.theme, look.ascii, format != FrameFormat::Txt));
+    let mut app =
+        App::new(session.opened().info(), settings.clone(), theme::Look::resolve(look.theme, look.ascii, format != FrameFormat::Txt));
     app.view = select.view;
     if let Some(site) = &select.site {
         let site = site.parse()?;

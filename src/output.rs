@@ -73,7 +73,17 @@ pub fn json<T: serde::Serialize>(value: &T) -> Result<String> {
 }
 
 const SITE_HEADER: &[&str] = &[
-    "site", "bits", "groups", "channels", "local SQNR dB", "cumulative SQNR dB", "cosine", "RMSE/step", "clipped %", "codes %", "weight bits",
+    "site",
+    "bits",
+    "groups",
+    "channels",
+    "local SQNR dB",
+    "cumulative SQNR dB",
+    "cosine",
+    "RMSE/step",
+    "clipped %",
+    "codes %",
+    "weight bits",
     "weight SQNR dB",
 ];
 
@@ -150,7 +160,9 @@ fn table(preset: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>)
 fn csv(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<String> {
     let failed = |e: &dyn std::fmt::Display| Error::Output { what: "CSV", problem: e.to_string() };
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(header.iter().map(|h| h.replace([' ', '/'], "_").replace('%', "percent").to_lowercase())).map_err(|e| failed(&e))?;
+    writer
+        .write_record(header.iter().map(|h| h.replace([' ', '/'], "_").replace('%', "percent").to_lowercase()))
+        .map_err(|e| failed(&e))?;
     for row in rows {
         writer.write_record(row).map_err(|e| failed(&e))?;
     }

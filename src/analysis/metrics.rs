@@ -34,7 +34,13 @@ impl ErrorNumbers {
         Self {
             mse: if values.is_empty() { 0.0 } else { ee / values.len() as f64 },
             sqnr_db: (ee > 0.0 && xx > 0.0).then(|| 10.0 * (xx / ee).log10()),
-            cosine: if norm > 0.0 { (xy / norm).min(1.0) } else if xx == yy { 1.0 } else { 0.0 },
+            cosine: if norm > 0.0 {
+                (xy / norm).min(1.0)
+            } else if xx == yy {
+                1.0
+            } else {
+                0.0
+            },
             max_abs: max,
         }
     }

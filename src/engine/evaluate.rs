@@ -11,8 +11,8 @@ use super::session::{BATCH, Session};
 use crate::analysis::metrics::{argmax, kl, wilson};
 use crate::error::Result;
 use crate::input::{PictureSet, PictureSource};
-use crate::model::tap::{Cancel, Identity};
 use crate::model::forward;
+use crate::model::tap::{Cancel, Identity};
 use crate::quant::{BitWidth, FakeQuantize, GroupCount, Method, Plan, Settings, unobserved};
 
 /// A table of settings against a set of pictures.

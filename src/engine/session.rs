@@ -79,12 +79,8 @@ impl Opened {
     pub fn new(options: &Options) -> Result<Self> {
         let model = Model::open(&options.model)?;
         let config = &model.config;
-        let preprocess = Preprocess::from_config(
-            model.raw_config.as_ref(),
-            model.raw_preprocessor.as_ref(),
-            config.in_chans,
-            config.image_size,
-        )?;
+        let preprocess =
+            Preprocess::from_config(model.raw_config.as_ref(), model.raw_preprocessor.as_ref(), config.in_chans, config.image_size)?;
         let pictures = match options.images.as_slice() {
             [] if config.in_chans == 1 => PictureSet::fashion_test(),
             [] => PictureSet::photographs(),

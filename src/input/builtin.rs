@@ -63,9 +63,8 @@ fn from_sheet(name: &str, sheet: Option<&Raster>, labels: &str, index: usize) ->
 /// # Errors
 /// When there is no photograph `index`.
 pub fn photograph(index: usize) -> Result<Picture> {
-    let (name, bytes) = PHOTOGRAPHS
-        .get(index)
-        .ok_or_else(|| Error::setting("built-in photograph", index, format!("0 to {}", PHOTOGRAPH_COUNT - 1)))?;
+    let (name, bytes) =
+        PHOTOGRAPHS.get(index).ok_or_else(|| Error::setting("built-in photograph", index, format!("0 to {}", PHOTOGRAPH_COUNT - 1)))?;
     let source = format!("built-in photograph {name}");
     Ok(Picture { name: (*name).into(), raster: decode(&source, bytes)?, source, label: None })
 }

@@ -6,5 +6,5 @@ pub mod preprocess;
 pub mod set;
 
 pub use picture::{Picture, Raster};
-pub use preprocess::{Preprocess, Prepared};
+pub use preprocess::{Prepared, Preprocess};
 pub use set::{PictureSet, PictureSource};

@@ -35,7 +35,7 @@ impl Raster {
             (1, 3) => self.data.iter().flat_map(|&v| [v; 3]).collect(),
             _ => self.data.clone(),
         };
-        Self { data, channels, ..*self }
+        Self { channels, data, ..*self }
     }
 
     /// The rectangle at (`x`, `y`), which must lie inside.
@@ -53,11 +53,7 @@ impl Raster {
     #[must_use]
     pub fn rgb(&self, x: usize, y: usize) -> [u8; 3] {
         let at = (y * self.width + x) * self.channels;
-        if self.channels == 3 {
-            [self.data[at], self.data[at + 1], self.data[at + 2]]
-        } else {
-            [self.data[at]; 3]
-        }
+        if self.channels == 3 { [self.data[at], self.data[at + 1], self.data[at + 2]] } else { [self.data[at]; 3] }
     }
 }
 
@@ -104,17 +100,11 @@ pub fn decode(source: &str, bytes: &[u8]) -> Result<Raster> {
             "name another picture",
         )
     };
-    let reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| unreadable(image::ImageError::IoError(e)))?;
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| unreadable(image::ImageError::IoError(e)))?;
     let mut decoder = reader.into_decoder().map_err(unreadable)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(Error::content(
-            source,
-            format!("expected at most {MAX_PIXELS} pixels, found {width}x{height}"),
-            "scale it down first",
-        ));
+        return Err(Error::content(source, format!("expected at most {MAX_PIXELS} pixels, found {width}x{height}"), "scale it down first"));
     }
     let orientation = decoder.orientation().map_err(unreadable)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;

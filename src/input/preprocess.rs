@@ -72,12 +72,7 @@ impl Preprocess {
     ///
     /// # Errors
     /// When a value is there but unusable, such as a standard deviation of zero.
-    pub fn from_config(
-        config: Option<&Value>,
-        preprocessor: Option<&Value>,
-        channels: usize,
-        size: (usize, usize),
-    ) -> Result<Self> {
+    pub fn from_config(config: Option<&Value>, preprocessor: Option<&Value>, channels: usize, size: (usize, usize)) -> Result<Self> {
         let made = match (preprocessor, config.and_then(|c| c.get("pretrained_cfg"))) {
             (Some(hf), _) => Self::from_transformers(hf, channels, size)?,
             (None, Some(timm)) => Self::from_timm(timm, channels, size)?,
@@ -197,8 +192,7 @@ impl Preprocess {
         let pixel = if raster.channels == 3 { fir::PixelType::U8x3 } else { fir::PixelType::U8 };
         let failed = |e: &dyn std::fmt::Display| Error::content(source, format!("cannot be resized ({e})"), "name another picture");
         let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let from = fir::images::ImageRef::new(side(raster.width), side(raster.height), &raster.data, pixel)
-            .map_err(|e| failed(&e))?;
+        let from = fir::images::ImageRef::new(side(raster.width), side(raster.height), &raster.data, pixel).map_err(|e| failed(&e))?;
         let mut to = fir::images::Image::new(side(width), side(height), pixel);
         let algorithm = match self.interpolation {
             Interpolation::Nearest => fir::ResizeAlg::Nearest,
@@ -220,10 +214,7 @@ impl Preprocess {
             Resize::Exact(height, width) => format!("to {width}x{height}"),
         };
         let filter = format!("{:?}", self.interpolation).to_lowercase();
-        format!(
-            "{}x{}x{}, {filter} {resize}, mean {}, std {}",
-            self.size.1, self.size.0, self.channels, list(&self.mean), list(&self.std)
-        )
+        format!("{}x{}x{}, {filter} {resize}, mean {}, std {}", self.size.1, self.size.0, self.channels, list(&self.mean), list(&self.std))
     }
 }
 
@@ -241,7 +232,7 @@ fn per_channel(value: Option<&Value>, name: &str, channels: usize, default: f32)
 }
 
 fn positive(std: Vec<f32>) -> Result<Vec<f32>> {
-    match std.iter().find(|s| !(**s > 0.0)) {
+    match std.iter().find(|s| s.is_nan() || **s <= 0.0) {
         Some(bad) => Err(Error::setting("std of the preprocessing configuration", bad, "numbers above 0")),
         None => Ok(std),
     }

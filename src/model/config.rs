@@ -101,7 +101,7 @@ pub fn infer_vit(checkpoint: &Checkpoint) -> Result<(VitConfig, Vec<String>)> {
             found: format!("{in_chans}"),
         });
     }
-    let depth = (0..).take_while(|i| weights.has(&format!("blocks.{i}.norm1.weight"))).count();
+    let depth = (0..usize::from(u16::MAX)).take_while(|i| weights.has(&format!("blocks.{i}.norm1.weight"))).count();
     let mlp_dim = weights.shape("blocks.0.mlp.fc1.weight", 2)?[0];
     let classes = weights.shape("head.weight", 2)?[0];
     let class_token = weights.has("cls_token");
@@ -198,16 +198,12 @@ fn image_size(
     let pair = |value: &Value| -> Option<(usize, usize)> {
         let number = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
         match value.as_array() {
-            Some(list) if list.len() >= 2 => {
-                Some((number(&list[list.len() - 2])?, number(&list[list.len() - 1])?))
-            }
+            Some(list) if list.len() >= 2 => Some((number(&list[list.len() - 2])?, number(&list[list.len() - 1])?)),
             Some(_) => None,
             None => number(value).map(|n| (n, n)),
         }
     };
-    let declared = ["img_size", "image_size", "input_size"]
-        .iter()
-        .find_map(|key| lookup(config, key).and_then(pair));
+    let declared = ["img_size", "image_size", "input_size"].iter().find_map(|key| lookup(config, key).and_then(pair));
     let size = declared.unwrap_or_else(|| {
         let side = (positions.saturating_sub(prefix)).isqrt();
         notes.push(format!("input size is not in config.json: {}x{} inferred from {positions} positions", side * patch.0, side * patch.1));

@@ -107,11 +107,10 @@ impl Model {
 /// Class names from `label_names` (timm, ours) or `id2label` (transformers); empty unless there is one for every class.
 fn labels(config: Option<&Value>, classes: usize) -> Vec<String> {
     let text = |value: &Value| value.as_str().map(str::to_string);
-    let listed = config::lookup(config, "label_names")
-        .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(text).collect::<Vec<_>>());
-    let mapped = config::lookup(config, "id2label").and_then(Value::as_object).map(|map| {
-        (0..classes).filter_map(|class| map.get(&class.to_string()).and_then(text)).collect()
-    });
+    let listed =
+        config::lookup(config, "label_names").and_then(Value::as_array).map(|list| list.iter().filter_map(text).collect::<Vec<_>>());
+    let mapped = config::lookup(config, "id2label")
+        .and_then(Value::as_object)
+        .map(|map| (0..classes).filter_map(|class| map.get(&class.to_string()).and_then(text)).collect());
     listed.or(mapped).filter(|names: &Vec<String>| names.len() == classes).unwrap_or_default()
 }

@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 /// Which operand of a transformer a site is (method, section 2).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SiteKind {
     /// Input of the patch embedding, a linear layer over the pixels of a patch.
@@ -38,18 +36,8 @@ pub enum SiteKind {
 
 impl SiteKind {
     /// All kinds, in the order of the forward pass.
-    pub const ALL: [Self; 10] = [
-        Self::Patch,
-        Self::Qkv,
-        Self::Q,
-        Self::K,
-        Self::V,
-        Self::Attn,
-        Self::Proj,
-        Self::Fc1,
-        Self::Fc2,
-        Self::Head,
-    ];
+    pub const ALL: [Self; 10] =
+        [Self::Patch, Self::Qkv, Self::Q, Self::K, Self::V, Self::Attn, Self::Proj, Self::Fc1, Self::Fc2, Self::Head];
 
     /// The name used in addresses and flags.
     #[must_use]
@@ -212,9 +200,7 @@ impl FromStr for SitePattern {
 
     fn from_str(s: &str) -> Result<Self, Error> {
         let valid = glob::Pattern::new(s).ok().filter(|_| !s.is_empty());
-        valid.map(Self).ok_or_else(|| {
-            Error::setting("site pattern", s, "a glob over addresses, such as `blocks.*.fc2`")
-        })
+        valid.map(Self).ok_or_else(|| Error::setting("site pattern", s, "a glob over addresses, such as `blocks.*.fc2`"))
     }
 }
 

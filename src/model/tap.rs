@@ -10,17 +10,26 @@ use crate::error::Result;
 pub trait Tap {
     /// The activation at `site`; what is returned is what the network goes on with.
     ///
+    /// # Errors
+    /// When the tap cannot take a tensor of this site.
+    ///
     /// Shapes: `(B, N, C)` for every kind but the softmax, which is `(B, H, N, N)` (batch, heads, query tokens, key tokens).
     fn activation(&mut self, _site: Site, x: Tensor) -> Result<Tensor> {
         Ok(x)
     }
 
     /// The weight `(C_out, C)` of the linear layer whose input is `site`.
+    ///
+    /// # Errors
+    /// When the tap does not know the site.
     fn weight(&mut self, _site: Site, weight: &Tensor) -> Result<Tensor> {
         Ok(weight.clone())
     }
 
-    /// Called before every step of the network; an error here ends the pass ([`crate::Error::Cancelled`]).
+    /// Called before every step of the network; an error here ends the pass.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cancelled`] when nobody waits for the result any more.
     fn checkpoint(&mut self) -> Result<()> {
         Ok(())
     }

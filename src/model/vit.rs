@@ -69,8 +69,7 @@ impl PatchEmbed {
         let name = "patch_embed.proj";
         let (ph, pw) = cfg.patch_size;
         let pixels = cfg.in_chans * ph * pw;
-        let kernel =
-            weights.get(&format!("{name}.weight"), &[cfg.embed_dim, cfg.in_chans, ph, pw])?;
+        let kernel = weights.get(&format!("{name}.weight"), &[cfg.embed_dim, cfg.in_chans, ph, pw])?;
         let proj = Linear {
             site: Site::outside(SiteKind::Patch),
             name: name.into(),
@@ -84,10 +83,8 @@ impl PatchEmbed {
     fn forward(&self, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let (b, c, _, _) = pixels.dims4()?;
         let ((rows, columns), (ph, pw)) = (self.grid, self.patch);
-        let patches = pixels
-            .reshape((b, c, rows, ph, columns, pw))?
-            .permute((0, 2, 4, 1, 3, 5))?
-            .reshape((b, rows * columns, c * ph * pw))?;
+        let patches =
+            pixels.reshape((b, c, rows, ph, columns, pw))?.permute((0, 2, 4, 1, 3, 5))?.reshape((b, rows * columns, c * ph * pw))?;
         self.proj.forward(patches, tap)
     }
 }
@@ -186,9 +183,7 @@ impl Vit {
     /// When a tensor is missing, has another shape, or is not finite.
     pub fn new(cfg: VitConfig, weights: &Weights) -> Result<Self> {
         let dim = cfg.embed_dim;
-        let blocks = (0..cfg.depth)
-            .map(|i| Block::new(weights, &cfg, u16::try_from(i).unwrap_or(u16::MAX)))
-            .collect::<Result<Vec<_>>>()?;
+        let blocks = (0..cfg.depth).map(|i| Block::new(weights, &cfg, u16::try_from(i).unwrap_or(u16::MAX))).collect::<Result<Vec<_>>>()?;
         let norm = if cfg.fc_norm { None } else { Some(layer_norm(weights, "norm", &cfg)?) };
         let fc_norm = if cfg.fc_norm { Some(layer_norm(weights, "fc_norm", &cfg)?) } else { None };
         Ok(Self {

@@ -26,9 +26,7 @@ impl Weights {
     /// # Errors
     /// When the bytes are not a complete safetensors file, or a tensor's type is not a float of 16, 32 or 64 bits.
     pub fn from_bytes(file: &str, bytes: &[u8]) -> Result<Self> {
-        let broken = |problem: String| {
-            Error::content(file, problem, "copy or download it again, or name another file")
-        };
+        let broken = |problem: String| Error::content(file, problem, "copy or download it again, or name another file");
         if bytes.is_empty() {
             return Err(broken("expected a safetensors file, found 0 bytes".into()));
         }
@@ -39,8 +37,7 @@ impl Weights {
                 "convert it with safetensors.torch.save_file and pass the result",
             ));
         }
-        let parsed = SafeTensors::deserialize(bytes)
-            .map_err(|e| broken(format!("not a complete safetensors file ({e})")))?;
+        let parsed = SafeTensors::deserialize(bytes).map_err(|e| broken(format!("not a complete safetensors file ({e})")))?;
         let mut tensors = BTreeMap::new();
         let mut stored_as = BTreeSet::new();
         for (key, view) in parsed.tensors() {
@@ -53,9 +50,7 @@ impl Weights {
                 _ => continue,
             };
             stored_as.insert(dtype.as_str().to_string());
-            let tensor =
-                Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?
-                    .to_dtype(DType::F32)?;
+            let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?.to_dtype(DType::F32)?;
             tensors.insert(key, tensor);
         }
         Ok(Self { file: file.into(), tensors, stored_as, used: RefCell::default() })
@@ -102,8 +97,7 @@ impl Weights {
     /// # Errors
     /// When it is missing, has another shape, or holds NaN or infinity.
     pub fn get(&self, key: &str, shape: &[usize]) -> Result<Tensor> {
-        let tensor =
-            self.tensors.get(key).ok_or_else(|| self.missing(key, &format!("shape {shape:?}")))?;
+        let tensor = self.tensors.get(key).ok_or_else(|| self.missing(key, &format!("shape {shape:?}")))?;
         if tensor.dims() != shape {
             let found = format!("shape {:?}", tensor.dims());
             return Err(self.wrong(key, format!("shape {shape:?}"), found));
@@ -247,6 +241,5 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
 }
 
 fn parse_json(name: &str, text: &str) -> Result<Value> {
-    serde_json::from_str(text)
-        .map_err(|e| Error::content(name, format!("not valid JSON ({e})"), "mend or remove the file"))
+    serde_json::from_str(text).map_err(|e| Error::content(name, format!("not valid JSON ({e})"), "mend or remove the file"))
 }

@@ -47,12 +47,7 @@ pub struct Calibration {
 ///
 /// # Errors
 /// When a batch has the wrong shape, or `cancel` was called.
-pub fn calibrate(
-    network: &dyn Network,
-    batches: &[Tensor],
-    cancel: &Cancel,
-    mut done: impl FnMut(usize),
-) -> Result<Calibration> {
+pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut done: impl FnMut(usize)) -> Result<Calibration> {
     let mut calibration = Calibration::default();
     for batch in batches {
         let sites = &mut calibration.sites;

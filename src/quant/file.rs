@@ -37,7 +37,11 @@ pub struct QuantizerFile {
 /// When the method has nothing to write, or the file cannot be written.
 pub fn write(path: &Path, plan: &Plan, settings: &Settings) -> Result<()> {
     if matches!(settings.method, Method::Float | Method::LayerDynamic) {
-        return Err(Error::setting("method", settings.method, "a method with fitted quantizers: layer, channel, contiguous, sorted or igq"));
+        return Err(Error::setting(
+            "method",
+            settings.method,
+            "a method with fitted quantizers: layer, channel, contiguous, sorted or igq",
+        ));
     }
     let mut tensors = BTreeMap::new();
     for (site, site_plan) in &plan.sites {
@@ -68,13 +72,16 @@ pub fn write(path: &Path, plan: &Plan, settings: &Settings) -> Result<()> {
     write_tensors(path, &tensors, metadata)
 }
 
+/// Text entries of a safetensors file.
+pub type Metadata = HashMap<String, String>;
+
 /// Writes tensors through a temporary file beside the target, so that a failure leaves no half of one.
 ///
 /// # Errors
 /// When the folder cannot be written to.
-pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: HashMap<String, String>) -> Result<()> {
-    let bytes = safetensors::serialize(tensors, Some(metadata))
-        .map_err(|e| Error::Output { what: "safetensors file", problem: e.to_string() })?;
+pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: Metadata) -> Result<()> {
+    let bytes =
+        safetensors::serialize(tensors, Some(metadata)).map_err(|e| Error::Output { what: "safetensors file", problem: e.to_string() })?;
     write_whole(path, &bytes)
 }
 
@@ -111,7 +118,12 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
             let (Some(lower), Some(upper)) = (lower, upper) else { continue };
             if lower.len() != upper.len() || lower.iter().zip(&upper).any(|(l, u)| l > u) {
                 let found = format!("{} and {} values", lower.len(), upper.len());
-                return Err(Error::Tensor { file: name.clone(), key: format!("{site}.lower"), expected: "as many values as upper, none above it".into(), found });
+                return Err(Error::Tensor {
+                    file: name.clone(),
+                    key: format!("{site}.lower"),
+                    expected: "as many values as upper, none above it".into(),
+                    found,
+                });
             }
             lower.into_iter().zip(upper).map(|(l, u)| Bounds::new(l, u)).collect()
         };
@@ -121,7 +133,12 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
                 let members = found.map(|t| t.to_dtype(DType::U32)?.to_vec1::<u32>()).transpose()?.unwrap_or_default();
                 if members.len() != info.channels || members.iter().any(|&g| g as usize >= bounds.len()) {
                     let expected = format!("{} groups below {}", info.channels, bounds.len());
-                    return Err(Error::Tensor { file: name.clone(), key: format!("{site}.members"), expected, found: format!("{} values", members.len()) });
+                    return Err(Error::Tensor {
+                        file: name.clone(),
+                        key: format!("{site}.members"),
+                        expected,
+                        found: format!("{} values", members.len()),
+                    });
                 }
                 Rule::Fixed(members.iter().map(|&g| g as u16).collect())
             }

@@ -61,8 +61,7 @@ fn update(ranges: &[Bounds], assignment: &[usize], quantizers: &mut [Bounds]) {
     if empty.is_empty() {
         return;
     }
-    let mut by_misfit: Vec<(f32, usize)> =
-        ranges.iter().zip(assignment).map(|(r, &g)| r.distance(quantizers[g])).zip(0..).collect();
+    let mut by_misfit: Vec<(f64, usize)> = ranges.iter().zip(assignment).map(|(r, &g)| r.distance(quantizers[g])).zip(0..).collect();
     by_misfit.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     for (&group, &(_, worst)) in empty.iter().zip(&by_misfit) {
         quantizers[group] = ranges[worst].with_zero();
@@ -76,7 +75,7 @@ pub fn assign(ranges: &[Bounds], quantizers: &[Bounds]) -> Vec<u16> {
 }
 
 fn nearest(range: Bounds, quantizers: &[Bounds]) -> usize {
-    let mut best = (f32::INFINITY, 0);
+    let mut best = (f64::INFINITY, 0);
     for (index, quantizer) in quantizers.iter().enumerate() {
         let distance = range.distance(*quantizer);
         if distance < best.0 {
@@ -129,7 +128,7 @@ mod tests {
             let cost = |groups| {
                 let fitted = fit(&ranges, groups);
                 let nearest = assign(&ranges, &fitted);
-                ranges.iter().zip(nearest).map(|(r, g)| r.distance(fitted[usize::from(g)])).sum::<f32>()
+                ranges.iter().zip(nearest).map(|(r, g)| r.distance(fitted[usize::from(g)])).sum::<f64>()
             };
             prop_assert!(cost(ranges.len()) <= cost(1));
         }

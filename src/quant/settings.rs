@@ -33,8 +33,7 @@ pub enum Method {
 
 impl Method {
     /// All methods, the reference first and the paper's last.
-    pub const ALL: [Self; 7] =
-        [Self::Float, Self::Layer, Self::LayerDynamic, Self::Channel, Self::Contiguous, Self::Sorted, Self::Igq];
+    pub const ALL: [Self; 7] = [Self::Float, Self::Layer, Self::LayerDynamic, Self::Channel, Self::Contiguous, Self::Sorted, Self::Igq];
 
     /// The name used in flags and reports.
     #[must_use]
@@ -98,9 +97,10 @@ impl fmt::Display for Method {
 impl FromStr for Method {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|m| m.name() == s).ok_or_else(|| {
-            Error::setting("method", s, format!("one of {}", Self::ALL.map(Self::name).join(", ")))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|m| m.name() == s)
+            .ok_or_else(|| Error::setting("method", s, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
     }
 }
 
@@ -150,9 +150,7 @@ impl Settings {
     /// Whether `site` is quantized at all under these settings.
     #[must_use]
     pub fn quantizes(&self, site: Site) -> bool {
-        self.method != Method::Float
-            && self.kinds.contains(&site.kind)
-            && !self.keep_float.iter().any(|pattern| pattern.matches(site))
+        self.method != Method::Float && self.kinds.contains(&site.kind) && !self.keep_float.iter().any(|pattern| pattern.matches(site))
     }
 
     /// Bits of the activation at `site`.

@@ -51,9 +51,12 @@ impl Bounds {
     }
 
     /// The paper's distance between a channel's range and a quantizer: `(max - u)^2 + (min - l)^2` (section 3.2).
+    ///
+    /// In float64: a channel far from zero has one large term, beside which float32 would lose the other.
     #[must_use]
-    pub fn distance(self, other: Self) -> f32 {
-        let (du, dl) = (self.upper - other.upper, self.lower - other.lower);
+    pub fn distance(self, other: Self) -> f64 {
+        let du = f64::from(self.upper) - f64::from(other.upper);
+        let dl = f64::from(self.lower) - f64::from(other.lower);
         du * du + dl * dl
     }
 }

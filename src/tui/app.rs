@@ -315,7 +315,9 @@ impl App {
             let channels = report.ranges.min.len();
             self.channel = self.channel.min(channels.saturating_sub(1));
         }
-        let map = self.attention_site().and_then(|site| self.snapshot.as_ref()?.attention.iter().find(|m| m.site == site).map(|m| (m.heads, m.tokens)));
+        let map = self
+            .attention_site()
+            .and_then(|site| self.snapshot.as_ref()?.attention.iter().find(|m| m.site == site).map(|m| (m.heads, m.tokens)));
         if let Some((heads, tokens)) = map {
             self.head = self.head.min(heads.saturating_sub(1));
             self.token = self.token.min(tokens.saturating_sub(1));

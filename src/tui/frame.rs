@@ -188,8 +188,8 @@ fn block(symbol: &str) -> Option<(f32, f32, f32, f32)> {
 fn hex(color: Color) -> Option<String> {
     // The usual 16 colours of terminals.
     const NAMED: [&str; 16] = [
-        "#000000", "#cd3131", "#0dbc79", "#e5e510", "#2472c8", "#bc3fbc", "#11a8cd", "#c5c8c6", "#666666", "#f14c4c", "#23d18b", "#f5f543", "#3b8eea",
-        "#d670d6", "#29b8db", "#ffffff",
+        "#000000", "#cd3131", "#0dbc79", "#e5e510", "#2472c8", "#bc3fbc", "#11a8cd", "#c5c8c6", "#666666", "#f14c4c", "#23d18b", "#f5f543",
+        "#3b8eea", "#d670d6", "#29b8db", "#ffffff",
     ];
     match color {
         Color::Reset => None,

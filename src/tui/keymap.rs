@@ -4,7 +4,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::app::View;
 
-/// What a key means.
+/// What a key means; its line of the table says what it does.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Quit,
@@ -89,7 +90,14 @@ const GROUPS: &[View] = &[View::Groups];
 const ATTENTION: &[View] = &[View::Attention];
 const CURSOR: &[View] = &[View::Groups, View::Attention];
 
-const fn bind(keys: &'static [Key], action: Action, views: &'static [View], label: &'static str, help: &'static str, footer: &'static str) -> Binding {
+const fn bind(
+    keys: &'static [Key],
+    action: Action,
+    views: &'static [View],
+    label: &'static str,
+    help: &'static str,
+    footer: &'static str,
+) -> Binding {
     Binding { keys, action, views, label, help, footer }
 }
 
@@ -116,7 +124,14 @@ pub const BINDINGS: &[Binding] = &[
     bind(&[Char('p')], Action::Picture(false), ALL, "p", "previous picture", ""),
     bind(&[Char('j'), Code(KeyCode::Down)], Action::Site(true), ALL, "j ↓", "next site", "j/k site"),
     bind(&[Char('k'), Code(KeyCode::Up)], Action::Site(false), ALL, "k ↑", "previous site", ""),
-    bind(&[Code(KeyCode::PageDown), Ctrl('d')], Action::Page(true), ALL, "PgDn", "ten sites (Groups, Attention: ten channels or tokens) on", ""),
+    bind(
+        &[Code(KeyCode::PageDown), Ctrl('d')],
+        Action::Page(true),
+        ALL,
+        "PgDn",
+        "ten sites (Groups, Attention: ten channels or tokens) on",
+        "",
+    ),
     bind(&[Code(KeyCode::PageUp), Ctrl('u')], Action::Page(false), ALL, "PgUp", "ten back", ""),
     bind(&[Char('g'), Code(KeyCode::Home)], Action::First, ALL, "g Home", "first site, channel or token", ""),
     bind(&[Char('G'), Code(KeyCode::End)], Action::Last, ALL, "G End", "last site, channel or token", ""),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::app::{App, Notice};
 use super::message::{Effect, Message};
-use super::terminal::Screen;
+use super::terminal::{self, Screen};
 use super::theme::Look;
 use super::update::update;
 use super::{frame, view};
@@ -43,7 +43,8 @@ pub fn run(common: &Common, look: &cli::Look) -> Result<()> {
 
 async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut reports: Reports) -> Result<()> {
     let mut keys = EventStream::new();
-    let mut leave = std::pin::pin!(asked_to_leave());
+    let leave = terminal::asked_to_leave()?;
+    let mut leave = std::pin::pin!(leave.notified());
     let size = screen.terminal.size().map_err(lost)?;
     app.size = (size.width, size.height);
     worker.request(app.request());
@@ -56,12 +57,12 @@ async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut report
         }
         let message = tokio::select! {
             biased;
+            () = &mut leave => return Ok(()),
             event = keys.next() => match event {
                 Some(Ok(event)) => to_message(event),
                 Some(Err(e)) => return Err(lost(e)),
                 None => return Ok(()),
             },
-            () = &mut leave => return Ok(()),
             event = reports.events.recv() => match event {
                 Some(event) => Some(Message::Engine(event)),
                 None => return app.broken.take().map_or(Ok(()), |text| Err(Error::content("igq", text, "start again"))),
@@ -113,20 +114,6 @@ fn lost(e: std::io::Error) -> Error {
     Error::content("terminal", format!("was lost ({e})"), "start igq again")
 }
 
-/// Ends when the system asks the program to leave.
-async fn asked_to_leave() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let streams = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
-        if let (Ok(mut terminate), Ok(mut hangup)) = streams {
-            tokio::select! { _ = terminate.recv() => {}, _ = hangup.recv() => {} }
-            return;
-        }
-    }
-    std::future::pending::<()>().await;
-}
-
 /// Writes the frame and its report into the current folder.
 fn export(app: &App) -> Notice {
     let failed = |e: Error| Notice { text: e.to_string(), is_error: true };
@@ -150,7 +137,8 @@ fn log_to_file() -> Option<tracing_appender::non_blocking::WorkerGuard> {
     let folder = etcetera::choose_base_strategy().ok()?;
     let folder = folder.state_dir().unwrap_or_else(|| folder.cache_dir()).join("igq");
     std::fs::create_dir_all(&folder).ok()?;
-    let appender = tracing_appender::rolling::Builder::new().filename_prefix("igq").filename_suffix("log").max_log_files(3).build(folder).ok()?;
+    let appender =
+        tracing_appender::rolling::Builder::new().filename_prefix("igq").filename_suffix("log").max_log_files(3).build(folder).ok()?;
     let (writer, guard) = tracing_appender::non_blocking(appender);
     tracing_subscriber::fmt().with_writer(writer).with_ansi(false).try_init().ok()?;
     Some(guard)

@@ -2,7 +2,9 @@
 
 use std::io::{self, Stdout, Write};
 use std::panic;
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{DisableMouseCapture, EnableMouseCapture};
@@ -10,6 +12,7 @@ use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_ra
 use crossterm::{cursor, execute};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
+use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
 
@@ -66,6 +69,32 @@ impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
     }
+}
+
+/// Tells when the system asks the program to leave (SIGTERM, SIGHUP).
+///
+/// If the program has not left a second later, it is ended: crossterm reads a terminal that is gone for ever, and keeps a core busy.
+///
+/// # Errors
+/// When the system has no thread to give.
+pub fn asked_to_leave() -> Result<Arc<Notify>> {
+    let leave = Arc::new(Notify::new());
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::{SIGHUP, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP]).map_err(failed)?;
+        let asked = Arc::clone(&leave);
+        let watch = move || {
+            if let Some(signal) = signals.forever().next() {
+                asked.notify_one();
+                thread::sleep(Duration::from_secs(1));
+                give_back();
+                std::process::exit(128 + signal);
+            }
+        };
+        thread::Builder::new().name("igq-signals".into()).spawn(watch).map_err(failed)?;
+    }
+    Ok(leave)
 }
 
 fn take(mouse: bool) -> io::Result<()> {

@@ -141,17 +141,15 @@ impl Look {
     pub fn group(self, group: usize, groups: usize) -> Style {
         let t = if groups > 1 { group as f64 / (groups - 1) as f64 } else { 0.5 };
         let style = Style::new().fg(self.sequential(t));
-        if self.has_color() || group % 2 == 0 { style } else { style.add_modifier(Modifier::BOLD) }
+        if self.has_color() || group.is_multiple_of(2) { style } else { style.add_modifier(Modifier::BOLD) }
     }
 
     /// A sequential map over 0 to 1 that reads in grey.
     #[must_use]
     pub fn sequential(self, t: f64) -> Color {
         // Anchors of a perceptually ordered map; on light grounds it runs from light to dark.
-        const DARK: [(u8, u8, u8); 6] =
-            [(92, 84, 170), (70, 130, 200), (50, 165, 175), (70, 195, 120), (170, 220, 70), (253, 231, 60)];
-        const LIGHT: [(u8, u8, u8); 6] =
-            [(150, 165, 30), (40, 150, 100), (20, 120, 140), (40, 85, 150), (70, 45, 130), (60, 0, 80)];
+        const DARK: [(u8, u8, u8); 6] = [(92, 84, 170), (70, 130, 200), (50, 165, 175), (70, 195, 120), (170, 220, 70), (253, 231, 60)];
+        const LIGHT: [(u8, u8, u8); 6] = [(150, 165, 30), (40, 150, 100), (20, 120, 140), (40, 85, 150), (70, 45, 130), (60, 0, 80)];
         let anchors = if self.theme == ThemeName::Light { &LIGHT } else { &DARK };
         let position = t.clamp(0.0, 1.0) * (anchors.len() - 1) as f64;
         let (at, share) = ((position.floor() as usize).min(anchors.len() - 2), position - position.floor());

@@ -88,7 +88,13 @@ fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let count = shown.report.quantizers.len();
     let inner = panel(buf, area, &format!("groups · {} · head {} of {}", shown.map.site, app.head + 1, shown.map.heads), app.look);
     let class: Vec<String> = (0..shown.prefix)
-        .map(|t| format!("{}: {}", shown.token_name(t), shown.group(shown.row(app, t)).map_or_else(|| "float".into(), |g| format!("group {}", group_digit(g)))))
+        .map(|t| {
+            format!(
+                "{}: {}",
+                shown.token_name(t),
+                shown.group(shown.row(app, t)).map_or_else(|| "float".into(), |g| format!("group {}", group_digit(g)))
+            )
+        })
         .collect();
     let style = if app.token < shown.prefix { app.look.selected() } else { app.look.dim() };
     put(buf, inner, 0, 0, &class.join("  "), style);
@@ -110,7 +116,11 @@ const fn map_area(inner: Rect) -> Rect {
 
 fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let row = shown.row(app, app.token);
-    let title = if app.map == Map::TokenError { app.map.title().to_string() } else { format!("{} · row of {}", app.map.title(), shown.token_name(app.token)) };
+    let title = if app.map == Map::TokenError {
+        app.map.title().to_string()
+    } else {
+        format!("{} · row of {}", app.map.title(), shown.token_name(app.token))
+    };
     let inner = panel(buf, area, &title, app.look);
     let values: Vec<f64> = match app.map {
         Map::Float => shown.values(&shown.map.float, row).iter().map(|&v| f64::from(v)).collect(),

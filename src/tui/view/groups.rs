@@ -31,16 +31,19 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
     let [plots, table] = areas(area, report.quantizers.len());
     quantizers(app, report, table, buf);
     let other = other(app);
-    let [first, second] = if other.is_some() {
-        Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(plots)
-    } else {
-        [plots, Rect::default()]
-    };
+    let [first, second] =
+        if other.is_some() { Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(plots) } else { [plots, Rect::default()] };
     let picture = app.snapshot.as_ref().map(|s| s.report.picture.name.clone()).unwrap_or_default();
     let what = if report.kind.is_softmax() { "rows" } else { "channels" };
     let order = app.channel_order();
     let shown = window(app, &order, first);
-    let place = format!("{what} {}-{} of {}{}", shown.start + usize::from(!order.is_empty()), shown.end, order.len(), if app.by_group { ", by group" } else { "" });
+    let place = format!(
+        "{what} {}-{} of {}{}",
+        shown.start + usize::from(!order.is_empty()),
+        shown.end,
+        order.len(),
+        if app.by_group { ", by group" } else { "" }
+    );
     let inner = panel(buf, first, &format!("{} · {picture} · {place}", app.site), app.look);
     let plot = Rect { height: inner.height.saturating_sub(1), ..inner };
     let scale = scale(app, report, other);
@@ -129,7 +132,11 @@ fn cursor_line(app: &App, report: &SiteReport, other: Option<&SiteReport>, inner
     if c >= report.ranges.min.len() {
         return;
     }
-    let what = if report.kind.is_softmax() { format!("row {c} (head {}, token {})", c / report.tokens.max(1), c % report.tokens.max(1)) } else { format!("channel {c}") };
+    let what = if report.kind.is_softmax() {
+        format!("row {c} (head {}, token {})", c / report.tokens.max(1), c % report.tokens.max(1))
+    } else {
+        format!("channel {c}")
+    };
     let mut text = format!("{what}: {} to {}", short(f64::from(report.ranges.min[c])), short(f64::from(report.ranges.max[c])));
     if let Some(q) = group_of(report, c).and_then(|g| report.quantizers.get(g).map(|q| (g, q))) {
         text += &format!(" → group {} [{}, {}]", group_digit(q.0), short(f64::from(q.1.lower)), short(f64::from(q.1.upper)));

@@ -76,7 +76,8 @@ fn body(app: &App, area: Rect) -> Rect {
 
 /// The names of the views with their columns, at the right end of the first line.
 fn tabs(area: Rect) -> Vec<(View, u16, String)> {
-    let names: Vec<(View, String)> = View::ALL.into_iter().zip(1..).map(|(view, key)| (view, format!(" {key} {} ", view.title()))).collect();
+    let names: Vec<(View, String)> =
+        View::ALL.into_iter().zip(1..).map(|(view, key)| (view, format!(" {key} {} ", view.title()))).collect();
     let mut x = area.width.saturating_sub(names.iter().map(|(_, n)| n.len() as u16).sum());
     let mut placed = Vec::new();
     for (view, name) in names {

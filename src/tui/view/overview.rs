@@ -92,15 +92,32 @@ const COLUMNS: &[Column] = &[
     Column { title: "local dB", width: 8, from: 0, text: |_, s| db(s.local.error.sqnr_db) },
     Column { title: "", width: 8, from: 82, text: |_, s| bar(s.local.error.sqnr_db.map_or(1.0, |v| v / FULL_DB), 8) },
     Column { title: "cum dB", width: 6, from: 0, text: |_, s| db(s.cumulative.sqnr_db) },
-    Column { title: "RMSE/step", width: 9, from: 0, text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.2}", s.local.rmse_over_step) } },
-    Column { title: "clipped", width: 8, from: 66, text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.2} %", s.local.clipped * 100.0) } },
+    Column {
+        title: "RMSE/step",
+        width: 9,
+        from: 0,
+        text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.2}", s.local.rmse_over_step) },
+    },
+    Column {
+        title: "clipped",
+        width: 8,
+        from: 66,
+        text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.2} %", s.local.clipped * 100.0) },
+    },
     Column {
         title: "alone KL",
         width: 9,
         from: 56,
-        text: |app, s| app.sensitivity.get(&s.site).map(|v| format!("{}{}", short(v.kl), if v.flipped { " !" } else { "" })).unwrap_or_default(),
+        text: |app, s| {
+            app.sensitivity.get(&s.site).map(|v| format!("{}{}", short(v.kl), if v.flipped { " !" } else { "" })).unwrap_or_default()
+        },
     },
-    Column { title: "codes", width: 6, from: 96, text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.0} %", s.local.codes_used * 100.0) } },
+    Column {
+        title: "codes",
+        width: 6,
+        from: 96,
+        text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.0} %", s.local.codes_used * 100.0) },
+    },
     Column { title: "cosine", width: 8, from: 106, text: |_, s| format!("{:.5}", s.cumulative.cosine) },
     Column { title: "weight dB", width: 9, from: 116, text: |_, s| s.weight.map(|w| db(w.sqnr_db)).unwrap_or_default() },
     Column { title: "what it is", width: 60, from: 140, text: |_, s| s.kind.describe().to_string() },

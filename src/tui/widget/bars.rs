@@ -49,7 +49,16 @@ impl Scale {
 }
 
 /// Draws one bar a column; the last row holds the groups' digits. `bounds` are lines of the group under the cursor.
-pub fn draw(bars: &[Bar], groups: usize, scale: Scale, cursor: Option<usize>, bounds: Option<(f32, f32)>, look: Look, area: Rect, buf: &mut Buffer) {
+pub fn draw(
+    bars: &[Bar],
+    groups: usize,
+    scale: Scale,
+    cursor: Option<usize>,
+    bounds: Option<(f32, f32)>,
+    look: Look,
+    area: Rect,
+    buf: &mut Buffer,
+) {
     let area = area.intersection(buf.area);
     if area.height < 2 || area.width == 0 {
         return;

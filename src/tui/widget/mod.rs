@@ -21,7 +21,8 @@ pub fn put(buf: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, style: Styl
 
 /// Draws a frame with a title and returns what is inside.
 pub fn panel(buf: &mut Buffer, area: Rect, title: &str, look: Look) -> Rect {
-    let block = Block::bordered().border_type(BorderType::Rounded).border_style(look.dim()).title(format!(" {title} ")).title_style(look.accent());
+    let block =
+        Block::bordered().border_type(BorderType::Rounded).border_style(look.dim()).title(format!(" {title} ")).title_style(look.accent());
     let inner = block.inner(area);
     block.render(area, buf);
     inner

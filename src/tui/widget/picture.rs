@@ -28,7 +28,7 @@ pub fn draw(view: &PictureView, grid: (usize, usize), look: Look, area: Rect, bu
                 cell.set_char('▀').set_fg(look.rgb(top)).set_bg(look.rgb(bottom));
             } else {
                 let luma = |(r, g, b): (u8, u8, u8)| (f64::from(r) * 0.299 + f64::from(g) * 0.587 + f64::from(b) * 0.114) / 255.0;
-                cell.set_char(look.ramp((luma(top) + luma(bottom)) / 2.0)).set_fg(Color::Reset);
+                cell.set_char(look.ramp(luma(top).midpoint(luma(bottom)))).set_fg(Color::Reset);
             }
         }
     }

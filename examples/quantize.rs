@@ -1,0 +1,35 @@
+//! The whole method without a screen: calibrate, fit group quantizers, quantize weights, run, compare.
+
+use igq::Result;
+use igq::analysis::metrics;
+use igq::input::{PictureSet, Preprocess};
+use igq::model::tap::Cancel;
+use igq::model::{Identity, Model, forward};
+use igq::quant::{BitWidth, Cache, FakeQuantize, Settings, calibrate, plan, unobserved};
+
+fn main() -> Result<()> {
+    let model = Model::open("fashion-vit")?;
+    let network = model.network();
+    let preprocess = Preprocess::from_config(model.raw_config.as_ref(), None, model.config.in_chans, model.config.image_size)?;
+    let tensors =
+        |set: &PictureSet| set.pictures.iter().take(32).map(|p| Ok(preprocess.apply(&p.load()?)?.tensor)).collect::<Result<Vec<_>>>();
+
+    // 1. Ranges of every channel of every calibration picture, kept apart.
+    let cancel = Cancel::default();
+    let calibration = calibrate(network, &tensors(&PictureSet::fashion_calibration())?, &cancel, |_| ())?;
+    let pictures = tensors(&PictureSet::fashion_test())?;
+    for bits in BitWidth::ALL {
+        // 2. Group quantizers for the activations and the softmax rows, percentile bounds for the weights.
+        let settings = Settings { wbits: bits, abits: bits, sbits: bits, ..Settings::default() };
+        let plan = plan(&model, &calibration, &settings, &Cache::default())?;
+        let mut kl = 0.0;
+        for picture in &pictures {
+            // 3. Each picture assigns its own channels to the groups, and is quantized with them.
+            let float = forward(network, picture, &mut Identity)?.flatten_all()?.to_vec1::<f32>()?;
+            let quantized = forward(network, picture, &mut FakeQuantize::new(&plan, &cancel, unobserved))?;
+            kl += metrics::kl(&float, &quantized.flatten_all()?.to_vec1::<f32>()?);
+        }
+        println!("{bits:>2} bits: mean KL {:.5} over {} pictures", kl / pictures.len() as f64, pictures.len());
+    }
+    Ok(())
+}

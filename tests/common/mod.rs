@@ -1,0 +1,35 @@
+//! What several test files need.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // Test code: a failure here is a failed test.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor};
+use igq::engine::{Options, Session};
+
+/// A file under `tests/golden`.
+pub fn golden(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+/// Tensors of a safetensors file.
+pub fn tensors(path: impl AsRef<std::path::Path>) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(path, &Device::Cpu).expect("a readable safetensors file")
+}
+
+/// All values in one row.
+pub fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Largest difference between two tensors of one shape.
+pub fn difference(a: &Tensor, b: &Tensor) -> f32 {
+    assert_eq!(a.dims(), b.dims());
+    flat(a).iter().zip(flat(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// A session on the built-in model with few calibration pictures, so that tests are quick.
+pub fn built_in() -> Session {
+    Session::open(&Options { calibration_images: 8, ..Options::default() }, &|_| ()).unwrap()
+}

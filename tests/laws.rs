@@ -1,0 +1,226 @@
+//! The laws of quantization, on the real pipeline and for all widths.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::built_in;
+use igq::analysis::{FloatRun, metrics};
+use igq::engine::Session;
+use igq::model::tap::Cancel;
+use igq::model::{Site, SiteKind, forward, forward_from};
+use igq::quant::calibrate::SiteRanges;
+use igq::quant::{
+    BitWidth, Bounds, FakeQuantize, GroupCount, Method, Plan, Rule, Settings, SiteQuantizers, UniformQuantizer, calibrate, ranges,
+    unobserved,
+};
+
+fn widths() -> impl Iterator<Item = BitWidth> {
+    (2..=8).map(|b| BitWidth::new(b).unwrap())
+}
+
+fn settings(method: Method, bits: u8, groups: u8) -> Settings {
+    let bits = BitWidth::new(bits).unwrap();
+    let groups = GroupCount::new(groups).unwrap();
+    Settings { method, wbits: bits, abits: bits, sbits: bits, groups, row_groups: groups, ..Settings::default() }
+}
+
+fn logits(session: &Session, picture: usize, settings: &Settings) -> Vec<f32> {
+    session.run(picture, settings, &Cancel::default()).unwrap().quantized.logits
+}
+
+#[test]
+fn float_bits_leave_every_logit_bit_for_bit() {
+    let session = built_in();
+    for method in Method::ALL {
+        for picture in [0, 5] {
+            let outcome = session.run(picture, &settings(method, 32, 8), &Cancel::default()).unwrap();
+            assert_eq!(outcome.quantized.logits, outcome.base.float.logits, "{method}");
+            assert!(outcome.report.prediction.kl == 0.0 && !outcome.report.prediction.flipped);
+        }
+    }
+}
+
+#[test]
+fn one_group_equals_one_quantizer_for_the_layer() {
+    let session = built_in();
+    for bits in widths() {
+        let outcome = session.run(3, &settings(Method::Igq, bits.get(), 1), &Cancel::default()).unwrap();
+        for (site, run) in &outcome.quantized.sites {
+            let calibrated = session.calibration().sites[site].all();
+            let n = calibrated.len() as f64;
+            let mean = |f: fn(&Bounds) -> f32| (calibrated.iter().map(|b| f64::from(f(b))).sum::<f64>() / n) as f32;
+            let whole = UniformQuantizer::new(Bounds::new(mean(|b| b.lower), mean(|b| b.upper)), bits).unwrap();
+            for (before, after) in run.before.iter().zip(&run.after) {
+                assert_eq!(whole.apply(*before), *after, "{site} at {bits} bits");
+            }
+        }
+    }
+}
+
+#[test]
+fn as_many_groups_as_channels_on_the_own_picture_equal_one_quantizer_a_channel() {
+    let session = built_in();
+    let base = session.base(7).unwrap();
+    let network = session.opened().model.network();
+    let calibration = calibrate(network, std::slice::from_ref(&base.prepared.tensor), &Cancel::default(), |_| ()).unwrap();
+    for (site, ranges) in &calibration.sites {
+        // Beyond 64 the product's type ends; the fit itself does not.
+        let own = ranges.all();
+        let grouped = SiteQuantizers { bounds: igq::quant::group::fit(&own, own.len()), rule: Rule::Nearest };
+        let channel = SiteQuantizers::fit(ranges, Method::Channel, GroupCount::new(1).unwrap()).unwrap();
+        for bits in widths() {
+            let (a, b) = (grouped.group(own.clone(), bits).unwrap(), channel.group(own.clone(), bits).unwrap());
+            for c in 0..own.len() {
+                let (qa, qb) = (&a.quantizers[usize::from(a.assignment[c])], &b.quantizers[usize::from(b.assignment[c])]);
+                assert_eq!(qa, qb, "{site} channel {c} at {bits} bits");
+            }
+        }
+    }
+}
+
+#[test]
+fn error_falls_as_bits_grow() {
+    let session = built_in();
+    for method in [Method::Layer, Method::LayerDynamic, Method::Channel, Method::Contiguous, Method::Sorted] {
+        // Over the whole network, and at every site by itself, rounding error falls with every bit.
+        let mut last: Option<Vec<f64>> = None;
+        for bits in 2..=8 {
+            let report = session.run(0, &settings(method, bits, 8), &Cancel::default()).unwrap().report;
+            let now: Vec<f64> = report.sites.iter().map(|s| s.cumulative.mse).collect();
+            if let Some(before) = &last {
+                let (sum_before, sum_now): (f64, f64) = (before.iter().sum(), now.iter().sum());
+                assert!(sum_now < sum_before, "{method}: {sum_before} at {} bits, {sum_now} at {bits}", bits - 1);
+            }
+            last = Some(now);
+        }
+    }
+}
+
+#[test]
+fn the_error_of_each_site_falls_as_its_bits_grow_for_igq() {
+    let session = built_in();
+    let base = session.base(0).unwrap();
+    for (site, values) in &base.float.sites {
+        let info = session.opened().model.site(*site).unwrap();
+        let softmax = site.kind.is_softmax();
+        let columns = if softmax { values.len() / info.channels } else { info.channels };
+        let own = if softmax { ranges::of_rows(values, columns) } else { ranges::of_channels(values, columns) };
+        // On bounds that hold the picture, so that only rounding is left.
+        let fitted = SiteQuantizers::fit(&SiteRanges { images: vec![own.clone()] }, Method::Sorted, GroupCount::new(8).unwrap()).unwrap();
+        let mut last = f64::INFINITY;
+        for bits in widths() {
+            let grouping = fitted.group(own.clone(), bits).unwrap();
+            let error: f64 = values
+                .iter()
+                .enumerate()
+                .map(|(i, &x)| {
+                    let member = if softmax { i / columns } else { i % columns };
+                    let quantizer = &grouping.quantizers[usize::from(grouping.assignment[member])];
+                    let e = x - quantizer.apply(x);
+                    assert!(e.abs() <= quantizer.scale * 0.5001 || quantizer.is_degenerate(), "{site} at {bits} bits: {x} off by {e}");
+                    f64::from(e).powi(2)
+                })
+                .sum();
+            assert!(error < last || error == 0.0, "{site}: {last} then {error} at {bits} bits");
+            last = error;
+        }
+    }
+}
+
+#[test]
+fn every_width_works_for_every_method_without_nan() {
+    let session = built_in();
+    for method in Method::ALL {
+        for bits in 2..=8 {
+            for groups in [1, 8, 64] {
+                assert!(logits(&session, 1, &settings(method, bits, groups)).iter().all(|l| l.is_finite()), "{method} {bits} {groups}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_report() {
+    let run = || {
+        let mut report = built_in().run(4, &Settings::default(), &Cancel::default()).unwrap().report;
+        report.seconds = 0.0;
+        report
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn a_run_from_the_middle_equals_the_whole_run_bit_for_bit_at_every_site() {
+    let session = built_in();
+    let network = session.opened().model.network();
+    let base = session.base(2).unwrap();
+    let whole = session.plan(&Settings::default()).unwrap();
+    let run = |plan: &Plan, first: usize| {
+        let cancel = Cancel::default();
+        let mut tap = FakeQuantize::new(plan, &cancel, unobserved);
+        let from = &base.float.trace.boundaries[first];
+        let out = if first == 0 { forward(network, from, &mut tap) } else { forward_from(network, first, from, &mut tap) };
+        common::flat(&out.unwrap())
+    };
+    for info in session.opened().model.sites() {
+        let alone = whole.only(info.site);
+        assert_eq!(run(&alone, info.step), run(&alone, 0), "{}", info.site);
+    }
+}
+
+#[test]
+fn switches_and_patterns_leave_exactly_their_sites_in_float() {
+    let session = built_in();
+    let mut chosen = Settings::default();
+    chosen.toggle_kind(SiteKind::Attn);
+    chosen.keep_float = vec!["blocks.*.fc2".parse().unwrap(), "head".parse().unwrap()];
+    let report = session.run(0, &chosen, &Cancel::default()).unwrap().report;
+    for site in &report.sites {
+        let kept = matches!(site.kind, SiteKind::Attn | SiteKind::Fc2 | SiteKind::Head);
+        assert_eq!(site.bits.is_float(), kept, "{}", site.site);
+        if kept {
+            assert!(site.weight.is_none() && site.local.error.mse == 0.0, "{}", site.site);
+        }
+    }
+    // Weights only: every activation passes untouched, and yet the prediction moves.
+    let weights_only = Settings { abits: BitWidth::FLOAT, sbits: BitWidth::FLOAT, ..Settings::default() };
+    let report = session.run(0, &weights_only, &Cancel::default()).unwrap().report;
+    assert!(report.sites.iter().all(|s| s.local.error.mse == 0.0) && report.prediction.kl > 0.0);
+}
+
+#[test]
+fn only_the_map_from_channel_to_group_depends_on_the_picture() {
+    let session = built_in();
+    let cancel = Cancel::default();
+    let (a, b) = (session.run(0, &Settings::default(), &cancel).unwrap(), session.run(1, &Settings::default(), &cancel).unwrap());
+    let site: Site = "blocks.3.fc2".parse().unwrap();
+    let (a, b) = (a.report.site(site).unwrap().clone(), b.report.site(site).unwrap().clone());
+    let bounds = |s: &igq::analysis::SiteReport| s.quantizers.iter().map(|q| (q.lower, q.upper, q.scale, q.zero_point)).collect::<Vec<_>>();
+    assert_eq!(bounds(&a), bounds(&b));
+    assert_ne!(a.assignment, b.assignment);
+}
+
+#[test]
+fn a_cancelled_run_stops_and_leaves_the_session_as_it_was() {
+    let session = built_in();
+    let before = logits(&session, 0, &Settings::default());
+    let cancel = Cancel::default();
+    cancel.cancel();
+    let stopped = session.run(0, &settings(Method::Igq, 3, 16), &cancel);
+    assert!(matches!(stopped.err(), Some(igq::Error::Cancelled)));
+    assert_eq!(logits(&session, 0, &Settings::default()), before);
+}
+
+#[test]
+fn local_error_is_measured_before_against_after_and_cumulative_against_float() {
+    let session = built_in();
+    let outcome = session.run(0, &Settings::default(), &Cancel::default()).unwrap();
+    let float = FloatRun::new(session.opened().model.network(), &outcome.base.prepared.tensor).unwrap();
+    for site in &outcome.report.sites {
+        let run = &outcome.quantized.sites[&site.site];
+        assert_eq!(site.local.error, metrics::ErrorNumbers::between(&run.before, &run.after));
+        assert_eq!(site.cumulative, metrics::ErrorNumbers::between(&float.sites[&site.site], &run.after));
+        assert_eq!(site.quantizers.iter().map(|q| q.members).sum::<usize>(), site.channels, "{}", site.site);
+    }
+}

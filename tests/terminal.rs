@@ -1,0 +1,137 @@
+//! The real binary in a pseudo-terminal: it starts, draws, reacts to keys and to a new size, quits, and leaves the terminal as it was.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+
+/// A running igq and what its terminal shows.
+struct Terminal {
+    parser: Arc<Mutex<vt100::Parser>>,
+    master: Box<dyn MasterPty + Send>,
+    keys: Box<dyn Write + Send>,
+    child: Box<dyn Child + Send + Sync>,
+}
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn size(cols: u16, rows: u16) -> PtySize {
+    PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }
+}
+
+impl Terminal {
+    fn start(cols: u16, rows: u16, args: &[&str]) -> Self {
+        let pair = native_pty_system().openpty(size(cols, rows)).unwrap();
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_igq"));
+        command.args(args);
+        command.env("TERM", "xterm-256color");
+        command.env("XDG_STATE_HOME", std::env::temp_dir().join("igq-test-state"));
+        let child = pair.slave.spawn_command(command).unwrap();
+        drop(pair.slave);
+        let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, cols, 0)));
+        let (mut reader, shared) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&parser));
+        thread::spawn(move || {
+            let mut bytes = [0; 8192];
+            while let Ok(n) = reader.read(&mut bytes) {
+                if n == 0 {
+                    break;
+                }
+                shared.lock().unwrap().process(&bytes[..n]);
+            }
+        });
+        let keys = pair.master.take_writer().unwrap();
+        Self { parser, master: pair.master, keys, child }
+    }
+
+    fn shown(&self) -> String {
+        self.parser.lock().unwrap().screen().contents()
+    }
+
+    fn wait_for(&self, what: &str, holds: impl Fn(&str) -> bool) {
+        let started = Instant::now();
+        while !holds(&self.shown()) {
+            assert!(started.elapsed() < PATIENCE, "no {what} on:\n{}", self.shown());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.keys.write_all(keys).unwrap();
+        self.keys.flush().unwrap();
+    }
+
+    fn left_cleanly(&mut self) {
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status:?}");
+        let started = Instant::now();
+        while self.parser.lock().unwrap().screen().alternate_screen() {
+            assert!(started.elapsed() < PATIENCE, "still on the alternate screen");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let parser = self.parser.lock().unwrap();
+        assert!(!parser.screen().hide_cursor(), "the cursor is still hidden");
+        assert_eq!(parser.screen().mouse_protocol_mode(), vt100::MouseProtocolMode::None);
+    }
+}
+
+#[test]
+fn it_opens_filled_reacts_and_leaves() {
+    let mut terminal = Terminal::start(80, 24, &[]);
+    terminal.wait_for("filled overview", |s| s.contains("Ankle boot") && s.contains("A4") && s.contains("blocks.0."));
+    terminal.press(b"a");
+    terminal.wait_for("three bits", |s| s.contains("A3") && !s.contains("stale"));
+    terminal.press(b"2c");
+    terminal.wait_for("comparison", |s| s.contains("channels in another group"));
+    terminal.press(b"3");
+    terminal.wait_for("attention", |s| s.contains("row quantizers"));
+    terminal.press(b"?");
+    terminal.wait_for("help", |s| s.contains("any other key closes"));
+    terminal.press(b"\x1b");
+    terminal.wait_for("no help", |s| !s.contains("any other key closes"));
+    terminal.press(b"q");
+    terminal.left_cleanly();
+}
+
+#[test]
+fn it_follows_the_size_down_to_one_cell_and_back() {
+    let mut terminal = Terminal::start(120, 40, &[]);
+    terminal.wait_for("filled overview", |s| s.contains("Ankle boot"));
+    for (cols, rows) in [(200, 60), (60, 20), (1, 1), (3, 2), (80, 24)] {
+        terminal.master.resize(size(cols, rows)).unwrap();
+        terminal.parser.lock().unwrap().screen_mut().set_size(rows, cols);
+        terminal.press(b"a");
+        thread::sleep(Duration::from_millis(60));
+    }
+    terminal.wait_for("the frame again", |s| s.contains("? help  q quit"));
+    terminal.press(b"\x03");
+    terminal.left_cleanly();
+}
+
+#[test]
+fn it_ends_when_its_terminal_goes_away() {
+    let mut terminal = Terminal::start(80, 24, &[]);
+    terminal.wait_for("filled overview", |s| s.contains("Ankle boot"));
+    let Terminal { master, keys, child, .. } = &mut terminal;
+    assert!(master.process_group_leader().is_some());
+    // The shell's end of a closed window: the terminal is gone and the process is told.
+    let told = std::process::Command::new("kill").args(["-HUP", &child.process_id().unwrap().to_string()]).status();
+    assert!(told.unwrap().success());
+    drop(keys.flush());
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < PATIENCE, "still running after its terminal was closed");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn without_a_terminal_it_says_so() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_igq")).stdin(std::process::Stdio::null()).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("terminal") && !error.contains("panicked"), "{error}");
+}
