@@ -102,9 +102,12 @@ struct Selection {
 fn snapshot(common: &Common, look: &Look, select: &Selection, format: FrameFormat, output: Option<&Path>) -> Result<()> {
     let session = open(common, common.settings()?)?;
     let settings = session.opened().settings.clone();
-    let mut app =
-        App::new(session.opened().info(), settings.clone(), theme::Look::resolve(look.theme, look.ascii, format != FrameFormat::Txt));
+    // Plain text has no colours: the mono theme shows pictures and maps with characters instead.
+    let theme = look.theme.or((format == FrameFormat::Txt).then_some(theme::ThemeName::Mono));
+    let true_color = format != FrameFormat::Txt;
+    let mut app = App::new(session.opened().info(), settings.clone(), theme::Look::resolve(theme, look.ascii, true_color));
     app.view = select.view;
+    app.picture = common.picture;
     if let Some(site) = &select.site {
         let site = site.parse()?;
         if !app.select(site) {
@@ -113,8 +116,7 @@ fn snapshot(common: &Common, look: &Look, select: &Selection, format: FrameForma
     }
     let outcome = session.run(common.picture, &settings, &Cancel::default())?;
     let mut snapshot = outcome.snapshot(0, common.picture);
-    let wanted = select.compare.or((select.view == View::Groups && app.compare.is_some()).then_some(0));
-    if let Some(second) = wanted {
+    if let Some(second) = select.compare {
         let compared = session.run(second, &settings, &Cancel::default())?;
         snapshot.compare = Some(Box::new(compared.snapshot(0, second)));
         app.compare = Some(second);

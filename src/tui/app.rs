@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 use super::theme::Look;
-use crate::analysis::report::{Sensitivity, SiteReport};
+use crate::analysis::report::{Report, Sensitivity, SiteReport};
 use crate::engine::command::Settings;
 use crate::engine::event::SessionInfo;
 use crate::engine::{Progress, Request, Snapshot};
@@ -257,6 +257,16 @@ impl App {
     /// Takes sensitivities of the answer that is shown.
     pub fn learn_sensitivity(&mut self, found: &[(Site, Sensitivity)]) {
         self.sensitivity.extend(found.iter().copied());
+    }
+
+    /// A report with what the sweep has found for it so far, as the screen shows it.
+    #[must_use]
+    pub fn report_with_sweep(&self, report: &Report) -> Report {
+        let mut report = report.clone();
+        for site in &mut report.sites {
+            site.only_this = self.sensitivity.get(&site.site).copied();
+        }
+        report
     }
 
     /// The report of the selected site.

@@ -125,7 +125,7 @@ fn export(app: &App) -> Notice {
     let (drawing, numbers) = (PathBuf::from(format!("{stem}.svg")), PathBuf::from(format!("{stem}.json")));
     let written = frame::render(app, app.size.0, app.size.1)
         .and_then(|buffer| write_whole(&drawing, frame::to_svg(&buffer).as_bytes()))
-        .and_then(|()| write_whole(&numbers, crate::output::json(&snapshot.report)?.as_bytes()));
+        .and_then(|()| write_whole(&numbers, crate::output::json(&app.report_with_sweep(&snapshot.report))?.as_bytes()));
     match written {
         Ok(()) => Notice { text: format!("wrote {} and {}", drawing.display(), numbers.display()), is_error: false },
         Err(e) => failed(e),
