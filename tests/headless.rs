@@ -147,6 +147,7 @@ fn bad_usage_is_refused_with_code_two() {
     refused(&["run", "--groups", "0"], 2, &["--groups", "0", "1 to 64"]);
     refused(&["run", "--method", "magic"], 2, &["--method", "magic", "igq"]);
     refused(&["run", "--keep-float", "blocks.["], 2, &["--keep-float", "blocks.["]);
+    refused(&["run", "--keep-float", "blocks.77.*"], 2, &["--keep-float", "blocks.77.*", "covers a site"]);
     refused(&["run", "--bits", "4,8"], 2, &["2 settings"]);
     refused(&["run", "--picture", "5000"], 2, &["picture", "5000", "0 to 999"]);
     refused(&["snapshot", "--site", "blocks.99.fc2"], 2, &["--site", "blocks.99.fc2"]);

@@ -14,7 +14,7 @@ use crate::analysis::{FloatRun, QuantizedRun, findings, measure, sensitivity};
 use crate::error::{Error, Result};
 use crate::input::{Picture, PictureSet, PictureSource, Prepared, Preprocess, Raster, builtin};
 use crate::model::tap::Cancel;
-use crate::model::{BUILT_IN, Model, Site};
+use crate::model::{BUILT_IN, Model, Site, SitePattern};
 use crate::quant::{Cache, Calibration, Plan, Settings, calibrate, file, plan};
 
 /// Pictures in one batch of calibration or evaluation.
@@ -86,6 +86,10 @@ impl Opened {
             [] => PictureSet::photographs(),
             paths => PictureSet::from_paths(paths)?,
         };
+        let idle = |pattern: &&SitePattern| !model.sites().iter().any(|info| pattern.matches(info.site));
+        if let Some(pattern) = options.settings.keep_float.iter().find(idle) {
+            return Err(Error::setting("--keep-float", pattern, "a pattern that covers a site of the model; `igq inspect` lists them"));
+        }
         let mut settings = options.settings.clone();
         let mut cache = Cache::default();
         let calibration = if let Some(path) = &options.quantizers {
