@@ -85,7 +85,7 @@ pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: 
     write_whole(path, &bytes)
 }
 
-/// Reads what [`write`] wrote, and checks it against the model.
+/// Reads what [`write()`] wrote, and checks it against the model.
 ///
 /// # Errors
 /// When the file is missing, damaged, or does not fit the model.

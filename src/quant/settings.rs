@@ -70,7 +70,7 @@ impl Method {
     }
 
     /// The method at one kind of site. Grouping softmax rows is part of IGQ (section 5); the static baselines quantize the softmax with
-    /// one range a layer, as the published ones do [D].
+    /// one range a layer, as the published ones do \[D\].
     #[must_use]
     pub const fn at(self, kind: SiteKind) -> Self {
         match self {

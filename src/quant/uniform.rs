@@ -2,7 +2,7 @@
 
 use super::bits::BitWidth;
 
-/// Ranges narrower than this quantize to themselves [D].
+/// Ranges narrower than this quantize to themselves \[D\].
 pub const DEGENERATE: f32 = 1e-8;
 /// Adding and subtracting 1.5 * 2^23 rounds a float of magnitude below 2^22 to the nearest integer, ties to even, without a call.
 const ROUND: f32 = 12_582_912.0;
@@ -38,7 +38,7 @@ impl Bounds {
         Self::new(self.lower.min(other.lower), self.upper.max(other.upper))
     }
 
-    /// The range widened to hold zero, as every quantizer's must [D].
+    /// The range widened to hold zero, as every quantizer's must \[D\].
     #[must_use]
     pub fn with_zero(self) -> Self {
         Self::new(self.lower.min(0.0), self.upper.max(0.0))

@@ -7,7 +7,7 @@ use super::bits::BitWidth;
 use super::uniform::{Bounds, UniformQuantizer};
 use crate::error::Result;
 
-/// Percentiles that are tried, in percent; the paper does not say which, the least weight MSE decides [D].
+/// Percentiles that are tried, in percent; the paper does not say which, the least weight MSE decides \[D\].
 pub const EPSILONS: [f64; 5] = [0.0, 0.01, 0.1, 0.5, 1.0];
 
 /// A layer's weight after quantization.

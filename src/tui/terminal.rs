@@ -3,6 +3,7 @@
 use std::io::{self, Stdout, Write};
 use std::panic;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -36,7 +37,10 @@ impl Screen {
         install_panic_hook();
         // crossterm obeys NO_COLOR by dropping every colour by itself; here the theme decides on purpose.
         crossterm::style::force_color_output(true);
-        take(mouse).map_err(failed)?;
+        take(mouse).map_err(|e| {
+            give_back();
+            failed(e)
+        })?;
         let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).map_err(|e| {
             give_back();
             failed(e)
@@ -97,7 +101,11 @@ pub fn asked_to_leave() -> Result<Arc<Notify>> {
     Ok(leave)
 }
 
+/// Whether the terminal is ours: giving it back twice would move the cursor over what a panic has printed since.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
 fn take(mouse: bool) -> io::Result<()> {
+    TAKEN.store(true, Ordering::SeqCst);
     enable_raw_mode()?;
     execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
     if mouse {
@@ -108,6 +116,9 @@ fn take(mouse: bool) -> io::Result<()> {
 
 /// Gives the terminal back; failures are ignored because there is nothing left to do about them.
 fn give_back() {
+    if !TAKEN.swap(false, Ordering::SeqCst) {
+        return;
+    }
     let mut out = io::stdout();
     let _ = execute!(out, DisableMouseCapture, LeaveAlternateScreen, cursor::Show);
     let _ = disable_raw_mode();
