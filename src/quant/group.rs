@@ -7,8 +7,8 @@ const MAX_ROUNDS: usize = 50;
 
 /// Fits the bounds of `groups` quantizers to `ranges`, which come from all channels of all calibration pictures, never merged.
 ///
-/// Alternates (a) every range to the nearest quantizer and (b) bounds to the mean of the members' [the alternation is the paper's, the
-/// mean is our reading of its distance, D\]. Starts from quantiles of the range width; an empty group is re-seeded at the worst-fitted
+/// Alternates (a) every range to the nearest quantizer and (b) bounds to the mean of the members' (the alternation is the paper's, the
+/// mean is our reading of its distance, D). Starts from quantiles of the range width; an empty group is re-seeded at the worst-fitted
 /// range; stops when nothing moves or after 50 rounds; sorted, group 0 the narrowest; bounds hold zero \[D\].
 ///
 /// Returns `groups` bounds, or none if there are no ranges.
