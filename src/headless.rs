@@ -14,7 +14,7 @@ use crate::engine::{Opened, Progress, Session, dump, evaluate};
 use crate::error::{Error, Result};
 use crate::model::tap::Cancel;
 use crate::output;
-use crate::quant::{Settings, file};
+use crate::quant::{Method, Settings, file};
 use crate::tui::app::{App, View};
 use crate::tui::{frame, theme};
 
@@ -75,6 +75,9 @@ fn eval(common: &Common, output: &Output, data: Option<&Path>, limit: Option<usi
         for settings in &mut grid {
             (settings.method, settings.groups, settings.row_groups) = (fitted.method, fitted.groups, fitted.row_groups);
         }
+    }
+    if !grid.iter().any(|settings| settings.method == Method::Float) {
+        grid.insert(0, Settings { method: Method::Float, ..session.opened().settings.clone() });
     }
     let set = evaluate::data(&session, data, limit)?;
     let bar = Bar::default();

@@ -96,6 +96,8 @@ fn eval_reports_a_grid_with_intervals() {
         let (low, high, top1) = (row["interval"][0].as_f64().unwrap(), row["interval"][1].as_f64().unwrap(), row["top1"].as_f64().unwrap());
         assert!(low <= top1 && top1 <= high);
     }
+    let unasked: Value = serde_json::from_str(&stdout(&["eval", "--limit", "5", "--format", "json", "--calibration-images", "2"])).unwrap();
+    assert_eq!(unasked["rows"][0]["method"], "float", "float is always there to compare with");
     assert_eq!((rows[0]["kl"].as_f64(), rows[0]["agreement"].as_f64()), (Some(0.0), Some(100.0)));
 }
 

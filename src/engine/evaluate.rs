@@ -22,7 +22,7 @@ pub struct Evaluation {
     pub schema_version: u32,
     /// Short name of the model.
     pub model: String,
-    /// What the rows have in common; bits, groups and method are those of the first row.
+    /// What the rows have in common; bits, groups and method are those that the session was opened with.
     pub settings: Settings,
     /// What the quantizers were fitted on.
     pub calibration: String,
@@ -122,7 +122,7 @@ pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress
     Ok(Evaluation {
         schema_version: crate::analysis::SCHEMA_VERSION,
         model: opened.model.name.clone(),
-        settings: grid.first().cloned().unwrap_or_default(),
+        settings: opened.settings.clone(),
         calibration: session.calibration_report().source.clone(),
         data: set.name.clone(),
         images: set.len(),
