@@ -34,6 +34,11 @@ fn logits_without_qkv_bias() {
 }
 
 #[test]
+fn logits_with_layer_scale() {
+    check_logits("timm_dinov2");
+}
+
+#[test]
 fn every_operand_of_a_plain_vit() {
     let model = Model::open(golden("timm_vit").to_str().unwrap()).unwrap();
     let expected = tensors(golden("timm_vit/expected.safetensors"));

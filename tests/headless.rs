@@ -199,6 +199,8 @@ fn broken_checkpoints_are_named_with_the_tensor() {
         t.insert("blocks.2.norm1.bias".into(), nan);
     });
     refused(&["run", "--model", &model], 1, &["blocks.2.norm1.bias", "48 NaN"]);
+    let (_folder, model) = broken(|t| drop(t.insert("blocks.0.attn.q_norm.weight".into(), zeros(&[16]))));
+    refused(&["run", "--model", &model], 1, &["blocks.0.attn.q_norm.weight", "does not know"]);
     let (_folder, model) = broken(|t| t.retain(|k, _| k.starts_with("norm")));
     refused(&["run", "--model", &model], 1, &["not a vision transformer"]);
 }

@@ -15,7 +15,7 @@ pub use site::{Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};
 pub use weights::{BUILT_IN, Checkpoint, Weights};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A network ready to run, with what is known about its checkpoint.
 pub struct Model {
@@ -49,6 +49,17 @@ impl Model {
         let network = Box::new(vit::Vit::new(config.clone(), &checkpoint.weights)?);
         let sites = network.sites()?;
         let unused = checkpoint.weights.unused();
+        let essential = |key: &&String| {
+            ["blocks.", "reg_token", "dist_token", "head_dist.", "norm_pre.", "fc_norm.", "head."].iter().any(|p| key.starts_with(p))
+        };
+        if let Some(key) = unused.iter().find(essential) {
+            return Err(Error::Tensor {
+                file: checkpoint.weights.file().into(),
+                key: key.clone(),
+                expected: "a plain ViT".into(),
+                found: "a part that this igq does not know, without which the logits would be wrong".into(),
+            });
+        }
         if !unused.is_empty() {
             let some = unused.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
             notes.push(format!("{} tensor(s) of the file are not used: {some}", unused.len()));

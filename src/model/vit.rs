@@ -136,9 +136,19 @@ impl Attention {
 struct Block {
     norm1: LayerNorm,
     attn: Attention,
+    ls1: Option<Tensor>, // (D)
     norm2: LayerNorm,
     fc1: Linear,
     fc2: Linear,
+    ls2: Option<Tensor>, // (D)
+}
+
+/// Layer scale: `x * gamma`, where the checkpoint has it.
+fn scaled(x: Tensor, gamma: Option<&Tensor>) -> Result<Tensor> {
+    Ok(match gamma {
+        Some(gamma) => x.broadcast_mul(gamma)?,
+        None => x,
+    })
 }
 
 impl Block {
@@ -150,16 +160,18 @@ impl Block {
         Ok(Self {
             norm1: layer_norm(weights, &name("norm1"), cfg)?,
             attn: Attention::new(weights, &name("attn"), cfg, block)?,
+            ls1: weights.find(&name("ls1.gamma"), &[dim])?,
             norm2: layer_norm(weights, &name("norm2"), cfg)?,
             fc1: Linear::new(weights, &name("mlp.fc1"), fc1_site, (hidden, dim))?,
             fc2: Linear::new(weights, &name("mlp.fc2"), fc2_site, (dim, hidden))?,
+            ls2: weights.find(&name("ls2.gamma"), &[dim])?,
         })
     }
 
     fn forward(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let x = (x + self.attn.forward(x.apply(&self.norm1)?, tap)?)?;
+        let x = (x + scaled(self.attn.forward(x.apply(&self.norm1)?, tap)?, self.ls1.as_ref())?)?;
         let hidden = self.fc1.forward(x.apply(&self.norm2)?, tap)?.gelu_erf()?;
-        Ok((&x + self.fc2.forward(hidden, tap)?)?)
+        Ok((&x + scaled(self.fc2.forward(hidden, tap)?, self.ls2.as_ref())?)?)
     }
 }
 
