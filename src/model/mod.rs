@@ -10,7 +10,7 @@ pub mod weights;
 use serde_json::Value;
 
 pub use config::{Pool, VitConfig};
-pub use network::{Network, SiteInfo, TokenLayout, Trace, forward, forward_from, trace};
+pub use network::{Network, Product, RightOperand, SiteInfo, TokenLayout, Trace, forward, forward_from, trace};
 pub use site::{Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};
 pub use weights::{BUILT_IN, Checkpoint, Weights};
@@ -47,7 +47,7 @@ impl Model {
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
         let (config, mut notes) = config::infer_vit(&checkpoint)?;
         let network = Box::new(vit::Vit::new(config.clone(), &checkpoint.weights)?);
-        let sites = network.sites()?;
+        let sites = network.sites();
         let unused = checkpoint.weights.unused();
         let essential = |key: &&String| {
             ["blocks.", "reg_token", "dist_token", "head_dist.", "norm_pre.", "fc_norm.", "head."].iter().any(|p| key.starts_with(p))

@@ -18,6 +18,32 @@ pub struct LayerShape {
     pub outputs: usize,
 }
 
+/// The right operand of a product whose left operand is a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RightOperand {
+    /// The weight of the site's layer.
+    Weight,
+    /// Another site, whose groups are over the inner dimension too (keys).
+    Inner(Site),
+    /// Another site, whose groups are over the columns of the result (values).
+    Columns(Site),
+}
+
+/// The matrix products `(M x K) (K x P)` of which a site is the left operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Product {
+    /// How many there are for one picture: heads and windows.
+    pub count: usize,
+    /// `M`
+    pub rows: usize,
+    /// `K`
+    pub inner: usize,
+    /// `P`
+    pub columns: usize,
+    /// What it is multiplied with.
+    pub right: RightOperand,
+}
+
 /// One quantized operand of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteInfo {
@@ -33,6 +59,17 @@ pub struct SiteInfo {
     pub heads: usize,
     /// The linear layer whose input the site is; `None` for operands of matrix products.
     pub layer: Option<LayerShape>,
+    /// The products whose left operand it is; `None` for keys and values, which are right operands.
+    pub product: Option<Product>,
+}
+
+impl SiteInfo {
+    /// The input `(tokens, channels)` of a linear layer.
+    #[must_use]
+    pub fn of_layer(site: Site, step: usize, tokens: usize, channels: usize, layer: LayerShape) -> Self {
+        let product = Product { count: 1, rows: tokens, inner: channels, columns: layer.outputs, right: RightOperand::Weight };
+        Self { site, step, tokens, channels, heads: 1, layer: Some(layer), product: Some(product) }
+    }
 }
 
 /// How tokens lie over the picture.
@@ -46,7 +83,7 @@ pub struct TokenLayout {
 
 /// A vision transformer as a row of steps.
 pub trait Network: Send + Sync {
-    /// Number of steps: embedding, blocks, classifier.
+    /// Number of steps: embedding, two halves of every block (attention, MLP), classifier.
     fn steps(&self) -> usize;
 
     /// Runs one step. Step 0 takes pixels `(B, C, height, width)`, the last gives logits `(B, K)`; in between is the residual stream.
@@ -56,10 +93,7 @@ pub trait Network: Send + Sync {
     fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor>;
 
     /// All sites, in the order in which a forward pass meets them.
-    ///
-    /// # Errors
-    /// When a weight has lost its shape, which does not happen to a network that was built.
-    fn sites(&self) -> Result<Vec<SiteInfo>>;
+    fn sites(&self) -> Vec<SiteInfo>;
 
     /// The float weight `(C_out, C)` of the layer whose input is `site`.
     fn weight(&self, site: Site) -> Option<&Tensor>;

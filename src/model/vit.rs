@@ -6,7 +6,7 @@ use candle_core::{D, Tensor};
 use candle_nn::LayerNorm;
 
 use super::config::{Pool, VitConfig};
-use super::network::{LayerShape, Network, SiteInfo, TokenLayout};
+use super::network::{LayerShape, Network, Product, RightOperand, SiteInfo, TokenLayout};
 use super::site::{Site, SiteKind};
 use super::tap::Tap;
 use super::weights::Weights;
@@ -16,7 +16,6 @@ use crate::error::Result;
 #[derive(Debug)]
 struct Linear {
     site: Site,
-    name: String,
     weight: Tensor,       // (C_out, C)
     bias: Option<Tensor>, // (C_out)
 }
@@ -25,7 +24,6 @@ impl Linear {
     fn new(weights: &Weights, name: &str, site: Site, shape: (usize, usize)) -> Result<Self> {
         Ok(Self {
             site,
-            name: name.into(),
             weight: weights.get(&format!("{name}.weight"), &[shape.0, shape.1])?,
             bias: weights.find(&format!("{name}.bias"), &[shape.0])?,
         })
@@ -42,12 +40,6 @@ impl Linear {
             None => y,
         };
         Ok(y.reshape((b, n, weight.dim(0)?))?)
-    }
-
-    fn info(&self, step: usize, tokens: usize) -> Result<SiteInfo> {
-        let (outputs, channels) = self.weight.dims2()?;
-        let layer = Some(LayerShape { name: self.name.clone(), outputs });
-        Ok(SiteInfo { site: self.site, step, tokens, channels, heads: 1, layer })
     }
 }
 
@@ -72,7 +64,6 @@ impl PatchEmbed {
         let kernel = weights.get(&format!("{name}.weight"), &[cfg.embed_dim, cfg.in_chans, ph, pw])?;
         let proj = Linear {
             site: Site::outside(SiteKind::Patch),
-            name: name.into(),
             weight: kernel.reshape((cfg.embed_dim, pixels))?,
             bias: weights.find(&format!("{name}.bias"), &[cfg.embed_dim])?,
         };
@@ -168,10 +159,15 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let x = (x + scaled(self.attn.forward(x.apply(&self.norm1)?, tap)?, self.ls1.as_ref())?)?;
+    /// `x + attention(norm(x))`, the first half of the block.
+    fn attend(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+        Ok((x + scaled(self.attn.forward(x.apply(&self.norm1)?, tap)?, self.ls1.as_ref())?)?)
+    }
+
+    /// `x + mlp(norm(x))`, the second half of the block.
+    fn mix(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let hidden = self.fc1.forward(x.apply(&self.norm2)?, tap)?.gelu_erf()?;
-        Ok((&x + scaled(self.fc2.forward(hidden, tap)?, self.ls2.as_ref())?)?)
+        Ok((x + scaled(self.fc2.forward(hidden, tap)?, self.ls2.as_ref())?)?)
     }
 }
 
@@ -241,41 +237,53 @@ impl Vit {
     }
 }
 
+/// The sites of a plain ViT, from its configuration alone.
+#[must_use]
+pub fn sites(cfg: &VitConfig) -> Vec<SiteInfo> {
+    let (rows, columns) = cfg.grid();
+    let (tokens, dim, heads) = (cfg.tokens(), cfg.embed_dim, cfg.heads);
+    let layer = |name: String, outputs| LayerShape { name, outputs };
+    let pixels = cfg.in_chans * cfg.patch_size.0 * cfg.patch_size.1;
+    let patch = Site::outside(SiteKind::Patch);
+    let mut sites = vec![SiteInfo::of_layer(patch, 0, rows * columns, pixels, layer("patch_embed.proj".into(), dim))];
+    for block in 0..cfg.depth {
+        let step = 1 + 2 * block;
+        let site = |kind| Site::in_block(u16::try_from(block).unwrap_or(u16::MAX), kind);
+        let linear = |kind, step, channels, part: &str, outputs| {
+            SiteInfo::of_layer(site(kind), step, tokens, channels, layer(format!("blocks.{block}.{part}"), outputs))
+        };
+        let operand = |kind, channels, product| SiteInfo { site: site(kind), step, tokens, channels, heads, layer: None, product };
+        let product = |inner, columns, right| Some(Product { count: heads, rows: tokens, inner, columns, right });
+        sites.push(linear(SiteKind::Qkv, step, dim, "attn.qkv", 3 * dim));
+        sites.push(operand(SiteKind::Q, dim, product(dim / heads, tokens, RightOperand::Inner(site(SiteKind::K)))));
+        sites.push(operand(SiteKind::K, dim, None));
+        sites.push(operand(SiteKind::V, dim, None));
+        sites.push(operand(SiteKind::Attn, heads * tokens, product(tokens, dim / heads, RightOperand::Columns(site(SiteKind::V)))));
+        sites.push(linear(SiteKind::Proj, step, dim, "attn.proj", dim));
+        sites.push(linear(SiteKind::Fc1, step + 1, dim, "mlp.fc1", cfg.mlp_dim));
+        sites.push(linear(SiteKind::Fc2, step + 1, cfg.mlp_dim, "mlp.fc2", dim));
+    }
+    let head = Site::outside(SiteKind::Head);
+    sites.push(SiteInfo::of_layer(head, 1 + 2 * cfg.depth, 1, dim, layer("head".into(), cfg.classes)));
+    sites
+}
+
 impl Network for Vit {
     fn steps(&self) -> usize {
-        self.blocks.len() + 2
+        2 * self.blocks.len() + 2
     }
 
     fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        match index {
-            0 => self.embed(x, tap),
-            i if i <= self.blocks.len() => self.blocks[i - 1].forward(x, tap),
-            _ => self.classify(x, tap),
+        let Some(half) = index.checked_sub(1) else { return self.embed(x, tap) };
+        match self.blocks.get(half / 2) {
+            Some(block) if half.is_multiple_of(2) => block.attend(x, tap),
+            Some(block) => block.mix(x, tap),
+            None => self.classify(x, tap),
         }
     }
 
-    fn sites(&self) -> Result<Vec<SiteInfo>> {
-        let (rows, columns) = self.cfg.grid();
-        let (tokens, dim) = (self.cfg.tokens(), self.cfg.embed_dim);
-        let mut sites = vec![self.patch_embed.proj.info(0, rows * columns)?];
-        for (block, step) in self.blocks.iter().zip(1..) {
-            let operand = |kind, channels| SiteInfo {
-                site: Site::in_block(block.attn.block, kind),
-                step,
-                tokens,
-                channels,
-                heads: self.cfg.heads,
-                layer: None,
-            };
-            sites.push(block.attn.qkv.info(step, tokens)?);
-            sites.extend([SiteKind::Q, SiteKind::K, SiteKind::V].map(|kind| operand(kind, dim)));
-            sites.push(operand(SiteKind::Attn, self.cfg.heads * tokens));
-            sites.push(block.attn.proj.info(step, tokens)?);
-            sites.push(block.fc1.info(step, tokens)?);
-            sites.push(block.fc2.info(step, tokens)?);
-        }
-        sites.push(self.head.info(self.blocks.len() + 1, 1)?);
-        Ok(sites)
+    fn sites(&self) -> Vec<SiteInfo> {
+        sites(&self.cfg)
     }
 
     fn weight(&self, site: Site) -> Option<&Tensor> {
