@@ -1,13 +1,14 @@
 //! What was typed, and what it resolves to. Parsing only: nothing here opens a model or a picture.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::engine::Options;
 use crate::error::{Error, Result};
 use crate::model::{BUILT_IN, SiteKind, SitePattern};
-use crate::quant::{BitWidth, GroupCount, Method, Settings};
+use crate::quant::{BitWidth, GeluShape, GroupCount, Method, Settings, SiteOverride, SoftmaxShape};
 use crate::tui::app::View;
 use crate::tui::theme::ThemeName;
 
@@ -123,7 +124,7 @@ pub struct Common {
     /// Use the quantizers that `igq calibrate` wrote.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["calibration", "method", "groups", "row_groups"])]
     pub quantizers: Option<PathBuf>,
-    /// How values share quantizers: float, layer, layer-dynamic, channel, contiguous, sorted, igq.
+    /// How values share quantizers: float, layer, layer-dynamic, channel, contiguous, sorted, igq, igq-e.
     #[arg(long, value_delimiter = ',', default_value = "igq")]
     pub method: Vec<Method>,
     /// Bits of weights, activations and softmax together: 2 to 8, or 32 for float.
@@ -150,6 +151,24 @@ pub struct Common {
     /// Keep the sites of this pattern in float, weights included; may be repeated.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub keep_float: Vec<SitePattern>,
+    /// The softmax instead of as the method says: method, log2, log-sqrt2, twin.
+    #[arg(long, value_delimiter = ',', value_name = "SHAPE")]
+    pub softmax: Vec<SoftmaxShape>,
+    /// The values after GELU instead of as the method says: method, twin.
+    #[arg(long, value_delimiter = ',', value_name = "SHAPE")]
+    pub gelu: Vec<GeluShape>,
+    /// What the sites of a pattern have of their own: `blocks.*.fc2=16` groups; may be repeated, the last counts.
+    #[arg(long, value_name = "PATTERN=N", value_parser = parse_own::<GroupCount>)]
+    pub site_groups: Vec<(SitePattern, GroupCount)>,
+    /// Activation bits of the sites of a pattern: `head=8`.
+    #[arg(long, value_name = "PATTERN=BITS", value_parser = parse_own::<BitWidth>)]
+    pub site_abits: Vec<(SitePattern, BitWidth)>,
+    /// Weight bits of the layers of a pattern.
+    #[arg(long, value_name = "PATTERN=BITS", value_parser = parse_own::<BitWidth>)]
+    pub site_wbits: Vec<(SitePattern, BitWidth)>,
+    /// Take all settings from a JSON file that igq wrote (a report, an allocation, a suggestion).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "site_groups", "site_abits", "site_wbits"])]
+    pub settings_file: Option<PathBuf>,
     /// Seed of the choice of calibration pictures from a larger folder.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -212,6 +231,25 @@ fn parse_size(text: &str) -> std::result::Result<(u16, u16), String> {
     }
 }
 
+/// The settings that a report, an allocation or a suggestion holds, or settings by themselves.
+fn read_settings(path: &Path) -> Result<Settings> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let broken = |e: serde_json::Error| {
+        let found = format!("expected the settings of a JSON file that igq wrote ({e})");
+        Error::content(path.display().to_string(), found, "write it with `igq run --format json --output FILE`")
+    };
+    let mut value: serde_json::Value = serde_json::from_str(&text).map_err(broken)?;
+    let settings = value.get_mut("settings").map(serde_json::Value::take).unwrap_or(value);
+    serde_json::from_value(settings).map_err(broken)
+}
+
+/// `PATTERN=VALUE`
+fn parse_own<T: FromStr<Err = Error>>(text: &str) -> Result<(SitePattern, T)> {
+    let malformed = || Error::setting("setting of a site", text, "PATTERN=VALUE, such as blocks.*.fc2=16");
+    let (pattern, value) = text.rsplit_once('=').ok_or_else(malformed)?;
+    Ok((pattern.parse()?, value.parse()?))
+}
+
 impl Common {
     /// The settings of a single run.
     ///
@@ -230,9 +268,17 @@ impl Common {
     /// # Errors
     /// When row group counts do not pair with channel group counts.
     pub fn grid(&self) -> Result<Vec<Settings>> {
+        if let Some(path) = &self.settings_file {
+            return Ok(vec![read_settings(path)?]);
+        }
+        let own = |sites: &SitePattern| SiteOverride { sites: sites.clone(), wbits: None, abits: None, groups: None };
+        let groups = self.site_groups.iter().map(|(p, g)| SiteOverride { groups: Some(*g), ..own(p) });
+        let abits = self.site_abits.iter().map(|(p, b)| SiteOverride { abits: Some(*b), ..own(p) });
+        let wbits = self.site_wbits.iter().map(|(p, b)| SiteOverride { wbits: Some(*b), ..own(p) });
         let base = Settings {
             kinds: if self.kinds.is_empty() { SiteKind::ALL.into() } else { self.kinds.iter().copied().collect() },
             keep_float: self.keep_float.clone(),
+            overrides: groups.chain(abits).chain(wbits).collect(),
             seed: self.seed,
             ..Settings::default()
         };
@@ -241,18 +287,27 @@ impl Common {
         for &method in &self.method {
             for &(wbits, abits, sbits) in &self.bit_triples(&base) {
                 for &(groups, row_groups) in &counts {
-                    let settings = Settings { method, wbits, abits, sbits, groups, row_groups, ..base.clone() };
-                    let same = |known: &&Settings| {
-                        let bits = (known.wbits, known.abits, known.sbits) == (wbits, abits, sbits);
-                        known.method == method && (method == Method::Float || (bits && !method.uses_groups()))
-                    };
-                    if !grid.iter().any(|known| same(&known)) {
-                        grid.push(settings);
+                    for (softmax, gelu) in self.shapes() {
+                        let settings = Settings { method, wbits, abits, sbits, groups, row_groups, softmax, gelu, ..base.clone() };
+                        let same = |known: &Settings| {
+                            let bits = (known.wbits, known.abits, known.sbits) == (wbits, abits, sbits);
+                            let shapes = (known.softmax, known.gelu) == (softmax, gelu);
+                            known.method == method && (method == Method::Float || (bits && shapes && !method.uses_groups()))
+                        };
+                        if !grid.iter().any(same) {
+                            grid.push(settings);
+                        }
                     }
                 }
             }
         }
         Ok(grid)
+    }
+
+    fn shapes(&self) -> Vec<(SoftmaxShape, GeluShape)> {
+        let softmax = if self.softmax.is_empty() { vec![SoftmaxShape::Method] } else { self.softmax.clone() };
+        let gelu = if self.gelu.is_empty() { vec![GeluShape::Method] } else { self.gelu.clone() };
+        softmax.iter().flat_map(|&s| gelu.iter().map(move |&g| (s, g))).collect()
     }
 
     fn bit_triples(&self, base: &Settings) -> Vec<(BitWidth, BitWidth, BitWidth)> {

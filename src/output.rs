@@ -131,8 +131,21 @@ fn report_text(report: &Report, preset: &str, heading: &str) -> String {
     text + &format!("\n\n{:.3} s\n", report.seconds)
 }
 
-const EVALUATION_HEADER: &[&str] =
-    &["method", "wbits", "abits", "sbits", "groups", "row_groups", "top1", "agreement", "kl", "interval_low", "interval_high"];
+const EVALUATION_HEADER: &[&str] = &[
+    "method",
+    "wbits",
+    "abits",
+    "sbits",
+    "groups",
+    "row_groups",
+    "softmax",
+    "gelu",
+    "top1",
+    "agreement",
+    "kl",
+    "interval_low",
+    "interval_high",
+];
 
 fn evaluation_row(row: &EvaluationRow) -> Vec<String> {
     let count = |c: Option<crate::quant::GroupCount>| c.map(|c| c.to_string()).unwrap_or_default();
@@ -143,6 +156,8 @@ fn evaluation_row(row: &EvaluationRow) -> Vec<String> {
         row.sbits.to_string(),
         count(row.groups),
         count(row.row_groups),
+        row.softmax.name().into(),
+        row.gelu.name().into(),
         row.top1.map(|t| format!("{t:.1}")).unwrap_or_default(),
         format!("{:.1}", row.agreement),
         format!("{:.4}", row.kl),

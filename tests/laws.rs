@@ -10,8 +10,9 @@ use igq::engine::Session;
 use igq::model::tap::Cancel;
 use igq::model::{Site, SiteKind, forward, forward_from};
 use igq::quant::calibrate::SiteRanges;
+use igq::quant::group::Cost;
 use igq::quant::{
-    BitWidth, Bounds, FakeQuantize, GroupCount, Method, Plan, Rule, Settings, SiteQuantizers, UniformQuantizer, calibrate, ranges,
+    BitWidth, Bounds, FakeQuantize, GroupCount, Method, Plan, Rule, Scheme, Settings, SiteQuantizers, UniformQuantizer, calibrate, ranges,
     unobserved,
 };
 
@@ -67,8 +68,8 @@ fn as_many_groups_as_channels_on_the_own_picture_equal_one_quantizer_a_channel()
     for (site, ranges) in &calibration.sites {
         // Beyond 64 the product's type ends; the fit itself does not.
         let own = ranges.all();
-        let grouped = SiteQuantizers { bounds: igq::quant::group::fit(&own, own.len()), rule: Rule::Nearest };
-        let channel = SiteQuantizers::fit(ranges, Method::Channel, GroupCount::new(1).unwrap()).unwrap();
+        let grouped = SiteQuantizers { bounds: igq::quant::group::fit(&own, own.len(), Cost::Distance), rule: Rule::Nearest };
+        let channel = SiteQuantizers::fit(ranges, Scheme::Shared(Method::Channel), GroupCount::new(1).unwrap(), BitWidth::FLOAT).unwrap();
         for bits in widths() {
             let (a, b) = (grouped.group(own.clone(), bits).unwrap(), channel.group(own.clone(), bits).unwrap());
             for c in 0..own.len() {
@@ -107,7 +108,8 @@ fn the_error_of_each_site_falls_as_its_bits_grow_for_igq() {
         let columns = if softmax { values.len() / info.channels } else { info.channels };
         let own = if softmax { ranges::of_rows(values, columns) } else { ranges::of_channels(values, columns) };
         // On bounds that hold the picture, so that only rounding is left.
-        let fitted = SiteQuantizers::fit(&SiteRanges { images: vec![own.clone()] }, Method::Sorted, GroupCount::new(8).unwrap()).unwrap();
+        let ranges = SiteRanges { images: vec![own.clone()], ..SiteRanges::default() };
+        let fitted = SiteQuantizers::fit(&ranges, Scheme::Shared(Method::Sorted), GroupCount::new(8).unwrap(), BitWidth::FLOAT).unwrap();
         let mut last = f64::INFINITY;
         for bits in widths() {
             let grouping = fitted.group(own.clone(), bits).unwrap();
@@ -118,7 +120,10 @@ fn the_error_of_each_site_falls_as_its_bits_grow_for_igq() {
                     let member = if softmax { i / columns } else { i % columns };
                     let quantizer = &grouping.quantizers[usize::from(grouping.assignment[member])];
                     let e = x - quantizer.apply(x);
-                    assert!(e.abs() <= quantizer.scale * 0.5001 || quantizer.is_degenerate(), "{site} at {bits} bits: {x} off by {e}");
+                    assert!(
+                        e.abs() <= quantizer.scale() * 0.5001 || quantizer.step_at(x).is_none(),
+                        "{site} at {bits} bits: {x} off by {e}"
+                    );
                     f64::from(e).powi(2)
                 })
                 .sum();

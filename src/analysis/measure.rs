@@ -7,7 +7,7 @@ use super::report::{ClassProbability, LocalError, Prediction, QuantizerReport, R
 use super::runs::{FloatRun, QuantizedRun, SiteRun};
 use crate::model::Site;
 use crate::quant::run::SitePlan;
-use crate::quant::{Grouping, Plan};
+use crate::quant::{Grouping, Plan, Quantizer};
 
 /// Number of classes listed for each run.
 const TOP: usize = 5;
@@ -88,7 +88,7 @@ fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
 /// What the groups' quantizers met: members, clipping, codes, error in steps.
 fn codes(grouping: &Grouping, run: &SiteRun, softmax: bool, error: ErrorNumbers) -> (LocalError, Vec<QuantizerReport>) {
     let groups = grouping.quantizers.len();
-    let codes = grouping.quantizers.first().map_or(0, |q| q.max_code as usize + 1);
+    let codes = grouping.quantizers.first().map_or(0, Quantizer::codes);
     let mut seen = vec![false; groups * codes];
     let mut clipped = vec![0_usize; groups];
     let mut values = vec![0_usize; groups];
@@ -106,18 +106,18 @@ fn codes(grouping: &Grouping, run: &SiteRun, softmax: bool, error: ErrorNumbers)
             seen[group * codes + code as usize] = true;
             clipped[group] += usize::from(was_clipped);
             values[group] += 1;
-            if !quantizer.is_degenerate() {
-                squared_steps += (f64::from(x - y) / f64::from(quantizer.scale)).powi(2);
+            if let Some(step) = quantizer.step_at(x) {
+                squared_steps += (f64::from(x - y) / f64::from(step)).powi(2);
             }
         }
     }
     let share = |part: usize, whole: usize| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
     let used = |group: usize| seen[group * codes..(group + 1) * codes].iter().filter(|s| **s).count();
     let quantizers = grouping.quantizers.iter().enumerate().map(|(group, q)| QuantizerReport {
-        lower: q.bounds.lower,
-        upper: q.bounds.upper,
-        scale: q.scale,
-        zero_point: q.zero_point,
+        lower: q.bounds().lower,
+        upper: q.bounds().upper,
+        scale: q.scale(),
+        zero_point: q.zero_point(),
         members: members[group],
         clipped: share(clipped[group], values[group]),
         codes_used: used(group),

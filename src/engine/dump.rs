@@ -12,6 +12,7 @@ use candle_core::{Device, Tensor};
 
 use super::session::Outcome;
 use crate::error::Result;
+use crate::quant::Quantizer;
 use crate::quant::file::write_tensors;
 use crate::quant::uniform::UniformQuantizer;
 
@@ -40,11 +41,11 @@ pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
             let groups: Vec<u32> = grouping.assignment.iter().map(|&g| u32::from(g)).collect();
             let length = groups.len();
             tensors.insert(format!("{site}.assignment"), Tensor::from_vec(groups, length, &Device::Cpu)?);
-            let each = |f: fn(&UniformQuantizer) -> f32| row(grouping.quantizers.iter().map(f).collect());
-            tensors.insert(format!("{site}.lower"), each(|q| q.bounds.lower)?);
-            tensors.insert(format!("{site}.upper"), each(|q| q.bounds.upper)?);
-            tensors.insert(format!("{site}.scale"), each(|q| q.scale)?);
-            tensors.insert(format!("{site}.zero_point"), each(|q| q.zero_point)?);
+            let each = |f: fn(&Quantizer) -> f32| row(grouping.quantizers.iter().map(f).collect());
+            tensors.insert(format!("{site}.lower"), each(|q| q.bounds().lower)?);
+            tensors.insert(format!("{site}.upper"), each(|q| q.bounds().upper)?);
+            tensors.insert(format!("{site}.scale"), each(Quantizer::scale)?);
+            tensors.insert(format!("{site}.zero_point"), each(Quantizer::zero_point)?);
         }
     }
     let mut metadata = HashMap::from([("igq.settings".to_string(), outcome.report.settings.describe())]);

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::input::{PictureSet, PictureSource};
 use crate::model::forward;
 use crate::model::tap::{Cancel, Identity};
-use crate::quant::{BitWidth, FakeQuantize, GroupCount, Method, Plan, Settings, unobserved};
+use crate::quant::{BitWidth, FakeQuantize, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, unobserved};
 
 /// A table of settings against a set of pictures.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -51,6 +51,10 @@ pub struct EvaluationRow {
     pub groups: Option<GroupCount>,
     /// Group count of softmax rows; none where the method has no use for it.
     pub row_groups: Option<GroupCount>,
+    /// How the softmax is quantized.
+    pub softmax: SoftmaxShape,
+    /// How the values after GELU are quantized.
+    pub gelu: GeluShape,
     /// Percent of pictures whose most likely class is the true one; none without labels.
     pub top1: Option<f64>,
     /// Percent of pictures whose most likely class is that of the float run.
@@ -147,7 +151,7 @@ fn row(settings: &Settings, float: &[Vec<f32>], quantized: &[Vec<f32>], labels: 
     let is_float = settings.method == Method::Float;
     let bits = |bits: BitWidth| if is_float { BitWidth::FLOAT } else { bits };
     let counted = settings.method.uses_groups();
-    let by_rows = settings.method == Method::Igq;
+    let by_rows = settings.method.is_instance_aware();
     EvaluationRow {
         method: settings.method,
         wbits: bits(settings.wbits),
@@ -155,6 +159,8 @@ fn row(settings: &Settings, float: &[Vec<f32>], quantized: &[Vec<f32>], labels: 
         sbits: bits(settings.sbits),
         groups: counted.then_some(settings.groups),
         row_groups: by_rows.then_some(settings.row_groups),
+        softmax: settings.softmax,
+        gelu: settings.gelu,
         top1: (labelled > 0).then(|| percent(hits, labelled)),
         agreement: percent(agree, images),
         kl: float.iter().zip(quantized).map(|(f, q)| kl(f, q)).sum::<f64>() / images.max(1) as f64,

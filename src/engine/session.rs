@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::input::{Picture, PictureSet, PictureSource, Prepared, Preprocess, Raster, builtin};
 use crate::model::tap::Cancel;
 use crate::model::{BUILT_IN, Model, Site, SitePattern};
-use crate::quant::{Cache, Calibration, Plan, Settings, calibrate, file, plan};
+use crate::quant::{Cache, Calibration, Method, Plan, Settings, calibrate, file, plan};
 
 /// Pictures in one batch of calibration or evaluation.
 pub const BATCH: usize = 16;
@@ -95,6 +95,9 @@ impl Opened {
         let calibration = if let Some(path) = &options.quantizers {
             let read = file::read(path, &model)?;
             (settings.method, settings.groups, settings.row_groups) = (read.method, read.groups, read.row_groups);
+            if read.method == Method::IgqE {
+                (settings.abits, settings.sbits) = read.bits;
+            }
             cache = Cache::with_quantizers(read.sites);
             CalibrationPlan::File(path.display().to_string())
         } else {
@@ -229,9 +232,11 @@ impl Session {
     /// When a quantizer file does not cover a site, or the settings ask for a method that the file was not fitted for.
     pub fn plan(&self, settings: &Settings) -> Result<Plan> {
         let fitted = &self.opened.settings;
-        if self.opened.cache.is_imported()
-            && (settings.method, settings.groups, settings.row_groups) != (fitted.method, fitted.groups, fitted.row_groups)
-        {
+        let fit_of = |s: &Settings| {
+            let bits = (s.method == Method::IgqE).then_some((s.abits, s.sbits));
+            (s.method, s.groups, s.row_groups, bits, s.softmax, s.gelu)
+        };
+        if self.opened.cache.is_imported() && fit_of(settings) != fit_of(fitted) {
             let expected = format!("those of the quantizer file: {}", fitted.describe());
             return Err(Error::setting("method and group counts", settings.describe(), expected));
         }

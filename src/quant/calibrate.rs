@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
+use rayon::prelude::*;
 
 use super::ranges;
 use super::uniform::Bounds;
@@ -12,10 +13,15 @@ use crate::model::tap::Cancel;
 use crate::model::{Network, Recorder, Site, Tap, forward};
 
 /// Ranges of one site: `images[i][c]` is channel (or row) `c` of calibration picture `i`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SiteRanges {
     /// One list of ranges for each picture.
     pub images: Vec<Vec<Bounds>>,
+    /// `alpha` of the error-aware rule: the mean squared excess of a channel's values over a bound inside its range, as a share of the
+    /// squared excess of its extreme (see [`super::group::Cost::Error`]).
+    pub alpha: f64,
+    /// Values at even distances, for quantizers that need the distribution and not only the range.
+    pub sample: Vec<f32>,
 }
 
 impl SiteRanges {
@@ -49,11 +55,21 @@ pub struct Calibration {
 /// When a batch has the wrong shape, or `cancel` was called.
 pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut done: impl FnMut(usize)) -> Result<Calibration> {
     let mut calibration = Calibration::default();
+    let mut excess: BTreeMap<Site, Excess> = BTreeMap::new();
     for batch in batches {
         let sites = &mut calibration.sites;
-        let recorder = Recorder(|site, x: &Tensor| {
-            let entry = sites.entry(site).or_insert_with(|| SiteRanges { images: Vec::new() });
-            entry.images.extend(ranges_of_batch(site, x)?);
+        let recorder = Recorder(|site: Site, x: &Tensor| {
+            let last = x.dim(D::Minus1)?;
+            let values = x.flatten_all()?.to_vec1::<f32>()?;
+            let seen: Vec<Seen> = values.par_chunks_exact(values.len() / x.dim(0)?).map(|picture| see(site, picture, last)).collect();
+            let (ranges, excess) = (sites.entry(site).or_default(), excess.entry(site).or_default());
+            for seen in seen {
+                ranges.images.push(seen.ranges);
+                ranges.sample.extend(seen.sample);
+                excess.values += seen.excess.values;
+                excess.extremes += seen.excess.extremes;
+                ranges.alpha = excess.share();
+            }
             Ok(())
         });
         forward(network, batch, &mut Cancellable { inner: recorder, cancel })?;
@@ -63,13 +79,54 @@ pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut
     Ok(calibration)
 }
 
-/// Ranges of each picture of a batch: of channels `(B, N, C)`, of softmax rows `(B, H, N, N)`.
-fn ranges_of_batch(site: Site, x: &Tensor) -> Result<Vec<Vec<Bounds>>> {
-    let pictures = x.dim(0)?;
-    let last = x.dim(candle_core::D::Minus1)?;
-    let values = x.flatten_all()?.to_vec1::<f32>()?;
-    let of = |picture: &[f32]| if site.kind.is_softmax() { ranges::of_rows(picture, last) } else { ranges::of_channels(picture, last) };
-    Ok(values.chunks_exact(values.len() / pictures).map(of).collect())
+/// Where inside a range the bound stands whose excess is measured, as a share of the extreme \[D\].
+const INSIDE: f32 = 0.5;
+/// Values of one picture and site that are kept.
+const SAMPLE: usize = 512;
+
+/// Squared excess over bounds inside the ranges, summed over channels.
+#[derive(Default)]
+struct Excess {
+    /// Mean over the values of a channel.
+    values: f64,
+    /// Of the extreme.
+    extremes: f64,
+}
+
+impl Excess {
+    fn share(&self) -> f64 {
+        if self.extremes > 0.0 { self.values / self.extremes } else { 1.0 }
+    }
+}
+
+/// What one picture shows at one site.
+struct Seen {
+    ranges: Vec<Bounds>,
+    excess: Excess,
+    sample: Vec<f32>,
+}
+
+/// Looks at the values of one picture: channels `(N, C)`, or softmax rows `(H N, N)`; `last` is the last dimension.
+fn see(site: Site, values: &[f32], last: usize) -> Seen {
+    let softmax = site.kind.is_softmax();
+    let ranges = if softmax { ranges::of_rows(values, last) } else { ranges::of_channels(values, last) };
+    let tokens = (values.len() / ranges.len().max(1)).max(1) as f64;
+    let mut excess = Excess::default();
+    for (token, row) in values.chunks_exact(last).enumerate() {
+        for (channel, &x) in row.iter().enumerate() {
+            let range = ranges[if softmax { token } else { channel }];
+            let above = f64::from((x - INSIDE * range.upper.max(0.0)).max(0.0));
+            let below = f64::from((INSIDE * range.lower.min(0.0) - x).max(0.0));
+            excess.values += (above * above + below * below) / tokens;
+        }
+    }
+    for range in &ranges {
+        let square = |extreme: f32| f64::from(extreme * (1.0 - INSIDE)).powi(2);
+        excess.extremes += square(range.upper.max(0.0)) + square(range.lower.min(0.0));
+    }
+    // An odd stride runs through all channels.
+    let stride = (values.len() / SAMPLE).max(1) | 1;
+    Seen { ranges, excess, sample: values.iter().copied().step_by(stride).collect() }
 }
 
 /// A tap that can be cancelled between steps.

@@ -1,5 +1,6 @@
 //! Quantizers as a file: `SITE.lower` and `SITE.upper`, one value a group; `SITE.row_upper` for the softmax, whose lower end is zero;
-//! `SITE.members`, the group of each channel, where it is the same for every picture. Safetensors, float32 and u32.
+//! `SITE.members`, the group of each channel, where it is the same for every picture; `SITE.alpha` of the error-aware rule. Safetensors,
+//! float32 and u32.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -10,9 +11,10 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
 use super::baselines::{Rule, SiteQuantizers};
-use super::bits::GroupCount;
+use super::bits::{BitWidth, GroupCount};
+use super::method::{GeluShape, Method, SoftmaxShape};
 use super::run::Plan;
-use super::settings::{Method, Settings};
+use super::settings::Settings;
 use super::uniform::Bounds;
 use crate::error::{Error, Result};
 use crate::files::write_whole;
@@ -29,6 +31,8 @@ pub struct QuantizerFile {
     pub groups: GroupCount,
     /// Group count of the softmax rows.
     pub row_groups: GroupCount,
+    /// Bits of the activations and of the softmax that they were fitted for; only the error-aware rule depends on them.
+    pub bits: (BitWidth, BitWidth),
 }
 
 /// Writes the activation quantizers of `plan`; the whole file or none.
@@ -36,12 +40,10 @@ pub struct QuantizerFile {
 /// # Errors
 /// When the method has nothing to write, or the file cannot be written.
 pub fn write(path: &Path, plan: &Plan, settings: &Settings) -> Result<()> {
-    if matches!(settings.method, Method::Float | Method::LayerDynamic) {
-        return Err(Error::setting(
-            "method",
-            settings.method,
-            "a method with fitted quantizers: layer, channel, contiguous, sorted or igq",
-        ));
+    let fitted = !matches!(settings.method, Method::Float | Method::LayerDynamic);
+    if !fitted || settings.softmax != SoftmaxShape::Method || settings.gelu != GeluShape::Method {
+        let expected = "a method with fitted uniform quantizers: layer, channel, contiguous, sorted, igq or igq-e";
+        return Err(Error::setting("method", settings.describe(), expected));
     }
     let mut tensors = BTreeMap::new();
     for (site, site_plan) in &plan.sites {
@@ -58,16 +60,22 @@ pub fn write(path: &Path, plan: &Plan, settings: &Settings) -> Result<()> {
             put("lower", quantizers.bounds.iter().map(|b| b.lower).collect())?;
             put("upper", upper)?;
         }
-        if let Rule::Fixed(members) = &quantizers.rule {
-            let members: Vec<u32> = members.iter().map(|&g| u32::from(g)).collect();
-            let length = members.len();
-            tensors.insert(format!("{site}.members"), Tensor::from_vec(members, length, &Device::Cpu)?);
+        match &quantizers.rule {
+            Rule::Fixed(members) => {
+                let members: Vec<u32> = members.iter().map(|&g| u32::from(g)).collect();
+                let length = members.len();
+                tensors.insert(format!("{site}.members"), Tensor::from_vec(members, length, &Device::Cpu)?);
+            }
+            Rule::LeastError(alpha) => put("alpha", vec![*alpha as f32])?,
+            Rule::Nearest | Rule::OwnRange | Rule::One(_) => {}
         }
     }
     let metadata = HashMap::from([
         ("igq.method".into(), settings.method.to_string()),
         ("igq.groups".into(), settings.groups.to_string()),
         ("igq.row_groups".into(), settings.row_groups.to_string()),
+        ("igq.abits".into(), settings.abits.to_string()),
+        ("igq.sbits".into(), settings.sbits.to_string()),
     ]);
     write_tensors(path, &tensors, metadata)
 }
@@ -97,6 +105,8 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
     let entries = header.metadata().clone().unwrap_or_default();
     let entry = |key: &str| entries.get(key).ok_or_else(|| broken(format!("expected the metadata `{key}`, found none")));
     let (method, groups, row_groups) = (entry("igq.method")?.parse()?, entry("igq.groups")?.parse()?, entry("igq.row_groups")?.parse()?);
+    let bits = |key: &str| entries.get(key).map_or(Ok(BitWidth::FLOAT), |text| text.parse());
+    let bits = (bits("igq.abits")?, bits("igq.sbits")?);
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
     let floats = |key: &str| -> Result<Option<Vec<f32>>> {
         let Some(tensor) = tensors.get(key) else { return Ok(None) };
@@ -129,6 +139,10 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
         };
         let rule = match tensors.get(&format!("{site}.members")) {
             None if method == Method::Igq => Rule::Nearest,
+            None if method == Method::IgqE => {
+                let alpha = floats(&format!("{site}.alpha"))?;
+                Rule::LeastError(f64::from(alpha.and_then(|a| a.first().copied()).ok_or_else(|| broken(format!("no {site}.alpha")))?))
+            }
             found => {
                 let members = found.map(|t| t.to_dtype(DType::U32)?.to_vec1::<u32>()).transpose()?.unwrap_or_default();
                 if members.len() != info.channels || members.iter().any(|&g| g as usize >= bounds.len()) {
@@ -148,5 +162,5 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
     if sites.is_empty() {
         return Err(broken("expected quantizers for the sites of the model, found none".into()));
     }
-    Ok(QuantizerFile { sites, method, groups, row_groups })
+    Ok(QuantizerFile { sites, method, groups, row_groups, bits })
 }

@@ -9,13 +9,14 @@ use rayon::prelude::*;
 use super::baselines::SiteQuantizers;
 use super::bits::{BitWidth, GroupCount};
 use super::calibrate::Calibration;
+use super::method::{Method, Scheme};
 use super::run::{Plan, SitePlan};
-use super::settings::{Method, Settings};
+use super::settings::Settings;
 use super::weight::{self, QuantizedWeight};
 use crate::error::{Error, Result};
 use crate::model::{Model, Site, SiteInfo};
 
-type Fitted = HashMap<(Site, Method, GroupCount), Option<Arc<SiteQuantizers>>>;
+type Fitted = HashMap<(Site, Scheme, GroupCount, BitWidth), Option<Arc<SiteQuantizers>>>;
 type Weights = HashMap<(Site, BitWidth), Option<Arc<QuantizedWeight>>>;
 
 /// Fits and quantized weights of one model and one calibration, kept as they are asked for.
@@ -45,14 +46,16 @@ impl Cache {
             let missing = || Error::setting("quantizer file", site, "quantizers for every site that is quantized");
             return self.imported.get(&site).cloned().map(Some).ok_or_else(missing);
         }
-        let method = settings.method.at(site.kind);
-        let key = (site, method, settings.groups(site));
+        let (scheme, groups, bits) = (settings.scheme(site), settings.groups(site), settings.activation_bits(site));
+        // Bounds that do not depend on bits are kept once for all of them.
+        let keyed = if matches!(scheme, Scheme::Shared(method) if method != Method::IgqE) { BitWidth::FLOAT } else { bits };
+        let key = (site, scheme, groups, keyed);
         if let Some(known) = self.fitted.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(known.clone());
         }
         let ranges = calibration.sites.get(&site);
         let ranges = ranges.ok_or_else(|| Error::setting("calibration", site, "ranges for every site of the model"))?;
-        let fitted = SiteQuantizers::fit(ranges, method, settings.groups(site)).map(Arc::new);
+        let fitted = SiteQuantizers::fit(ranges, scheme, groups, bits).map(Arc::new);
         self.fitted.lock().unwrap_or_else(PoisonError::into_inner).insert(key, fitted.clone());
         Ok(fitted)
     }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::baselines::{Grouping, SiteQuantizers};
 use super::bits::BitWidth;
+use super::quantizer::Quantizer;
 use super::ranges;
 use super::uniform::ChannelQuantizer;
 use super::weight::QuantizedWeight;
@@ -91,6 +92,7 @@ pub fn unobserved(_: &Observation) -> Result<()> {
 
 impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
     fn activation(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        self.cancel.check()?;
         let plan = self.plan.site(site)?;
         let (after, groupings) = match &plan.quantizers {
             Some(quantizers) if !plan.bits.is_float() => quantize(site, &x, quantizers, plan.bits)?,
@@ -120,13 +122,15 @@ fn quantize(site: Site, x: &Tensor, quantizers: &SiteQuantizers, bits: BitWidth)
             let softmax = site.kind.is_softmax();
             let ranges = if softmax { ranges::of_rows(values, last) } else { ranges::of_channels(values, last) };
             let grouping = quantizers.group(ranges, bits)?;
-            let mut each = grouping.assignment.iter().map(|&g| &grouping.quantizers[usize::from(g)]);
+            let each = grouping.assignment.iter().map(|&g| &grouping.quantizers[usize::from(g)]);
             if softmax {
                 for (row, quantizer) in values.chunks_exact_mut(last).zip(each) {
                     quantizer.apply_all(row);
                 }
+            } else if let [quantizer] = grouping.quantizers.as_slice() {
+                quantizer.apply_all(values);
             } else {
-                let channels = ChannelQuantizer::new(&mut each);
+                let channels = ChannelQuantizer::new(each.filter_map(Quantizer::as_uniform));
                 values.chunks_exact_mut(last).for_each(|token| channels.apply(token));
             }
             Some(grouping)

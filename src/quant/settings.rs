@@ -2,105 +2,36 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bits::{BitWidth, GroupCount};
-use crate::error::Error;
+use super::method::{GeluShape, Method, Scheme, SoftmaxShape};
 use crate::model::{Site, SiteKind, SitePattern};
 
-/// How the values of a site share quantizers (method, section 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Nothing is quantized.
-    Float,
-    /// One quantizer for the site, min and max over the calibration pictures.
-    Layer,
-    /// One quantizer for the site, min and max of this picture.
-    LayerDynamic,
-    /// One quantizer for every channel, min and max over the calibration pictures; not hardware-friendly, a reference.
-    Channel,
-    /// Groups of neighbouring channels, min and max over the calibration pictures.
-    Contiguous,
-    /// Channels clustered once by their calibration ranges, the same groups for every picture.
-    Sorted,
-    /// Instance-aware groups: fixed quantizers, channels assigned by this picture's ranges (the paper).
-    Igq,
+/// What the sites of a pattern have of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SiteOverride {
+    /// Which sites.
+    pub sites: SitePattern,
+    /// Bits of their layers' weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wbits: Option<BitWidth>,
+    /// Bits of their activations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abits: Option<BitWidth>,
+    /// Their group count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<GroupCount>,
 }
 
-impl Method {
-    /// All methods, the reference first and the paper's last.
-    pub const ALL: [Self; 7] = [Self::Float, Self::Layer, Self::LayerDynamic, Self::Channel, Self::Contiguous, Self::Sorted, Self::Igq];
-
-    /// The name used in flags and reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Float => "float",
-            Self::Layer => "layer",
-            Self::LayerDynamic => "layer-dynamic",
-            Self::Channel => "channel",
-            Self::Contiguous => "contiguous",
-            Self::Sorted => "sorted",
-            Self::Igq => "igq",
-        }
-    }
-
-    /// One sentence for people.
-    #[must_use]
-    pub const fn describe(self) -> &'static str {
-        match self {
-            Self::Float => "nothing is quantized",
-            Self::Layer => "one range a layer, from calibration",
-            Self::LayerDynamic => "one range a layer, from this picture",
-            Self::Channel => "one range a channel, from calibration (reference)",
-            Self::Contiguous => "neighbouring channels share a range",
-            Self::Sorted => "channels grouped once, on calibration",
-            Self::Igq => "channels grouped anew for every picture",
-        }
-    }
-
-    /// Whether the group counts mean anything to it.
-    #[must_use]
-    pub const fn uses_groups(self) -> bool {
-        matches!(self, Self::Contiguous | Self::Sorted | Self::Igq)
-    }
-
-    /// The method at one kind of site. Grouping softmax rows is part of IGQ (section 5); the static baselines quantize the softmax with
-    /// one range a layer, as the published ones do \[D\].
-    #[must_use]
-    pub const fn at(self, kind: SiteKind) -> Self {
-        match self {
-            Self::Channel | Self::Contiguous | Self::Sorted if kind.is_softmax() => Self::Layer,
-            method => method,
-        }
-    }
-
-    /// The next or previous method, around the ends.
-    #[must_use]
-    pub fn step(self, forward: bool) -> Self {
-        let n = Self::ALL.len();
-        let at = Self::ALL.iter().position(|m| *m == self).unwrap_or(0);
-        Self::ALL[(at + if forward { 1 } else { n - 1 }) % n]
-    }
-}
-
-impl fmt::Display for Method {
+impl fmt::Display for SiteOverride {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Method {
-    type Err = Error;
-    fn from_str(s: &str) -> Result<Self, Error> {
-        Self::ALL
-            .into_iter()
-            .find(|m| m.name() == s)
-            .ok_or_else(|| Error::setting("method", s, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
+        write!(f, "{}", self.sites)?;
+        self.wbits.map_or(Ok(()), |b| write!(f, " W{b}"))?;
+        self.abits.map_or(Ok(()), |b| write!(f, " A{b}"))?;
+        self.groups.map_or(Ok(()), |g| write!(f, " {g} groups"))
     }
 }
 
@@ -123,6 +54,15 @@ pub struct Settings {
     pub kinds: BTreeSet<SiteKind>,
     /// Sites that stay in float, weight included.
     pub keep_float: Vec<SitePattern>,
+    /// How the softmax is quantized, where not as the method says.
+    #[serde(default)]
+    pub softmax: SoftmaxShape,
+    /// How the values after GELU are quantized, where not as the method says.
+    #[serde(default)]
+    pub gelu: GeluShape,
+    /// What single sites have of their own; of several that name one thing of one site, the last counts.
+    #[serde(default)]
+    pub overrides: Vec<SiteOverride>,
     /// Seed of the choice of calibration pictures from a larger folder.
     pub seed: u64,
 }
@@ -141,6 +81,9 @@ impl Default for Settings {
             row_groups: eight,
             kinds: SiteKind::ALL.into(),
             keep_float: Vec::new(),
+            softmax: SoftmaxShape::Method,
+            gelu: GeluShape::Method,
+            overrides: Vec::new(),
             seed: 0,
         }
     }
@@ -153,26 +96,63 @@ impl Settings {
         self.method != Method::Float && self.kinds.contains(&site.kind) && !self.keep_float.iter().any(|pattern| pattern.matches(site))
     }
 
+    /// What the overrides say of `site`.
+    fn own<T>(&self, site: Site, part: impl Fn(&SiteOverride) -> Option<T>) -> Option<T> {
+        self.overrides.iter().rev().filter(|o| o.sites.matches(site)).find_map(part)
+    }
+
     /// Bits of the activation at `site`.
     #[must_use]
     pub fn activation_bits(&self, site: Site) -> BitWidth {
-        match (self.quantizes(site), site.kind.is_softmax()) {
-            (false, _) => BitWidth::FLOAT,
-            (true, true) => self.sbits,
-            (true, false) => self.abits,
+        if !self.quantizes(site) {
+            return BitWidth::FLOAT;
         }
+        self.own(site, |o| o.abits).unwrap_or(if site.kind.is_softmax() { self.sbits } else { self.abits })
     }
 
     /// Bits of the weight of the layer whose input is `site`.
     #[must_use]
     pub fn weight_bits(&self, site: Site) -> BitWidth {
-        if self.quantizes(site) { self.wbits } else { BitWidth::FLOAT }
+        if self.quantizes(site) { self.own(site, |o| o.wbits).unwrap_or(self.wbits) } else { BitWidth::FLOAT }
     }
 
     /// Group count of `site`.
     #[must_use]
-    pub const fn groups(&self, site: Site) -> GroupCount {
-        if site.kind.is_softmax() { self.row_groups } else { self.groups }
+    pub fn groups(&self, site: Site) -> GroupCount {
+        self.own(site, |o| o.groups).unwrap_or(if site.kind.is_softmax() { self.row_groups } else { self.groups })
+    }
+
+    /// What `site` is quantized with.
+    #[must_use]
+    pub const fn scheme(&self, site: Site) -> Scheme {
+        Scheme::of(self.method, self.softmax, self.gelu, site.kind)
+    }
+
+    /// Gives exactly `site` something of its own.
+    pub fn set_own(&mut self, site: Site, change: impl FnOnce(&mut SiteOverride)) {
+        let sites = SitePattern::from(site);
+        let mut own = SiteOverride { sites: sites.clone(), wbits: None, abits: None, groups: None };
+        if let Some(at) = self.overrides.iter().position(|o| o.sites == sites) {
+            own = self.overrides.remove(at);
+        }
+        change(&mut own);
+        if own.wbits.is_some() || own.abits.is_some() || own.groups.is_some() {
+            self.overrides.push(own);
+        }
+    }
+
+    /// The same settings with these group counts, instead of any that single sites had before.
+    #[must_use]
+    pub fn with_counts(&self, counts: impl IntoIterator<Item = (Site, GroupCount)>) -> Self {
+        let mut settings = self.clone();
+        for own in &mut settings.overrides {
+            own.groups = None;
+        }
+        settings.overrides.retain(|o| o.wbits.is_some() || o.abits.is_some());
+        for (site, count) in counts {
+            settings.set_own(site, |own| own.groups = Some(count));
+        }
+        settings
     }
 
     /// Keeps exactly this site in float, or no longer.
@@ -202,6 +182,17 @@ impl Settings {
         let off: Vec<&str> = SiteKind::ALL.into_iter().filter(|k| !self.kinds.contains(k)).map(SiteKind::name).collect();
         if !off.is_empty() {
             text += &format!(", off: {}", off.join(" "));
+        }
+        if self.softmax != SoftmaxShape::Method {
+            text += &format!(", softmax {}", self.softmax.name());
+        }
+        if self.gelu != GeluShape::Method {
+            text += &format!(", GELU {}", self.gelu.name());
+        }
+        match self.overrides.as_slice() {
+            [] => {}
+            [one] => text += &format!(", {one}"),
+            many => text += &format!(", {} sites with settings of their own", many.len()),
         }
         if !self.keep_float.is_empty() {
             let kept: Vec<&str> = self.keep_float.iter().map(SitePattern::as_str).collect();

@@ -180,6 +180,18 @@ impl ChannelQuantizer {
     }
 }
 
+/// The `percent`-th percentile of sorted values, linear between neighbours (numpy's default); 0 of none.
+pub(super) fn percentile(sorted: &[f32], percent: f64) -> f32 {
+    if sorted.is_empty() {
+        return 0.0;
+    }
+    let position = percent / 100.0 * (sorted.len() - 1) as f64;
+    let (below, share) = (position.floor() as usize, position.fract());
+    let low = f64::from(sorted[below]);
+    let high = f64::from(sorted[(below + 1).min(sorted.len() - 1)]);
+    (low + (high - low) * share) as f32
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

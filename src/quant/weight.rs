@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::bits::BitWidth;
-use super::uniform::{Bounds, UniformQuantizer};
+use super::uniform::{Bounds, UniformQuantizer, percentile};
 use crate::error::Result;
 
 /// Percentiles that are tried, in percent; the paper does not say which, the least weight MSE decides \[D\].
@@ -77,15 +77,6 @@ pub fn quantize(weight: &Tensor, bits: BitWidth) -> Result<Option<QuantizedWeigh
 
 fn squared_error(values: &[f32], quantizer: &UniformQuantizer) -> f64 {
     values.iter().map(|&w| f64::from(w - quantizer.apply(w)).powi(2)).sum()
-}
-
-/// The `percent`-th percentile of sorted values, linear between neighbours (numpy's default).
-fn percentile(sorted: &[f32], percent: f64) -> f32 {
-    let position = percent / 100.0 * (sorted.len() - 1) as f64;
-    let (below, share) = (position.floor() as usize, position.fract());
-    let low = f64::from(sorted[below]);
-    let high = f64::from(sorted[(below + 1).min(sorted.len() - 1)]);
-    (low + (high - low) * share) as f32
 }
 
 #[cfg(test)]
