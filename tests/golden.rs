@@ -15,6 +15,7 @@ fn check_logits(name: &str) {
     let expected = tensors(golden(&format!("{name}/expected.safetensors")));
     let logits = forward(model.network(), &expected["input"], &mut Identity).unwrap();
     let worst = difference(&logits, &expected["logits"]);
+    eprintln!("{name}: logits differ by {worst}");
     assert!(worst < 1e-4, "{name}: logits differ by {worst}");
 }
 
@@ -36,6 +37,30 @@ fn logits_without_qkv_bias() {
 #[test]
 fn logits_with_layer_scale() {
     check_logits("timm_dinov2");
+}
+
+#[test]
+fn logits_of_dinov2_from_transformers() {
+    check_logits("hf_dinov2");
+}
+
+#[test]
+fn logits_of_a_real_dinov2_at_a_smaller_size() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models/dinov2-small-proto");
+    if !folder.exists() {
+        eprintln!("skipped: {} is not there", folder.display());
+        return;
+    }
+    let model = Model::open(folder.to_str().unwrap()).unwrap();
+    assert_eq!((model.config.image_size, model.config.position_grid), ((224, 224), (37, 37)));
+    assert!(model.notes.iter().any(|n| n.contains("from 37x37 to 16x16 patches")), "{:?}", model.notes);
+    let expected = tensors(folder.join("expected.safetensors"));
+    let logits = forward(model.network(), &expected["input"], &mut Identity).unwrap();
+    let worst = difference(&logits, &expected["logits"]);
+    eprintln!("dinov2-small-proto: logits differ by {worst}");
+    assert!(worst < 2e-2, "logits differ by {worst}");
+    let top = |logits: &Tensor| logits.argmax(1).unwrap().to_vec1::<u32>().unwrap();
+    assert_eq!(top(&logits), top(&expected["logits"]));
 }
 
 #[test]

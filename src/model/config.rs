@@ -16,6 +16,9 @@ pub enum Pool {
     Token,
     /// The mean of the patch tokens.
     Avg,
+    /// The class token and, behind it, the mean of the patch tokens: twice as wide.
+    #[serde(rename = "token+avg")]
+    TokenAndAvg,
 }
 
 /// Sizes and variants of a plain ViT.
@@ -27,6 +30,8 @@ pub struct VitConfig {
     pub in_chans: usize,
     /// Height and width of a patch in pixels.
     pub patch_size: (usize, usize),
+    /// Rows and columns of the patch grid that the stored position embeddings are for; resampled where the input has another.
+    pub position_grid: (usize, usize),
     /// Width of the token vectors, `D`.
     pub embed_dim: usize,
     /// Number of transformer blocks.
@@ -62,6 +67,15 @@ impl VitConfig {
         usize::from(self.class_token)
     }
 
+    /// Width of what the classifier sees.
+    #[must_use]
+    pub const fn head_dim(&self) -> usize {
+        match self.pool {
+            Pool::Token | Pool::Avg => self.embed_dim,
+            Pool::TokenAndAvg => 2 * self.embed_dim,
+        }
+    }
+
     /// Number of tokens, `N`.
     #[must_use]
     pub fn tokens(&self) -> usize {
@@ -81,7 +95,7 @@ pub(crate) fn lookup<'a>(config: Option<&'a Value>, key: &str) -> Option<&'a Val
         .filter(|value| !value.is_null())
 }
 
-/// Reads what a timm-layout ViT checkpoint is. The second value says, line by line, what was inferred and from where.
+/// Reads what a ViT checkpoint is, whose tensors have timm's names by now. The second value says, line by line, what was inferred and from where.
 ///
 /// # Errors
 /// When the tensors are not those of a plain ViT, or contradict each other or the configuration.
@@ -103,11 +117,11 @@ pub fn infer_vit(checkpoint: &Checkpoint) -> Result<(VitConfig, Vec<String>)> {
     }
     let depth = (0..usize::from(u16::MAX)).take_while(|i| weights.has(&format!("blocks.{i}.norm1.weight"))).count();
     let mlp_dim = weights.shape("blocks.0.mlp.fc1.weight", 2)?[0];
-    let classes = weights.shape("head.weight", 2)?[0];
+    let head = weights.shape("head.weight", 2)?;
+    let classes = head[0];
     let class_token = weights.has("cls_token");
-    let positions = weights.shape("pos_embed", 3)?[1];
 
-    let image_size = image_size(config, positions, usize::from(class_token), patch_size, weights, &mut notes)?;
+    let (image_size, position_grid) = input_size(checkpoint, usize::from(class_token), patch_size, &mut notes)?;
     let heads = heads(config, embed_dim, &mut notes)?;
     let fc_norm = weights.has("fc_norm.weight");
     let pool = match lookup(config, "global_pool").and_then(Value::as_str) {
@@ -120,6 +134,7 @@ pub fn infer_vit(checkpoint: &Checkpoint) -> Result<(VitConfig, Vec<String>)> {
                 "use a classification checkpoint",
             ));
         }
+        None if head[1] == 2 * embed_dim => Pool::TokenAndAvg,
         None if fc_norm || !class_token => Pool::Avg,
         None => Pool::Token,
     };
@@ -127,7 +142,7 @@ pub fn infer_vit(checkpoint: &Checkpoint) -> Result<(VitConfig, Vec<String>)> {
     if config.is_none() {
         notes.push("no config.json beside the weights: norm epsilon 1e-6 as in timm is assumed".into());
     }
-    if let Some(declared) = lookup(config, "depth").and_then(Value::as_u64)
+    if let Some(declared) = ["depth", "num_hidden_layers"].iter().find_map(|key| lookup(config, key)).and_then(Value::as_u64)
         && declared != depth as u64
     {
         return Err(Error::Tensor {
@@ -145,6 +160,7 @@ pub fn infer_vit(checkpoint: &Checkpoint) -> Result<(VitConfig, Vec<String>)> {
         image_size,
         in_chans,
         patch_size,
+        position_grid,
         embed_dim,
         depth,
         heads,
@@ -187,37 +203,63 @@ fn heads(config: Option<&Value>, embed_dim: usize, notes: &mut Vec<String>) -> R
     Ok(heads)
 }
 
-fn image_size(
-    config: Option<&Value>,
-    positions: usize,
+/// Height and width of the input, and the grid that the position embeddings are stored for.
+fn input_size(
+    checkpoint: &Checkpoint,
     prefix: usize,
     patch: (usize, usize),
-    weights: &Weights,
     notes: &mut Vec<String>,
-) -> Result<(usize, usize)> {
-    let pair = |value: &Value| -> Option<(usize, usize)> {
-        let number = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
-        match value.as_array() {
-            Some(list) if list.len() >= 2 => Some((number(&list[list.len() - 2])?, number(&list[list.len() - 1])?)),
-            Some(_) => None,
-            None => number(value).map(|n| (n, n)),
-        }
-    };
+) -> Result<((usize, usize), (usize, usize))> {
+    let (weights, config) = (&checkpoint.weights, checkpoint.config.as_ref());
+    let positions = weights.shape("pos_embed", 3)?[1];
+    let side = positions.saturating_sub(prefix).isqrt();
+    let stored = (side * patch.0, side * patch.1);
+    // DINOv2 in transformers resamples its position embeddings to whatever the preprocessing gives; the other models refuse.
+    let resampled = lookup(config, "model_type").and_then(Value::as_str).is_some_and(|name| name.starts_with("dinov2"));
+    let prepared = checkpoint.preprocessor.as_ref().filter(|_| resampled).and_then(prepared_size);
     let declared = ["img_size", "image_size", "input_size"].iter().find_map(|key| lookup(config, key).and_then(pair));
-    let size = declared.unwrap_or_else(|| {
-        let side = (positions.saturating_sub(prefix)).isqrt();
-        notes.push(format!("input size is not in config.json: {}x{} inferred from {positions} positions", side * patch.0, side * patch.1));
-        (side * patch.0, side * patch.1)
+    let size = prepared.or(declared).unwrap_or_else(|| {
+        notes.push(format!("input size is not in config.json: {}x{} inferred from {positions} positions", stored.0, stored.1));
+        stored
     });
-    let tokens = (size.0 / patch.0) * (size.1 / patch.1) + prefix;
-    if tokens == positions {
-        Ok(size)
-    } else {
-        Err(Error::Tensor {
-            file: weights.file().into(),
-            key: "pos_embed".into(),
-            expected: format!("{tokens} positions for {}x{} pixels in patches of {}x{}", size.0, size.1, patch.0, patch.1),
-            found: format!("{positions} positions"),
-        })
+    let grid = (size.0 / patch.0, size.1 / patch.1);
+    let whole = size.0.is_multiple_of(patch.0) && size.1.is_multiple_of(patch.1);
+    let shown = format!("{}x{} pixels in patches of {}x{}", size.0, size.1, patch.0, patch.1);
+    if whole && resampled && side * side + prefix == positions {
+        if prepared.is_some_and(|prepared| prepared != stored) {
+            notes.push(format!(
+                "input size {}x{} from preprocessor_config.json; the position embeddings are stored for {}x{} and are resampled from \
+                 {side}x{side} to {}x{} patches (bicubic, as transformers does it)",
+                size.0, size.1, stored.0, stored.1, grid.0, grid.1
+            ));
+        }
+        return Ok((size, (side, side)));
+    }
+    if whole && grid.0 * grid.1 + prefix == positions {
+        return Ok((size, grid));
+    }
+    let expected =
+        if whole { format!("{} positions for {shown}", grid.0 * grid.1 + prefix) } else { format!("whole patches, not {shown}") };
+    Err(weights.wrong("pos_embed", expected, format!("{positions} positions")))
+}
+
+/// The size of what transformers' preprocessing gives: that of the crop, or of the resize where nothing is cropped.
+fn prepared_size(preprocessor: &Value) -> Option<(usize, usize)> {
+    let crops = preprocessor.get("do_center_crop").and_then(Value::as_bool).unwrap_or(true);
+    let size = preprocessor.get("crop_size").filter(|_| crops).or_else(|| preprocessor.get("size"))?;
+    let side = |key| size.get(key).and_then(number);
+    side("height").zip(side("width")).or_else(|| pair(size))
+}
+
+fn number(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|n| usize::try_from(n).ok())
+}
+
+/// Height and width from `224`, `[224, 224]` or `[3, 224, 224]`.
+fn pair(value: &Value) -> Option<(usize, usize)> {
+    match value.as_array() {
+        Some(list) if list.len() >= 2 => Some((number(&list[list.len() - 2])?, number(&list[list.len() - 1])?)),
+        Some(_) => None,
+        None => number(value).map(|n| (n, n)),
     }
 }

@@ -1,7 +1,10 @@
 //! Step 2 of the data flow: from a checkpoint to activations at sites.
 
 pub mod config;
+pub mod layout;
 pub mod network;
+pub mod ops;
+pub mod positions;
 pub mod site;
 pub mod tap;
 pub mod vit;
@@ -15,7 +18,7 @@ pub use site::{Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};
 pub use weights::{BUILT_IN, Checkpoint, Weights};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A network ready to run, with what is known about its checkpoint.
 pub struct Model {
@@ -45,6 +48,8 @@ impl Model {
     /// # Errors
     /// When it is not a vision transformer that igq knows, or a tensor is missing or wrong.
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
+        let (weights, layout) = layout::to_timm(checkpoint.weights)?;
+        let checkpoint = Checkpoint { weights, ..checkpoint };
         let (config, mut notes) = config::infer_vit(&checkpoint)?;
         let network = Box::new(vit::Vit::new(config.clone(), &checkpoint.weights)?);
         let sites = network.sites();
@@ -53,13 +58,10 @@ impl Model {
             ["blocks.", "reg_token", "dist_token", "head_dist.", "norm_pre.", "fc_norm.", "head."].iter().any(|p| key.starts_with(p))
         };
         if let Some(key) = unused.iter().find(essential) {
-            return Err(Error::Tensor {
-                file: checkpoint.weights.file().into(),
-                key: key.clone(),
-                expected: "a plain ViT".into(),
-                found: "a part that this igq does not know, without which the logits would be wrong".into(),
-            });
+            let found = "a part that this igq does not know, without which the logits would be wrong";
+            return Err(checkpoint.weights.wrong(key, "a plain ViT".into(), found.into()));
         }
+        notes.push(format!("names as {} writes them", layout.name()));
         if !unused.is_empty() {
             let some = unused.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
             notes.push(format!("{} tensor(s) of the file are not used: {some}", unused.len()));

@@ -3,10 +3,11 @@
 //! `B` pictures, `N` tokens, `D` width, `H` heads, `d = D/H` channels a head, `P` pixels of a patch in all colours, `K` classes.
 
 use candle_core::{D, Tensor};
-use candle_nn::LayerNorm;
 
 use super::config::{Pool, VitConfig};
 use super::network::{LayerShape, Network, Product, RightOperand, SiteInfo, TokenLayout};
+use super::ops::{Norm, softmax};
+use super::positions;
 use super::site::{Site, SiteKind};
 use super::tap::Tap;
 use super::weights::Weights;
@@ -43,10 +44,8 @@ impl Linear {
     }
 }
 
-fn layer_norm(weights: &Weights, name: &str, cfg: &VitConfig) -> Result<LayerNorm> {
-    let weight = weights.get(&format!("{name}.weight"), &[cfg.embed_dim])?;
-    let bias = weights.get(&format!("{name}.bias"), &[cfg.embed_dim])?;
-    Ok(LayerNorm::new(weight, bias, cfg.norm_eps))
+fn norm(weights: &Weights, name: &str, cfg: &VitConfig) -> Result<Norm> {
+    Norm::new(weights, name, cfg.embed_dim, cfg.norm_eps)
 }
 
 #[derive(Debug)]
@@ -117,7 +116,7 @@ impl Attention {
         let v = operand(2, SiteKind::V)?;
         let scale = 1.0 / f64::sqrt(head_dim as f64);
         let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?; // (B, H, N, N)
-        let attn = tap.activation(site(SiteKind::Attn), candle_nn::ops::softmax_last_dim(&scores)?)?;
+        let attn = tap.activation(site(SiteKind::Attn), softmax(&scores)?)?;
         let mixed = attn.matmul(&v)?.transpose(1, 2)?.reshape((b, n, dim))?;
         self.proj.forward(mixed, tap)
     }
@@ -125,10 +124,10 @@ impl Attention {
 
 #[derive(Debug)]
 struct Block {
-    norm1: LayerNorm,
+    norm1: Norm,
     attn: Attention,
     ls1: Option<Tensor>, // (D)
-    norm2: LayerNorm,
+    norm2: Norm,
     fc1: Linear,
     fc2: Linear,
     ls2: Option<Tensor>, // (D)
@@ -149,10 +148,10 @@ impl Block {
         let fc1_site = Site::in_block(block, SiteKind::Fc1);
         let fc2_site = Site::in_block(block, SiteKind::Fc2);
         Ok(Self {
-            norm1: layer_norm(weights, &name("norm1"), cfg)?,
+            norm1: norm(weights, &name("norm1"), cfg)?,
             attn: Attention::new(weights, &name("attn"), cfg, block)?,
             ls1: weights.find(&name("ls1.gamma"), &[dim])?,
-            norm2: layer_norm(weights, &name("norm2"), cfg)?,
+            norm2: norm(weights, &name("norm2"), cfg)?,
             fc1: Linear::new(weights, &name("mlp.fc1"), fc1_site, (hidden, dim))?,
             fc2: Linear::new(weights, &name("mlp.fc2"), fc2_site, (dim, hidden))?,
             ls2: weights.find(&name("ls2.gamma"), &[dim])?,
@@ -161,12 +160,12 @@ impl Block {
 
     /// `x + attention(norm(x))`, the first half of the block.
     fn attend(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        Ok((x + scaled(self.attn.forward(x.apply(&self.norm1)?, tap)?, self.ls1.as_ref())?)?)
+        Ok((x + scaled(self.attn.forward(self.norm1.forward(x)?, tap)?, self.ls1.as_ref())?)?)
     }
 
     /// `x + mlp(norm(x))`, the second half of the block.
     fn mix(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let hidden = self.fc1.forward(x.apply(&self.norm2)?, tap)?.gelu_erf()?;
+        let hidden = self.fc1.forward(self.norm2.forward(x)?, tap)?.gelu_erf()?;
         Ok((x + scaled(self.fc2.forward(hidden, tap)?, self.ls2.as_ref())?)?)
     }
 }
@@ -179,8 +178,8 @@ pub struct Vit {
     cls_token: Option<Tensor>, // (1, 1, D)
     pos_embed: Tensor,         // (1, N, D)
     blocks: Vec<Block>,
-    norm: Option<LayerNorm>,
-    fc_norm: Option<LayerNorm>,
+    norm: Option<Norm>,
+    fc_norm: Option<Norm>,
     head: Linear,
 }
 
@@ -192,16 +191,17 @@ impl Vit {
     pub fn new(cfg: VitConfig, weights: &Weights) -> Result<Self> {
         let dim = cfg.embed_dim;
         let blocks = (0..cfg.depth).map(|i| Block::new(weights, &cfg, u16::try_from(i).unwrap_or(u16::MAX))).collect::<Result<Vec<_>>>()?;
-        let norm = if cfg.fc_norm { None } else { Some(layer_norm(weights, "norm", &cfg)?) };
-        let fc_norm = if cfg.fc_norm { Some(layer_norm(weights, "fc_norm", &cfg)?) } else { None };
+        let (prefix, stored) = (cfg.prefix_tokens(), cfg.position_grid);
+        let positions = weights.get("pos_embed", &[1, prefix + stored.0 * stored.1, dim])?;
+        let patches = positions::resample(&positions.narrow(1, prefix, stored.0 * stored.1)?, stored, cfg.grid())?;
         Ok(Self {
             patch_embed: PatchEmbed::new(weights, &cfg)?,
             cls_token: if cfg.class_token { Some(weights.get("cls_token", &[1, 1, dim])?) } else { None },
-            pos_embed: weights.get("pos_embed", &[1, cfg.tokens(), dim])?,
+            pos_embed: Tensor::cat(&[&positions.narrow(1, 0, prefix)?, &patches], 1)?,
             blocks,
-            norm,
-            fc_norm,
-            head: Linear::new(weights, "head", Site::outside(SiteKind::Head), (cfg.classes, dim))?,
+            norm: (!cfg.fc_norm).then(|| norm(weights, "norm", &cfg)).transpose()?,
+            fc_norm: cfg.fc_norm.then(|| norm(weights, "fc_norm", &cfg)).transpose()?,
+            head: Linear::new(weights, "head", Site::outside(SiteKind::Head), (cfg.classes, cfg.head_dim()))?,
             cfg,
         })
     }
@@ -220,17 +220,20 @@ impl Vit {
     /// `(B, N, D)` to `(B, K)`.
     fn classify(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let x = match &self.norm {
-            Some(norm) => x.apply(norm)?,
+            Some(norm) => norm.forward(x)?,
             None => x.clone(),
         };
         let (_, n, _) = x.dims3()?;
         let prefix = self.cfg.prefix_tokens();
+        let token = || x.narrow(1, 0, 1)?.contiguous(); // (B, 1, D)
+        let mean = || x.narrow(1, prefix, n - prefix)?.mean_keepdim(1); // (B, 1, D)
         let pooled = match self.cfg.pool {
-            Pool::Token => x.narrow(1, 0, 1)?.contiguous()?, // (B, 1, D)
-            Pool::Avg => x.narrow(1, prefix, n - prefix)?.mean_keepdim(1)?,
+            Pool::Token => token()?,
+            Pool::Avg => mean()?,
+            Pool::TokenAndAvg => Tensor::cat(&[token()?, mean()?], 2)?, // (B, 1, 2D)
         };
         let pooled = match &self.fc_norm {
-            Some(norm) => pooled.apply(norm)?,
+            Some(norm) => norm.forward(&pooled)?,
             None => pooled,
         };
         Ok(self.head.forward(pooled, tap)?.squeeze(1)?)
@@ -264,7 +267,7 @@ pub fn sites(cfg: &VitConfig) -> Vec<SiteInfo> {
         sites.push(linear(SiteKind::Fc2, step + 1, cfg.mlp_dim, "mlp.fc2", dim));
     }
     let head = Site::outside(SiteKind::Head);
-    sites.push(SiteInfo::of_layer(head, 1 + 2 * cfg.depth, 1, dim, layer("head".into(), cfg.classes)));
+    sites.push(SiteInfo::of_layer(head, 1 + 2 * cfg.depth, 1, cfg.head_dim(), layer("head".into(), cfg.classes)));
     sites
 }
 

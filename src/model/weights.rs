@@ -11,11 +11,18 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
+/// A tensor and the name it has in the file, for messages.
+#[derive(Debug)]
+struct Stored {
+    tensor: Tensor,
+    name: String,
+}
+
 /// The tensors of one checkpoint in float32, by name.
 #[derive(Debug)]
 pub struct Weights {
     file: String,
-    tensors: BTreeMap<String, Tensor>,
+    tensors: BTreeMap<String, Stored>,
     stored_as: BTreeSet<String>,
     used: RefCell<BTreeSet<String>>,
 }
@@ -51,7 +58,7 @@ impl Weights {
             };
             stored_as.insert(dtype.as_str().to_string());
             let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?.to_dtype(DType::F32)?;
-            tensors.insert(key, tensor);
+            tensors.insert(key.clone(), Stored { tensor, name: key });
         }
         Ok(Self { file: file.into(), tensors, stored_as, used: RefCell::default() })
     }
@@ -84,7 +91,7 @@ impl Weights {
     /// # Errors
     /// When the tensor is missing or has another rank.
     pub fn shape(&self, key: &str, rank: usize) -> Result<Vec<usize>> {
-        let tensor = self.tensors.get(key).ok_or_else(|| self.missing(key, "a tensor"))?;
+        let tensor = &self.stored(key, "a tensor")?.tensor;
         if tensor.rank() == rank {
             Ok(tensor.dims().to_vec())
         } else {
@@ -97,7 +104,7 @@ impl Weights {
     /// # Errors
     /// When it is missing, has another shape, or holds NaN or infinity.
     pub fn get(&self, key: &str, shape: &[usize]) -> Result<Tensor> {
-        let tensor = self.tensors.get(key).ok_or_else(|| self.missing(key, &format!("shape {shape:?}")))?;
+        let tensor = &self.stored(key, &format!("shape {shape:?}"))?.tensor;
         if tensor.dims() != shape {
             let found = format!("shape {:?}", tensor.dims());
             return Err(self.wrong(key, format!("shape {shape:?}"), found));
@@ -123,7 +130,7 @@ impl Weights {
     /// Number of values that the network took.
     #[must_use]
     pub fn parameters_used(&self) -> usize {
-        self.used.borrow().iter().filter_map(|k| self.tensors.get(k)).map(Tensor::elem_count).sum()
+        self.used.borrow().iter().filter_map(|k| self.tensors.get(k)).map(|stored| stored.tensor.elem_count()).sum()
     }
 
     /// Names of the tensors that the network never asked for.
@@ -133,12 +140,51 @@ impl Weights {
         self.tensors.keys().filter(|key| !used.contains(*key)).cloned().collect()
     }
 
-    fn missing(&self, key: &str, expected: &str) -> Error {
-        self.wrong(key, expected.into(), "no such tensor in the file".into())
+    /// Gives every tensor the name that `rename` makes of its own; messages go on naming it as the file does.
+    ///
+    /// # Errors
+    /// When two tensors get the same name.
+    pub fn renamed(mut self, rename: impl Fn(&str) -> String) -> Result<Self> {
+        for (key, stored) in std::mem::take(&mut self.tensors) {
+            let name = rename(&key);
+            if let Some(other) = self.tensors.get(&name) {
+                let expected = format!("one tensor for `{name}`");
+                return Err(Error::Tensor { file: self.file, key: stored.name, expected, found: format!("`{}` too", other.name) });
+            }
+            self.tensors.insert(name, stored);
+        }
+        Ok(self)
     }
 
-    fn wrong(&self, key: &str, expected: String, found: String) -> Error {
-        Error::Tensor { file: self.file.clone(), key: key.into(), expected, found }
+    /// Replaces `parts` by one tensor `into`, stacked along the first dimension.
+    ///
+    /// # Errors
+    /// When a part is missing, or their other dimensions differ.
+    pub fn fuse(&mut self, parts: &[String], into: &str) -> Result<()> {
+        let found = parts.iter().map(|part| self.stored(part, "a tensor")).collect::<Result<Vec<_>>>()?;
+        let (first, names) = (found[0].tensor.dims(), found.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" + "));
+        if let Some(odd) = found.iter().find(|s| s.tensor.dims() != first) {
+            return Err(self.wrong(
+                &odd.name,
+                format!("shape {first:?}, as `{}`", found[0].name),
+                format!("shape {:?}", odd.tensor.dims()),
+            ));
+        }
+        let tensor = Tensor::cat(&found.iter().map(|s| &s.tensor).collect::<Vec<_>>(), 0)?;
+        self.tensors.retain(|key, _| !parts.contains(key));
+        self.tensors.insert(into.into(), Stored { tensor, name: names });
+        Ok(())
+    }
+
+    fn stored(&self, key: &str, expected: &str) -> Result<&Stored> {
+        self.tensors.get(key).ok_or_else(|| self.wrong(key, expected.into(), "no such tensor in the file".into()))
+    }
+
+    /// The tensor `key` is not what it should be.
+    #[must_use]
+    pub fn wrong(&self, key: &str, expected: String, found: String) -> Error {
+        let key = self.tensors.get(key).map_or(key, |stored| stored.name.as_str()).to_string();
+        Error::Tensor { file: self.file.clone(), key, expected, found }
     }
 }
 

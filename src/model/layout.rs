@@ -1,0 +1,122 @@
+//! Names: turns the tensor names of every known checkpoint layout into timm's, so that a network reads only those. Separate query, key
+//! and value projections become the fused one. Nothing here knows sizes.
+
+use serde::Serialize;
+
+use super::weights::Weights;
+use crate::error::Result;
+
+/// Who wrote a checkpoint, told by its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// timm, and what copies its names.
+    Timm,
+    /// transformers, version 4 or 5.
+    Transformers,
+}
+
+impl Layout {
+    /// The name of the library.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timm => "timm",
+            Self::Transformers => "transformers",
+        }
+    }
+}
+
+/// What wrappers and transformers' task models put before a backbone's names.
+const PREFIXES: [&str; 8] = ["timm_model.", "model.", "module.", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "swin."];
+
+/// transformers' names and timm's, each a run of whole segments. The order matters: `attention.output.dense` before `output.dense`.
+const NAMES: [(&str, &str); 31] = [
+    (".embeddings.cls_token.", ".cls_token."),
+    (".embeddings.distillation_token.", ".dist_token."),
+    (".embeddings.register_tokens.", ".reg_token."),
+    (".embeddings.mask_token.", ".mask_token."),
+    (".embeddings.position_embeddings.", ".pos_embed."),
+    (".embeddings.patch_embeddings.projection.", ".patch_embed.proj."),
+    (".embeddings.norm.", ".patch_embed.norm."),
+    (".encoder.layer.", ".layers."),
+    (".encoder.layers.", ".layers."),
+    (".layer.", ".layers."),
+    (".attention.attention.query.", ".attn.q."),
+    (".attention.attention.key.", ".attn.k."),
+    (".attention.attention.value.", ".attn.v."),
+    (".attention.self.query.", ".attn.q."),
+    (".attention.self.key.", ".attn.k."),
+    (".attention.self.value.", ".attn.v."),
+    (".attention.self.", ".attn."),
+    (".attention.q_proj.", ".attn.q."),
+    (".attention.k_proj.", ".attn.k."),
+    (".attention.v_proj.", ".attn.v."),
+    (".attention.o_proj.", ".attn.proj."),
+    (".attention.output.dense.", ".attn.proj."),
+    (".attention.", ".attn."),
+    (".intermediate.dense.", ".mlp.fc1."),
+    (".output.dense.", ".mlp.fc2."),
+    (".layernorm_before.", ".norm1."),
+    (".layernorm_after.", ".norm2."),
+    (".layer_scale1.lambda1.", ".ls1.gamma."),
+    (".layer_scale2.lambda1.", ".ls2.gamma."),
+    (".layernorm.", ".norm."),
+    (".classifier.", ".head."),
+];
+
+/// Renames and fuses until every tensor that a network asks for has timm's name.
+///
+/// # Errors
+/// When two tensors would get one name, or a query projection has no key or value projection beside it.
+pub fn to_timm(weights: Weights) -> Result<(Weights, Layout)> {
+    let layout = if weights.keys().any(|key| key.contains("embeddings.")) { Layout::Transformers } else { Layout::Timm };
+    let mut weights = weights.renamed(|key| match layout {
+        Layout::Timm => bare(key).to_string(),
+        Layout::Transformers => timm_name(bare(key)),
+    })?;
+    let queries: Vec<String> = weights.keys().filter(|key| key.contains(".attn.q.")).map(str::to_string).collect();
+    for query in queries {
+        let part = |letter: &str| query.replace(".attn.q.", &format!(".attn.{letter}."));
+        weights.fuse(&["q", "k", "v"].map(part), &part("qkv"))?;
+    }
+    Ok((weights, layout))
+}
+
+/// A name without the prefixes of wrappers.
+fn bare(key: &str) -> &str {
+    PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)).map_or(key, bare)
+}
+
+/// timm's name for one of transformers', without prefix.
+fn timm_name(key: &str) -> String {
+    let segments = NAMES.iter().fold(format!(".{key}."), |name, (theirs, timm)| name.replace(theirs, timm));
+    let name = segments.trim_matches('.');
+    match name.strip_prefix("layers.") {
+        Some(rest) if !(rest.contains(".blocks.") || rest.contains(".downsample.")) => format!("blocks.{rest}"),
+        _ => name.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_transformers_become_those_of_timm() {
+        for (theirs, timm) in [
+            ("vit.embeddings.position_embeddings", "pos_embed"),
+            ("vit.encoder.layer.3.attention.attention.query.weight", "blocks.3.attn.q.weight"),
+            ("vit.encoder.layer.3.attention.output.dense.bias", "blocks.3.attn.proj.bias"),
+            ("vit.encoder.layer.3.output.dense.bias", "blocks.3.mlp.fc2.bias"),
+            ("vit.layers.11.attention.o_proj.weight", "blocks.11.attn.proj.weight"),
+            ("vit.layers.11.mlp.fc2.weight", "blocks.11.mlp.fc2.weight"),
+            ("dinov2.encoder.layer.0.layer_scale1.lambda1", "blocks.0.ls1.gamma"),
+            ("dinov2.layernorm.weight", "norm.weight"),
+            ("swin.encoder.layers.1.blocks.0.attention.self.key.bias", "layers.1.blocks.0.attn.k.bias"),
+            ("classifier.weight", "head.weight"),
+        ] {
+            assert_eq!(timm_name(bare(theirs)), timm, "{theirs}");
+        }
+    }
+}
