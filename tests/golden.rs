@@ -5,43 +5,151 @@
 mod common;
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 
 use candle_core::Tensor;
 use common::{difference, golden, tensors};
 use igq::model::{Identity, Model, Recorder, SiteKind, forward};
 
-fn check_logits(name: &str) {
-    let model = Model::open(golden(name).to_str().unwrap()).unwrap();
+/// Largest difference between the logits of the model in `folder` and those of the library that wrote `name`.
+fn logits_differ(folder: &Path, name: &str) -> f32 {
+    let model = Model::open(folder.to_str().unwrap()).unwrap();
     let expected = tensors(golden(&format!("{name}/expected.safetensors")));
-    let logits = forward(model.network(), &expected["input"], &mut Identity).unwrap();
-    let worst = difference(&logits, &expected["logits"]);
-    eprintln!("{name}: logits differ by {worst}");
-    assert!(worst < 1e-4, "{name}: logits differ by {worst}");
+    difference(&forward(model.network(), &expected["input"], &mut Identity).unwrap(), &expected["logits"])
 }
 
 #[test]
-fn logits_of_a_plain_vit() {
-    check_logits("timm_vit");
+fn logits_of_every_layout() {
+    let mut seen = 0;
+    for entry in fs::read_dir(golden("")).unwrap() {
+        let folder = entry.unwrap().path();
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let worst = logits_differ(&folder, name);
+        eprintln!("{name}: logits differ by {worst}");
+        assert!(worst < 1e-4, "{name}: logits differ by {worst}");
+        seen += 1;
+    }
+    assert_eq!(seen, 9, "all golden folders were there");
+}
+
+/// A copy of the golden checkpoint `name` with its tensors changed by `edit`.
+fn edited(name: &str, edit: impl FnOnce(HashMap<String, Tensor>) -> HashMap<String, Tensor>) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let changed = edit(tensors(golden(&format!("{name}/model.safetensors"))));
+    candle_core::safetensors::save(&changed, folder.path().join("model.safetensors")).unwrap();
+    for config in ["config.json", "preprocessor_config.json"] {
+        fs::copy(golden(&format!("{name}/{config}")), folder.path().join(config)).ok();
+    }
+    folder
+}
+
+fn renamed(name: &str, rename: impl Fn(&str) -> String) -> tempfile::TempDir {
+    let copy = edited(name, |tensors| tensors.into_iter().map(|(key, tensor)| (rename(&key), tensor)).collect());
+    let old = tensors(golden(&format!("{name}/model.safetensors")));
+    let new = tensors(copy.path().join("model.safetensors"));
+    assert!(new.len() == old.len() && new.keys().any(|key| !old.contains_key(key)), "the copy has other names");
+    copy
+}
+
+/// The names that transformers 5 uses in memory; it saves with those of version 4, which the golden files have.
+fn version_5(name: &str, key: &str) -> String {
+    let rules: &[(&str, &str)] = &[
+        (".attention.attention.query.", ".attention.q_proj."),
+        (".attention.attention.key.", ".attention.k_proj."),
+        (".attention.attention.value.", ".attention.v_proj."),
+        (".attention.self.query.", ".attention.q_proj."),
+        (".attention.self.key.", ".attention.k_proj."),
+        (".attention.self.value.", ".attention.v_proj."),
+        (".attention.self.relative_position_bias_table", ".attention.relative_position_bias.relative_position_bias_table"),
+        (".attention.output.dense.", ".attention.o_proj."),
+        (".intermediate.dense.", ".mlp.fc1."),
+        (".output.dense.", ".mlp.fc2."),
+    ];
+    let key = rules.iter().fold(key.to_string(), |key, (four, five)| key.replace(four, five));
+    if name == "hf_dinov2" { key } else { key.replace(".encoder.layer.", ".layers.") }
 }
 
 #[test]
-fn logits_with_average_pooling_and_fc_norm() {
-    check_logits("timm_vit_avgpool_fcnorm");
+fn logits_with_the_names_of_transformers_5() {
+    for name in ["hf_vit", "hf_deit_teacher", "hf_dinov2"] {
+        let copy = renamed(name, |key| version_5(name, key));
+        assert_eq!(logits_differ(copy.path(), name), logits_differ(&golden(name), name), "{name}");
+    }
 }
 
 #[test]
-fn logits_without_qkv_bias() {
-    check_logits("timm_vit_noqkvbias");
+fn logits_with_and_without_prefixes() {
+    for name in ["hf_vit", "hf_deit_teacher", "hf_dinov2"] {
+        let bare = renamed(name, |key| ["vit.", "deit.", "dinov2."].iter().fold(key.to_string(), |key, prefix| key.replace(prefix, "")));
+        assert_eq!(logits_differ(bare.path(), name), logits_differ(&golden(name), name), "{name}");
+    }
+    for name in ["timm_vit", "timm_deit_distilled", "timm_dinov2_reg4", "timm_vit_avgpool_fcnorm"] {
+        for prefix in ["timm_model.", "model.", "module.model."] {
+            let wrapped = renamed(name, |key| format!("{prefix}{key}"));
+            assert_eq!(logits_differ(wrapped.path(), name), logits_differ(&golden(name), name), "{prefix}{name}");
+        }
+    }
 }
 
 #[test]
-fn logits_with_layer_scale() {
-    check_logits("timm_dinov2");
+fn half_precision_is_read_as_the_values_it_holds() {
+    use candle_core::DType::{BF16, F16, F32, F64};
+    for (half, shown) in [(F16, "f16"), (BF16, "bf16"), (F64, "f64")] {
+        let cast = |to: &[candle_core::DType]| {
+            let cast = |tensor: Tensor| to.iter().fold(tensor, |t, dtype| t.to_dtype(*dtype).unwrap());
+            edited("hf_vit", |tensors| tensors.into_iter().map(|(key, tensor)| (key, cast(tensor))).collect())
+        };
+        let (stored, rounded) = (cast(&[half]), cast(&[half, F32]));
+        assert_eq!(logits_differ(stored.path(), "hf_vit"), logits_differ(rounded.path(), "hf_vit"));
+        let notes = Model::open(stored.path().to_str().unwrap()).unwrap().notes;
+        assert!(notes.iter().any(|note| note.ends_with(&format!("stored as {shown}"))), "{notes:?}");
+    }
 }
 
 #[test]
-fn logits_of_dinov2_from_transformers() {
-    check_logits("hf_dinov2");
+fn a_distilled_model_has_a_site_for_each_head() {
+    for name in ["timm_deit_distilled", "hf_deit_teacher"] {
+        let model = Model::open(golden(name).to_str().unwrap()).unwrap();
+        let mut heads = HashMap::new();
+        let mut recorder = Recorder(|site: igq::model::Site, x: &Tensor| {
+            heads.insert(site.to_string(), x.dims().to_vec());
+            Ok(())
+        });
+        forward(model.network(), &tensors(golden(&format!("{name}/expected.safetensors")))["input"], &mut recorder).unwrap();
+        assert_eq!((&heads["head"], &heads["head_dist"]), (&vec![2, 1, 48], &vec![2, 1, 48]));
+        let info = model.site("head_dist".parse().unwrap()).unwrap();
+        assert_eq!((info.channels, info.layer.as_ref().unwrap().outputs, info.step), (48, 7, model.network().steps() - 1));
+        assert_eq!(model.network().weight(info.site).unwrap().dims(), [7, 48]);
+    }
+}
+
+/// The shapes that a pass shows at every site are those that the description of the sites gives.
+#[test]
+fn sites_are_described_as_they_are_met() {
+    for entry in fs::read_dir(golden("")).unwrap() {
+        let folder = entry.unwrap().path();
+        let model = Model::open(folder.to_str().unwrap()).unwrap();
+        let mut met = Vec::new();
+        let mut recorder = Recorder(|site: igq::model::Site, x: &Tensor| {
+            met.push((site, x.dims()[1..].to_vec()));
+            Ok(())
+        });
+        forward(model.network(), &tensors(folder.join("expected.safetensors"))["input"], &mut recorder).unwrap();
+        assert_eq!(met.len(), model.sites().len(), "{}", folder.display());
+        for (info, (site, shape)) in model.sites().iter().zip(&met) {
+            assert_eq!(info.site, *site);
+            let rows: usize = shape[..shape.len() - 1].iter().product();
+            let columns = shape[shape.len() - 1];
+            if site.kind.is_softmax() {
+                assert_eq!((info.channels, info.product.unwrap().inner), (rows, columns), "{site}");
+            } else {
+                assert_eq!((info.tokens, info.channels), (rows, columns), "{site}");
+            }
+            let shape = model.network().weight(*site).map(|weight| weight.dims().to_vec());
+            assert_eq!(shape, info.layer.as_ref().map(|layer| vec![layer.outputs, info.channels]), "{site}");
+        }
+    }
 }
 
 #[test]
@@ -61,6 +169,25 @@ fn logits_of_a_real_dinov2_at_a_smaller_size() {
     assert!(worst < 2e-2, "logits differ by {worst}");
     let top = |logits: &Tensor| logits.argmax(1).unwrap().to_vec1::<u32>().unwrap();
     assert_eq!(top(&logits), top(&expected["logits"]));
+}
+
+#[test]
+fn positions_are_resampled_to_the_size_of_the_configuration() {
+    let size = |folder: &Path, from: &str, to: &str| {
+        let path = folder.join("config.json");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from));
+        fs::write(path, text.replace(from, to)).unwrap();
+    };
+    let copy = edited("timm_dinov2_reg4", |tensors| tensors);
+    size(copy.path(), "\"img_size\": 32", "\"img_size\": 48");
+    let model = Model::open(copy.path().to_str().unwrap()).unwrap();
+    assert_eq!((model.config.image_size, model.config.position_grid, model.config.tokens()), ((48, 48), (4, 4), 5 + 36));
+    assert!(model.notes.iter().any(|note| note.contains("from 4x4 to 6x6 patches")), "{:?}", model.notes);
+    let copy = edited("hf_vit", |tensors| tensors);
+    size(copy.path(), "\"image_size\": 32", "\"image_size\": 48");
+    let error = Model::open(copy.path().to_str().unwrap()).err().unwrap().to_string();
+    assert!(error.contains("vit.embeddings.position_embeddings") && error.contains("37 positions"), "{error}");
 }
 
 #[test]

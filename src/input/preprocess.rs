@@ -73,7 +73,10 @@ impl Preprocess {
     /// # Errors
     /// When a value is there but unusable, such as a standard deviation of zero.
     pub fn from_config(config: Option<&Value>, preprocessor: Option<&Value>, channels: usize, size: (usize, usize)) -> Result<Self> {
-        let made = match (preprocessor, config.and_then(|c| c.get("pretrained_cfg"))) {
+        // A preprocessor without mean is one that transformers wraps around timm's configuration.
+        let own = preprocessor.filter(|p| p.get("image_mean").is_some());
+        let timm = preprocessor.and_then(|p| p.get("pretrained_cfg")).or_else(|| config.and_then(|c| c.get("pretrained_cfg")));
+        let made = match (own, timm) {
             (Some(hf), _) => Self::from_transformers(hf, channels, size)?,
             (None, Some(timm)) => Self::from_timm(timm, channels, size)?,
             (None, None) => Self {
@@ -125,7 +128,8 @@ impl Preprocess {
         let resize = match (edge("shortest_edge"), edge("height"), edge("width")) {
             (Some(edge), _, _) => Resize::Shortest(edge),
             (None, Some(height), Some(width)) => Resize::Exact(height, width),
-            _ => cfg.get("size").and_then(number).map_or(Resize::Exact(size.0, size.1), Resize::Shortest),
+            // A bare number is what the feature extractors of old wrote, which made a square of any picture.
+            _ => cfg.get("size").and_then(number).map_or(Resize::Exact(size.0, size.1), |edge| Resize::Exact(edge, edge)),
         };
         let fits = match resize {
             Resize::Shortest(edge) => edge >= size.0.max(size.1),
@@ -235,5 +239,28 @@ fn positive(std: Vec<f32>) -> Result<Vec<f32>> {
     match std.iter().find(|s| s.is_nan() || **s <= 0.0) {
         Some(bad) => Err(Error::setting("std of the preprocessing configuration", bad, "numbers above 0")),
         None => Ok(std),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_bare_size_of_an_old_feature_extractor_is_a_square() {
+        let deit =
+            json!({"size": 256, "crop_size": 224, "resample": 3, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]});
+        let made = Preprocess::from_config(None, Some(&deit), 3, (224, 224)).unwrap();
+        assert_eq!((made.resize, made.interpolation, made.mean[0]), (Resize::Exact(256, 256), Interpolation::Bicubic, 0.485));
+    }
+
+    #[test]
+    fn what_transformers_wraps_around_timm_is_read_as_timm() {
+        let timm = json!({"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 0.9, "interpolation": "bicubic"});
+        let (config, wrapper) = (json!({ "pretrained_cfg": timm }), json!({"image_processor_type": "TimmWrapperImageProcessor"}));
+        let made = Preprocess::from_config(Some(&config), Some(&wrapper), 3, (224, 224)).unwrap();
+        assert_eq!((made.resize, made.mean[0]), (Resize::Shortest(248), 0.485));
     }
 }

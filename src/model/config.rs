@@ -5,6 +5,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::layout::Layout;
+use super::positions::Resampling;
 use super::weights::{Checkpoint, Weights};
 use crate::error::{Error, Result};
 
@@ -30,8 +32,10 @@ pub struct VitConfig {
     pub in_chans: usize,
     /// Height and width of a patch in pixels.
     pub patch_size: (usize, usize),
-    /// Rows and columns of the patch grid that the stored position embeddings are for; resampled where the input has another.
+    /// Rows and columns of the patch grid that the stored position embeddings are for.
     pub position_grid: (usize, usize),
+    /// How they are resampled where the input has another grid.
+    pub position_resampling: Resampling,
     /// Width of the token vectors, `D`.
     pub embed_dim: usize,
     /// Number of transformer blocks.
@@ -44,12 +48,22 @@ pub struct VitConfig {
     pub classes: usize,
     /// Whether there is a class token.
     pub class_token: bool,
+    /// Whether there is a distillation token, behind the class token.
+    pub dist_token: bool,
+    /// Number of register tokens, behind those.
+    pub registers: usize,
+    /// How many of the tokens before the patches have a position embedding.
+    pub prefix_positions: usize,
     /// Pooling before the classifier.
     pub pool: Pool,
     /// Whether a norm stands after the pooling instead of before.
     pub fc_norm: bool,
+    /// Whether the distillation token has a classifier of its own, whose logits are averaged with the other's.
+    pub head_dist: bool,
     /// Whether the fused projection has a bias.
     pub qkv_bias: bool,
+    /// Whether both halves of a block end in a factor for every channel.
+    pub layer_scale: bool,
     /// Epsilon of every layer norm.
     pub norm_eps: f64,
 }
@@ -61,10 +75,10 @@ impl VitConfig {
         (self.image_size.0 / self.patch_size.0, self.image_size.1 / self.patch_size.1)
     }
 
-    /// Tokens before the patches: the class token.
+    /// Tokens before the patches: class, distillation, registers.
     #[must_use]
     pub fn prefix_tokens(&self) -> usize {
-        usize::from(self.class_token)
+        usize::from(self.class_token) + usize::from(self.dist_token) + self.registers
     }
 
     /// Width of what the classifier sees.
@@ -99,7 +113,7 @@ pub(crate) fn lookup<'a>(config: Option<&'a Value>, key: &str) -> Option<&'a Val
 ///
 /// # Errors
 /// When the tensors are not those of a plain ViT, or contradict each other or the configuration.
-pub fn infer_vit(checkpoint: &Checkpoint) -> Result<(VitConfig, Vec<String>)> {
+pub fn infer_vit(checkpoint: &Checkpoint, layout: Layout) -> Result<(VitConfig, Vec<String>)> {
     let weights = &checkpoint.weights;
     let config = checkpoint.config.as_ref();
     let mut notes = Vec::new();
@@ -108,71 +122,105 @@ pub fn infer_vit(checkpoint: &Checkpoint) -> Result<(VitConfig, Vec<String>)> {
     let embed = weights.shape("patch_embed.proj.weight", 4)?;
     let (embed_dim, in_chans, patch_size) = (embed[0], embed[1], (embed[2], embed[3]));
     if in_chans != 1 && in_chans != 3 {
-        return Err(Error::Tensor {
-            file: weights.file().into(),
-            key: "patch_embed.proj.weight".into(),
-            expected: "1 or 3 input channels".into(),
-            found: format!("{in_chans}"),
-        });
+        return Err(weights.wrong("patch_embed.proj.weight", "1 or 3 input channels".into(), format!("{in_chans}")));
     }
     let depth = (0..usize::from(u16::MAX)).take_while(|i| weights.has(&format!("blocks.{i}.norm1.weight"))).count();
+    if let Some(declared) = ["depth", "num_hidden_layers"].iter().find_map(|key| lookup(config, key)).and_then(number)
+        && declared != depth
+    {
+        let expected = format!("{declared} blocks, as config.json says");
+        return Err(weights.wrong(&format!("blocks.{depth}.norm1.weight"), expected, format!("{depth} blocks")));
+    }
     let mlp_dim = weights.shape("blocks.0.mlp.fc1.weight", 2)?[0];
     let head = weights.shape("head.weight", 2)?;
-    let classes = head[0];
-    let class_token = weights.has("cls_token");
-
-    let (image_size, position_grid) = input_size(checkpoint, usize::from(class_token), patch_size, &mut notes)?;
-    let heads = heads(config, embed_dim, &mut notes)?;
-    let fc_norm = weights.has("fc_norm.weight");
-    let pool = match lookup(config, "global_pool").and_then(Value::as_str) {
-        Some("avg") => Pool::Avg,
-        Some("token") => Pool::Token,
-        Some(other) => {
-            return Err(Error::content(
-                &checkpoint.name,
-                format!("expected global_pool `token` or `avg` in config.json, found `{other}`"),
-                "use a classification checkpoint",
-            ));
-        }
-        None if head[1] == 2 * embed_dim => Pool::TokenAndAvg,
-        None if fc_norm || !class_token => Pool::Avg,
-        None => Pool::Token,
-    };
-    let norm_eps = lookup(config, "layer_norm_eps").and_then(Value::as_f64).unwrap_or(1e-6);
-    if config.is_none() {
-        notes.push("no config.json beside the weights: norm epsilon 1e-6 as in timm is assumed".into());
+    let (class_token, dist_token) = (weights.has("cls_token"), weights.has("dist_token"));
+    let registers = if weights.has("reg_token") { weights.shape("reg_token", 3)?[1] } else { 0 };
+    let summary = usize::from(class_token) + usize::from(dist_token);
+    let head_dist = weights.has("head_dist.weight");
+    if head_dist && !(class_token && dist_token) {
+        return Err(weights.wrong("head_dist.weight", "a class and a distillation token".into(), "no such tokens in the file".into()));
     }
-    if let Some(declared) = ["depth", "num_hidden_layers"].iter().find_map(|key| lookup(config, key)).and_then(Value::as_u64)
-        && declared != depth as u64
-    {
-        return Err(Error::Tensor {
-            file: weights.file().into(),
-            key: format!("blocks.{depth}.norm1.weight"),
-            expected: format!("{declared} blocks, as config.json says"),
-            found: format!("{depth} blocks"),
-        });
+    let input = input(checkpoint, [summary, summary + registers, 0], patch_size, &mut notes)?;
+    let qkv_bias = weights.has("blocks.0.attn.qkv.bias");
+    if lookup(config, "qkv_bias").and_then(Value::as_bool) == Some(true) && !qkv_bias {
+        return Err(weights.wrong("blocks.0.attn.qkv.bias", "a bias, as config.json says".into(), "none in the file".into()));
     }
+    refuse_other_activations(checkpoint)?;
     notes.push(format!(
-        "from the tensors: {depth} blocks, width {embed_dim}, MLP {mlp_dim}, patch {}x{}, {in_chans} input channel(s), {classes} classes, stored as {}",
-        patch_size.0, patch_size.1, weights.stored_as()
+        "from the tensors: {depth} blocks, width {embed_dim}, MLP {mlp_dim}, patch {}x{}, {in_chans} input channel(s), {} classes, stored as {}",
+        patch_size.0, patch_size.1, head[0], weights.stored_as()
     ));
+    let fc_norm = weights.has("fc_norm.weight");
     let vit = VitConfig {
-        image_size,
+        image_size: input.size,
         in_chans,
         patch_size,
-        position_grid,
+        position_grid: input.position_grid,
+        position_resampling: input.resampling,
         embed_dim,
         depth,
-        heads,
+        heads: heads(config, embed_dim, &mut notes)?,
         mlp_dim,
-        classes,
+        classes: head[0],
         class_token,
-        pool,
+        dist_token,
+        registers,
+        prefix_positions: input.prefix_positions,
+        pool: pool(checkpoint, head[1] == 2 * embed_dim, fc_norm || !class_token)?,
         fc_norm,
-        qkv_bias: weights.has("blocks.0.attn.qkv.bias"),
-        norm_eps,
+        head_dist,
+        qkv_bias,
+        layer_scale: weights.has("blocks.0.ls1.gamma"),
+        norm_eps: norm_eps(checkpoint, layout, &mut notes),
     };
+    if dist_token && !head_dist {
+        notes.push("the distillation token has no classifier: the class token alone decides, as transformers does it".into());
+    }
     Ok((vit, notes))
+}
+
+fn pool(checkpoint: &Checkpoint, double: bool, average: bool) -> Result<Pool> {
+    match lookup(checkpoint.config.as_ref(), "global_pool").and_then(Value::as_str) {
+        Some("avg") => Ok(Pool::Avg),
+        Some("token") => Ok(Pool::Token),
+        Some(other) => Err(Error::content(
+            &checkpoint.name,
+            format!("expected global_pool `token` or `avg` in config.json, found `{other}`"),
+            "use a classification checkpoint",
+        )),
+        None if double => Ok(Pool::TokenAndAvg),
+        None if average => Ok(Pool::Avg),
+        None => Ok(Pool::Token),
+    }
+}
+
+/// The networks here compute GELU with the error function; another activation would give other logits without a word.
+fn refuse_other_activations(checkpoint: &Checkpoint) -> Result<()> {
+    let config = checkpoint.config.as_ref();
+    let text = |key| lookup(config, key).and_then(Value::as_str);
+    let named = text("hidden_act").or_else(|| text("act_layer"));
+    let quick = text("architecture").filter(|name| name.contains("quickgelu"));
+    match named.filter(|name| *name != "gelu").or(quick) {
+        Some(other) => Err(Error::content(
+            &checkpoint.name,
+            format!("expected the activation `gelu` in config.json, found `{other}`"),
+            "name a checkpoint with GELU",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Epsilon of the layer norms: what config.json says, else what the library that wrote the file has as its default.
+fn norm_eps(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -> f64 {
+    if let Some(eps) = lookup(checkpoint.config.as_ref(), "layer_norm_eps").and_then(Value::as_f64) {
+        return eps;
+    }
+    let dinov2 = checkpoint.weights.has("blocks.0.ls1.gamma");
+    let eps = if layout == Layout::Transformers && !dinov2 { 1e-12 } else { 1e-6 };
+    if checkpoint.config.is_none() {
+        notes.push(format!("no config.json beside the weights: norm epsilon {eps:e}, the default of {}, is assumed", layout.name()));
+    }
+    eps
 }
 
 fn require_vit(weights: &Weights) -> Result<()> {
@@ -191,7 +239,7 @@ fn require_vit(weights: &Weights) -> Result<()> {
 fn heads(config: Option<&Value>, embed_dim: usize, notes: &mut Vec<String>) -> Result<usize> {
     let declared = ["num_heads", "num_attention_heads"].iter().find_map(|key| lookup(config, key));
     let heads = if let Some(value) = declared {
-        value.as_u64().and_then(|h| usize::try_from(h).ok()).unwrap_or(0)
+        number(value).unwrap_or(0)
     } else {
         let heads = (embed_dim / 64).max(1);
         notes.push(format!("number of heads is not in config.json: {heads} assumed (64 channels a head, as every timm ViT has)"));
@@ -203,44 +251,71 @@ fn heads(config: Option<&Value>, embed_dim: usize, notes: &mut Vec<String>) -> R
     Ok(heads)
 }
 
-/// Height and width of the input, and the grid that the position embeddings are stored for.
-fn input_size(
-    checkpoint: &Checkpoint,
-    prefix: usize,
-    patch: (usize, usize),
-    notes: &mut Vec<String>,
-) -> Result<((usize, usize), (usize, usize))> {
+/// What the input is, and what the position embeddings are stored for.
+struct Input {
+    size: (usize, usize),
+    position_grid: (usize, usize),
+    prefix_positions: usize,
+    resampling: Resampling,
+}
+
+/// `prefixes` are the numbers of positions that may stand before those of the patches, the likeliest first.
+fn input(checkpoint: &Checkpoint, prefixes: [usize; 3], patch: (usize, usize), notes: &mut Vec<String>) -> Result<Input> {
     let (weights, config) = (&checkpoint.weights, checkpoint.config.as_ref());
     let positions = weights.shape("pos_embed", 3)?[1];
-    let side = positions.saturating_sub(prefix).isqrt();
-    let stored = (side * patch.0, side * patch.1);
-    // DINOv2 in transformers resamples its position embeddings to whatever the preprocessing gives; the other models refuse.
-    let resampled = lookup(config, "model_type").and_then(Value::as_str).is_some_and(|name| name.starts_with("dinov2"));
-    let prepared = checkpoint.preprocessor.as_ref().filter(|_| resampled).and_then(prepared_size);
-    let declared = ["img_size", "image_size", "input_size"].iter().find_map(|key| lookup(config, key).and_then(pair));
-    let size = prepared.or(declared).unwrap_or_else(|| {
-        notes.push(format!("input size is not in config.json: {}x{} inferred from {positions} positions", stored.0, stored.1));
-        stored
+    // DINOv2 in transformers resamples to whatever the preprocessing gives, timm to what its configuration says; the others refuse.
+    let (resampling, by_preprocessing) = match lookup(config, "model_type").and_then(Value::as_str) {
+        Some("dinov2") => (Some(Resampling::Bicubic), true),
+        Some("dinov2_with_registers") => (Some(Resampling::BicubicAntialias), true),
+        None | Some("timm_wrapper") => (Some(Resampling::BicubicAntialias), false),
+        Some(_) => (None, false),
+    };
+    let square = prefixes.into_iter().find_map(|prefix| {
+        let side = positions.checked_sub(prefix)?.isqrt();
+        (side * side + prefix == positions).then_some(((side, side), prefix))
     });
-    let grid = (size.0 / patch.0, size.1 / patch.1);
-    let whole = size.0.is_multiple_of(patch.0) && size.1.is_multiple_of(patch.1);
-    let shown = format!("{}x{} pixels in patches of {}x{}", size.0, size.1, patch.0, patch.1);
-    if whole && resampled && side * side + prefix == positions {
-        if prepared.is_some_and(|prepared| prepared != stored) {
-            notes.push(format!(
-                "input size {}x{} from preprocessor_config.json; the position embeddings are stored for {}x{} and are resampled from \
-                 {side}x{side} to {}x{} patches (bicubic, as transformers does it)",
-                size.0, size.1, stored.0, stored.1, grid.0, grid.1
+    let prepared = checkpoint.preprocessor.as_ref().filter(|_| by_preprocessing).and_then(prepared_size);
+    let declared = ["img_size", "image_size", "input_size"].iter().find_map(|key| lookup(config, key).and_then(pair));
+    let size = match (prepared.or(declared), square) {
+        (Some(size), _) => size,
+        (None, Some(((rows, columns), _))) => {
+            let size = (rows * patch.0, columns * patch.1);
+            notes.push(format!("input size is not in config.json: {}x{} inferred from {positions} positions", size.0, size.1));
+            size
+        }
+        (None, None) => {
+            return Err(weights.wrong(
+                "pos_embed",
+                "a square grid, or an input size in config.json".into(),
+                format!("{positions} positions"),
             ));
         }
-        return Ok((size, (side, side)));
+    };
+    let (rows, columns) = (size.0 / patch.0, size.1 / patch.1);
+    let shown = format!("{}x{} pixels in patches of {}x{}", size.0, size.1, patch.0, patch.1);
+    if (rows * patch.0, columns * patch.1) != size {
+        return Err(weights.wrong("patch_embed.proj.weight", "patches that fill the input".into(), shown));
     }
-    if whole && grid.0 * grid.1 + prefix == positions {
-        return Ok((size, grid));
+    let exact = prefixes.into_iter().find(|prefix| rows * columns + prefix == positions).map(|prefix| ((rows, columns), prefix));
+    let stored = if by_preprocessing { square.or(exact) } else { exact.or(square.filter(|_| resampling.is_some())) };
+    let Some((position_grid, prefix_positions)) = stored else {
+        let expected = format!("{} positions for {shown}", rows * columns + prefixes[0]);
+        return Err(weights.wrong("pos_embed", expected, format!("{positions} positions")));
+    };
+    if position_grid != (rows, columns) {
+        let from = if prepared.is_some() { "preprocessor_config.json" } else { "config.json" };
+        notes.push(format!(
+            "input size {}x{} from {from}; the position embeddings are stored for {}x{} and are resampled from {}x{} to {rows}x{columns} patches",
+            size.0,
+            size.1,
+            position_grid.0 * patch.0,
+            position_grid.1 * patch.1,
+            position_grid.0,
+            position_grid.1
+        ));
     }
-    let expected =
-        if whole { format!("{} positions for {shown}", grid.0 * grid.1 + prefix) } else { format!("whole patches, not {shown}") };
-    Err(weights.wrong("pos_embed", expected, format!("{positions} positions")))
+    let resampling = resampling.unwrap_or(Resampling::BicubicAntialias);
+    Ok(Input { size, position_grid, prefix_positions, resampling })
 }
 
 /// The size of what transformers' preprocessing gives: that of the crop, or of the resize where nothing is cropped.

@@ -31,7 +31,7 @@ impl Layout {
 const PREFIXES: [&str; 8] = ["timm_model.", "model.", "module.", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "swin."];
 
 /// transformers' names and timm's, each a run of whole segments. The order matters: `attention.output.dense` before `output.dense`.
-const NAMES: [(&str, &str); 31] = [
+const NAMES: [(&str, &str); 34] = [
     (".embeddings.cls_token.", ".cls_token."),
     (".embeddings.distillation_token.", ".dist_token."),
     (".embeddings.register_tokens.", ".reg_token."),
@@ -49,6 +49,7 @@ const NAMES: [(&str, &str); 31] = [
     (".attention.self.key.", ".attn.k."),
     (".attention.self.value.", ".attn.v."),
     (".attention.self.", ".attn."),
+    (".relative_position_bias.relative_position_bias_table.", ".relative_position_bias_table."),
     (".attention.q_proj.", ".attn.q."),
     (".attention.k_proj.", ".attn.k."),
     (".attention.v_proj.", ".attn.v."),
@@ -63,6 +64,8 @@ const NAMES: [(&str, &str); 31] = [
     (".layer_scale2.lambda1.", ".ls2.gamma."),
     (".layernorm.", ".norm."),
     (".classifier.", ".head."),
+    (".cls_classifier.", ".head."),
+    (".distillation_classifier.", ".head_dist."),
 ];
 
 /// Renames and fuses until every tensor that a network asks for has timm's name.

@@ -42,6 +42,25 @@ pub struct Model {
     sites: Vec<SiteInfo>,
 }
 
+/// What the names of a network's own parts begin with. An unused tensor among them would change the logits; others (poolers, mask
+/// tokens, decoders of another task) would not.
+const PARTS: [&str; 14] = [
+    "blocks.",
+    "layers.",
+    "patch_embed.",
+    "cls_token",
+    "dist_token",
+    "reg_token",
+    "pos_embed",
+    "norm.",
+    "norm_pre.",
+    "fc_norm.",
+    "pre_logits.",
+    "attn_pool.",
+    "head.",
+    "head_dist.",
+];
+
 impl Model {
     /// Builds the network of a checkpoint.
     ///
@@ -50,14 +69,11 @@ impl Model {
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
         let (weights, layout) = layout::to_timm(checkpoint.weights)?;
         let checkpoint = Checkpoint { weights, ..checkpoint };
-        let (config, mut notes) = config::infer_vit(&checkpoint)?;
+        let (config, mut notes) = config::infer_vit(&checkpoint, layout)?;
         let network = Box::new(vit::Vit::new(config.clone(), &checkpoint.weights)?);
         let sites = network.sites();
         let unused = checkpoint.weights.unused();
-        let essential = |key: &&String| {
-            ["blocks.", "reg_token", "dist_token", "head_dist.", "norm_pre.", "fc_norm.", "head."].iter().any(|p| key.starts_with(p))
-        };
-        if let Some(key) = unused.iter().find(essential) {
+        if let Some(key) = unused.iter().find(|key| PARTS.iter().any(|part| key.starts_with(part))) {
             let found = "a part that this igq does not know, without which the logits would be wrong";
             return Err(checkpoint.weights.wrong(key, "a plain ViT".into(), found.into()));
         }
@@ -125,5 +141,7 @@ fn labels(config: Option<&Value>, classes: usize) -> Vec<String> {
     let mapped = config::lookup(config, "id2label")
         .and_then(Value::as_object)
         .map(|map| (0..classes).filter_map(|class| map.get(&class.to_string()).and_then(text)).collect());
-    listed.or(mapped).filter(|names: &Vec<String>| names.len() == classes).unwrap_or_default()
+    // transformers numbers classes that nobody named: `LABEL_0`.
+    let named = |names: &Vec<String>| names.len() == classes && !names.iter().all(|name| name.starts_with("LABEL_"));
+    listed.or(mapped).filter(named).unwrap_or_default()
 }

@@ -32,12 +32,15 @@ pub enum SiteKind {
     Fc2,
     /// Input of the classifier.
     Head,
+    /// Input of the second classifier of a distilled model.
+    #[serde(rename = "head_dist")]
+    HeadDist,
 }
 
 impl SiteKind {
     /// All kinds, in the order of the forward pass.
-    pub const ALL: [Self; 10] =
-        [Self::Patch, Self::Qkv, Self::Q, Self::K, Self::V, Self::Attn, Self::Proj, Self::Fc1, Self::Fc2, Self::Head];
+    pub const ALL: [Self; 11] =
+        [Self::Patch, Self::Qkv, Self::Q, Self::K, Self::V, Self::Attn, Self::Proj, Self::Fc1, Self::Fc2, Self::Head, Self::HeadDist];
 
     /// The name used in addresses and flags.
     #[must_use]
@@ -53,6 +56,7 @@ impl SiteKind {
             Self::Fc1 => "fc1",
             Self::Fc2 => "fc2",
             Self::Head => "head",
+            Self::HeadDist => "head_dist",
         }
     }
 
@@ -70,6 +74,7 @@ impl SiteKind {
             Self::Fc1 => "input of the first MLP layer",
             Self::Fc2 => "input of the second MLP layer, after GELU",
             Self::Head => "input of the classifier",
+            Self::HeadDist => "input of the classifier on the distillation token",
         }
     }
 
@@ -238,7 +243,7 @@ mod tests {
 
     #[test]
     fn an_address_reads_back_as_itself() {
-        for text in ["patch", "head", "blocks.0.qkv", "blocks.11.fc2", "blocks.3.attn"] {
+        for text in ["patch", "head", "head_dist", "blocks.0.qkv", "blocks.11.fc2", "blocks.3.attn"] {
             let site: Site = text.parse().unwrap();
             assert_eq!(site.to_string(), text);
         }

@@ -22,11 +22,11 @@ struct Linear {
 }
 
 impl Linear {
-    fn new(weights: &Weights, name: &str, site: Site, shape: (usize, usize)) -> Result<Self> {
+    fn new(weights: &Weights, name: &str, site: Site, shape: (usize, usize), bias: bool) -> Result<Self> {
         Ok(Self {
             site,
             weight: weights.get(&format!("{name}.weight"), &[shape.0, shape.1])?,
-            bias: weights.find(&format!("{name}.bias"), &[shape.0])?,
+            bias: bias.then(|| weights.get(&format!("{name}.bias"), &[shape.0])).transpose()?,
         })
     }
 
@@ -64,7 +64,7 @@ impl PatchEmbed {
         let proj = Linear {
             site: Site::outside(SiteKind::Patch),
             weight: kernel.reshape((cfg.embed_dim, pixels))?,
-            bias: weights.find(&format!("{name}.bias"), &[cfg.embed_dim])?,
+            bias: Some(weights.get(&format!("{name}.bias"), &[cfg.embed_dim])?),
         };
         Ok(Self { proj, grid: cfg.grid(), patch: cfg.patch_size })
     }
@@ -93,8 +93,8 @@ impl Attention {
         let qkv_site = Site::in_block(block, SiteKind::Qkv);
         let proj_site = Site::in_block(block, SiteKind::Proj);
         Ok(Self {
-            qkv: Linear::new(weights, &format!("{name}.qkv"), qkv_site, (3 * dim, dim))?,
-            proj: Linear::new(weights, &format!("{name}.proj"), proj_site, (dim, dim))?,
+            qkv: Linear::new(weights, &format!("{name}.qkv"), qkv_site, (3 * dim, dim), cfg.qkv_bias)?,
+            proj: Linear::new(weights, &format!("{name}.proj"), proj_site, (dim, dim), true)?,
             heads: cfg.heads,
             block,
         })
@@ -145,16 +145,17 @@ impl Block {
     fn new(weights: &Weights, cfg: &VitConfig, block: u16) -> Result<Self> {
         let name = |part: &str| format!("blocks.{block}.{part}");
         let (dim, hidden) = (cfg.embed_dim, cfg.mlp_dim);
+        let scale = |part| cfg.layer_scale.then(|| weights.get(&name(part), &[dim])).transpose();
         let fc1_site = Site::in_block(block, SiteKind::Fc1);
         let fc2_site = Site::in_block(block, SiteKind::Fc2);
         Ok(Self {
             norm1: norm(weights, &name("norm1"), cfg)?,
             attn: Attention::new(weights, &name("attn"), cfg, block)?,
-            ls1: weights.find(&name("ls1.gamma"), &[dim])?,
+            ls1: scale("ls1.gamma")?,
             norm2: norm(weights, &name("norm2"), cfg)?,
-            fc1: Linear::new(weights, &name("mlp.fc1"), fc1_site, (hidden, dim))?,
-            fc2: Linear::new(weights, &name("mlp.fc2"), fc2_site, (dim, hidden))?,
-            ls2: weights.find(&name("ls2.gamma"), &[dim])?,
+            fc1: Linear::new(weights, &name("mlp.fc1"), fc1_site, (hidden, dim), true)?,
+            fc2: Linear::new(weights, &name("mlp.fc2"), fc2_site, (dim, hidden), true)?,
+            ls2: scale("ls2.gamma")?,
         })
     }
 
@@ -175,46 +176,60 @@ impl Block {
 pub struct Vit {
     cfg: VitConfig,
     patch_embed: PatchEmbed,
-    cls_token: Option<Tensor>, // (1, 1, D)
-    pos_embed: Tensor,         // (1, N, D)
+    prefix: Option<Tensor>, // (1, P, D), P tokens before the patches, with their positions
+    pos_embed: Tensor,      // (1, N - P, D)
     blocks: Vec<Block>,
     norm: Option<Norm>,
     fc_norm: Option<Norm>,
     head: Linear,
+    head_dist: Option<Linear>,
+}
+
+/// The tokens before the patches: class, distillation, registers. The first ones have `positions` `(1, .., D)`.
+fn prefix(weights: &Weights, cfg: &VitConfig, positions: &Tensor) -> Result<Option<Tensor>> {
+    let counts = [("cls_token", usize::from(cfg.class_token)), ("dist_token", usize::from(cfg.dist_token)), ("reg_token", cfg.registers)];
+    let present = counts.iter().filter(|(_, count)| *count > 0);
+    let tokens = present.map(|(name, count)| weights.get(name, &[1, *count, cfg.embed_dim])).collect::<Result<Vec<_>>>()?;
+    if tokens.is_empty() {
+        return Ok(None);
+    }
+    let positions = positions.pad_with_zeros(1, 0, cfg.prefix_tokens() - cfg.prefix_positions)?;
+    Ok(Some((Tensor::cat(&tokens, 1)? + positions)?))
 }
 
 impl Vit {
-    /// Takes the tensors of `cfg` from a checkpoint in timm layout.
+    /// Takes the tensors of `cfg` from a checkpoint with timm's names.
     ///
     /// # Errors
     /// When a tensor is missing, has another shape, or is not finite.
     pub fn new(cfg: VitConfig, weights: &Weights) -> Result<Self> {
         let dim = cfg.embed_dim;
         let blocks = (0..cfg.depth).map(|i| Block::new(weights, &cfg, u16::try_from(i).unwrap_or(u16::MAX))).collect::<Result<Vec<_>>>()?;
-        let (prefix, stored) = (cfg.prefix_tokens(), cfg.position_grid);
-        let positions = weights.get("pos_embed", &[1, prefix + stored.0 * stored.1, dim])?;
-        let patches = positions::resample(&positions.narrow(1, prefix, stored.0 * stored.1)?, stored, cfg.grid())?;
+        let (first, stored) = (cfg.prefix_positions, cfg.position_grid);
+        let positions = weights.get("pos_embed", &[1, first + stored.0 * stored.1, dim])?;
+        let patches = positions.narrow(1, first, stored.0 * stored.1)?;
+        let head = |name, kind, channels| Linear::new(weights, name, Site::outside(kind), (cfg.classes, channels), true);
         Ok(Self {
             patch_embed: PatchEmbed::new(weights, &cfg)?,
-            cls_token: if cfg.class_token { Some(weights.get("cls_token", &[1, 1, dim])?) } else { None },
-            pos_embed: Tensor::cat(&[&positions.narrow(1, 0, prefix)?, &patches], 1)?,
+            prefix: prefix(weights, &cfg, &positions.narrow(1, 0, first)?)?,
+            pos_embed: positions::resample(&patches, stored, cfg.grid(), cfg.position_resampling)?,
             blocks,
             norm: (!cfg.fc_norm).then(|| norm(weights, "norm", &cfg)).transpose()?,
             fc_norm: cfg.fc_norm.then(|| norm(weights, "fc_norm", &cfg)).transpose()?,
-            head: Linear::new(weights, "head", Site::outside(SiteKind::Head), (cfg.classes, cfg.head_dim()))?,
+            head: head("head", SiteKind::Head, cfg.head_dim())?,
+            head_dist: cfg.head_dist.then(|| head("head_dist", SiteKind::HeadDist, dim)).transpose()?,
             cfg,
         })
     }
 
     /// `(B, in_chans, height, width)` to `(B, N, D)`.
     fn embed(&self, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let patches = self.patch_embed.forward(pixels, tap)?;
+        let patches = self.patch_embed.forward(pixels, tap)?.broadcast_add(&self.pos_embed)?;
         let (b, _, dim) = patches.dims3()?;
-        let tokens = match &self.cls_token {
-            Some(cls) => Tensor::cat(&[&cls.expand((b, 1, dim))?, &patches], 1)?,
+        Ok(match &self.prefix {
+            Some(prefix) => Tensor::cat(&[&prefix.expand((b, prefix.dim(1)?, dim))?, &patches], 1)?,
             None => patches,
-        };
-        Ok(tokens.broadcast_add(&self.pos_embed)?)
+        })
     }
 
     /// `(B, N, D)` to `(B, K)`.
@@ -225,18 +240,23 @@ impl Vit {
         };
         let (_, n, _) = x.dims3()?;
         let prefix = self.cfg.prefix_tokens();
-        let token = || x.narrow(1, 0, 1)?.contiguous(); // (B, 1, D)
+        let token = |index| x.narrow(1, index, 1)?.contiguous(); // (B, 1, D)
         let mean = || x.narrow(1, prefix, n - prefix)?.mean_keepdim(1); // (B, 1, D)
         let pooled = match self.cfg.pool {
-            Pool::Token => token()?,
+            Pool::Token => token(0)?,
             Pool::Avg => mean()?,
-            Pool::TokenAndAvg => Tensor::cat(&[token()?, mean()?], 2)?, // (B, 1, 2D)
+            Pool::TokenAndAvg => Tensor::cat(&[token(0)?, mean()?], 2)?, // (B, 1, 2D)
         };
         let pooled = match &self.fc_norm {
             Some(norm) => norm.forward(&pooled)?,
             None => pooled,
         };
-        Ok(self.head.forward(pooled, tap)?.squeeze(1)?)
+        let logits = self.head.forward(pooled, tap)?;
+        Ok(match &self.head_dist {
+            Some(head) => ((logits + head.forward(token(1)?, tap)?)? / 2.0)?,
+            None => logits,
+        }
+        .squeeze(1)?)
     }
 }
 
@@ -266,8 +286,14 @@ pub fn sites(cfg: &VitConfig) -> Vec<SiteInfo> {
         sites.push(linear(SiteKind::Fc1, step + 1, dim, "mlp.fc1", cfg.mlp_dim));
         sites.push(linear(SiteKind::Fc2, step + 1, cfg.mlp_dim, "mlp.fc2", dim));
     }
-    let head = Site::outside(SiteKind::Head);
-    sites.push(SiteInfo::of_layer(head, 1 + 2 * cfg.depth, 1, cfg.head_dim(), layer("head".into(), cfg.classes)));
+    let mut head = |kind: SiteKind, channels| {
+        let layer = layer(kind.name().into(), cfg.classes);
+        sites.push(SiteInfo::of_layer(Site::outside(kind), 1 + 2 * cfg.depth, 1, channels, layer));
+    };
+    head(SiteKind::Head, cfg.head_dim());
+    if cfg.head_dist {
+        head(SiteKind::HeadDist, dim);
+    }
     sites
 }
 
@@ -293,6 +319,7 @@ impl Network for Vit {
         let layer = match (site.block, site.kind) {
             (None, SiteKind::Patch) => Some(&self.patch_embed.proj),
             (None, SiteKind::Head) => Some(&self.head),
+            (None, SiteKind::HeadDist) => self.head_dist.as_ref(),
             (Some(index), kind) => self.blocks.get(usize::from(index)).and_then(|block| match kind {
                 SiteKind::Qkv => Some(&block.attn.qkv),
                 SiteKind::Proj => Some(&block.attn.proj),

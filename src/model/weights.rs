@@ -119,14 +119,6 @@ impl Weights {
         Ok(tensor.clone())
     }
 
-    /// The tensor `key` where the file has it.
-    ///
-    /// # Errors
-    /// As [`Self::get`], but a missing tensor is `None`.
-    pub fn find(&self, key: &str, shape: &[usize]) -> Result<Option<Tensor>> {
-        if self.has(key) { self.get(key, shape).map(Some) } else { Ok(None) }
-    }
-
     /// Number of values that the network took.
     #[must_use]
     pub fn parameters_used(&self) -> usize {
