@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::analysis::perturbation::Estimate;
 use crate::engine::Options;
+use crate::engine::budget::Budget;
 use crate::error::{Error, Result};
 use crate::model::{BUILT_IN, SiteKind, SitePattern};
 use crate::quant::{BitWidth, GeluShape, GroupCount, Method, Settings, SiteOverride, SoftmaxShape};
@@ -53,6 +55,34 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
         /// Look at this many pictures only.
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Find the group count of every site under a budget of bit operations.
+    Allocate {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        output: Output,
+        /// Bounds: a uniform group count, whose cost is the bound, or bit operations such as 2.5G.
+        #[arg(long, value_delimiter = ',', default_value = "8", value_name = "N|BOPS")]
+        budget: Vec<Budget>,
+        /// How perturbations are found: alone (only the site quantized), among (all others quantized too), fisher (fast).
+        #[arg(long, default_value = "among")]
+        estimate: Estimate,
+        /// Counts to choose from.
+        #[arg(long, value_delimiter = ',', value_name = "N")]
+        candidates: Vec<GroupCount>,
+        /// Points of the frontier of KL against bit operations.
+        #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=200))]
+        frontier: u16,
+        /// Measure the counts on the built-in test set too.
+        #[arg(long)]
+        evaluate: bool,
+        /// Measure the counts on the pictures of this folder too.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Measure on this many pictures only.
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },

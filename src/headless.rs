@@ -1,15 +1,16 @@
 //! The commands that need no terminal: the same engine and the same report as the screen. Results go to standard output, all else to
 //! standard error.
 
-use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::analysis::Report;
 use crate::cli::{Cli, Command, Common, FrameFormat, Look, Output};
+use crate::engine::budget::{self, Order};
 use crate::engine::{Opened, Progress, Session, dump, evaluate};
 use crate::error::{Error, Result};
 use crate::model::tap::Cancel;
@@ -26,6 +27,23 @@ pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Run { common, output, dump } => run_one(&common, &output, dump.as_deref()),
         Command::Eval { common, output, data, limit } => eval(&common, &output, data.as_deref(), limit),
+        Command::Allocate { common, output, budget, estimate, candidates, frontier, evaluate, data, limit } => {
+            let settings = common.settings()?;
+            let session = open(&common, settings.clone())?;
+            let set = if evaluate || data.is_some() { Some(evaluate::data(&session, data.as_deref(), limit)?) } else { None };
+            let order = Order {
+                settings: &settings,
+                estimate,
+                candidates: &if candidates.is_empty() { budget::default_candidates() } else { candidates },
+                budgets: &budget,
+                frontier: usize::from(frontier),
+                data: set.as_ref(),
+            };
+            let bar = Bar::default();
+            let report = budget::allocate(&session, &order, &Cancel::default(), &|progress| bar.show(&progress))?;
+            drop(bar);
+            output::allocation(&report, &output)
+        }
         Command::Calibrate { common, output } => calibrate(&common, &output),
         Command::Snapshot { common, look, view, size, site, compare, format, output } => {
             let selection = Selection { view, size, site, compare };
@@ -154,24 +172,25 @@ fn inspect(common: &Common) -> Result<()> {
 
 /// A progress bar on standard error; where that is no terminal, a plain line at every tenth.
 #[derive(Default)]
-struct Bar(RefCell<Option<ProgressBar>>, Cell<usize>);
+struct Bar(Mutex<(Option<ProgressBar>, usize)>);
 
 impl Bar {
     fn show(&self, progress: &Progress) {
+        let (slot, tenth) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::io::stderr().is_terminal() {
-            let tenth = (10 * progress.done).checked_div(progress.total).unwrap_or(0);
-            if tenth > self.1.replace(tenth) {
+            let now = (10 * progress.done).checked_div(progress.total).unwrap_or(0);
+            if now > std::mem::replace(tenth, now) {
                 eprintln!("igq: {}/{} {}", progress.done, progress.total, progress.stage);
             }
             return;
         }
-        let mut slot = self.0.borrow_mut();
         let bar = slot.get_or_insert_with(|| {
             let bar = ProgressBar::with_draw_target(Some(progress.total as u64), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left  {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
+        bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
         bar.set_message(progress.stage.clone());
     }
@@ -179,7 +198,7 @@ impl Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if let Some(bar) = self.0.borrow_mut().take() {
+        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).0.take() {
             bar.finish_and_clear();
         }
     }

@@ -67,6 +67,31 @@ pub fn kl(float: &[f32], quantized: &[f32]) -> f64 {
     p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
 }
 
+/// Spearman's rank correlation, equal values sharing the mean of their ranks; none for fewer than three pairs or constant values.
+#[must_use]
+pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
+    let ranks = |values: &[f64]| -> Vec<f64> {
+        let mut order: Vec<usize> = (0..values.len()).collect();
+        order.sort_by(|&i, &j| values[i].total_cmp(&values[j]));
+        let mut ranks = vec![0.0; values.len()];
+        let mut at = 0;
+        for tied in order.chunk_by(|&i, &j| values[i] == values[j]) {
+            let mean = at as f64 + (tied.len() - 1) as f64 / 2.0;
+            tied.iter().for_each(|&i| ranks[i] = mean);
+            at += tied.len();
+        }
+        ranks
+    };
+    if a.len() < 3 || a.len() != b.len() {
+        return None;
+    }
+    let (a, b) = (ranks(a), ranks(b));
+    let mean = (a.len() - 1) as f64 / 2.0;
+    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
+    let norm = (product(&a, &a) * product(&b, &b)).sqrt();
+    (norm > 0.0).then(|| product(&a, &b) / norm)
+}
+
 /// Index of the largest; the first of equals.
 #[must_use]
 pub fn argmax(values: &[f32]) -> usize {
@@ -106,6 +131,17 @@ mod tests {
         // p = (1/2, 1/2), q = (1/4, 3/4)
         let expected = 0.5 * (2.0_f64).ln() + 0.5 * (2.0_f64 / 3.0).ln();
         assert!((kl(&[0.0, 0.0], &[0.0, 3.0_f32.ln()]) - expected).abs() < 1e-7);
+    }
+
+    #[test]
+    fn rank_correlations_by_hand() {
+        assert_eq!(spearman(&[1.0, 2.0, 3.0], &[10.0, 20.0, 90.0]), Some(1.0));
+        assert_eq!(spearman(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]), Some(-1.0));
+        // Ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3: 4.5 / sqrt(4.5 * 5).
+        let tied = spearman(&[1.0, 2.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+        assert!((tied - 4.5 / 22.5_f64.sqrt()).abs() < 1e-12);
+        assert_eq!(spearman(&[1.0, 1.0, 1.0], &[1.0, 2.0, 3.0]), None);
+        assert_eq!(spearman(&[1.0], &[1.0]), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Step 5 of the data flow, and the only place with threads and channels: commands in, events out.
 
+pub mod budget;
 pub mod command;
 pub mod dump;
 pub mod evaluate;

@@ -10,12 +10,14 @@ use candle_core::Tensor;
 
 use super::event::{AttentionMap, PictureView, Progress, SessionInfo, Snapshot};
 use crate::analysis::report::{CalibrationReport, ClassName, ModelReport, PictureReport, Report, SCHEMA_VERSION, Sensitivity};
+use crate::analysis::suffix::Reference;
 use crate::analysis::{FloatRun, QuantizedRun, findings, measure, sensitivity};
 use crate::error::{Error, Result};
 use crate::input::{Picture, PictureSet, PictureSource, Prepared, Preprocess, Raster, builtin};
 use crate::model::tap::Cancel;
-use crate::model::{BUILT_IN, Model, Site, SitePattern};
-use crate::quant::{Cache, Calibration, Method, Plan, Settings, calibrate, file, plan};
+use crate::model::{BUILT_IN, Model, Site, SiteInfo, SitePattern};
+use crate::quant::run::SitePlan;
+use crate::quant::{Cache, Calibration, Method, Plan, Settings, calibrate, file, pipeline, plan};
 
 /// Pictures in one batch of calibration or evaluation.
 pub const BATCH: usize = 16;
@@ -126,19 +128,20 @@ impl Opened {
     /// # Errors
     /// When a picture cannot be prepared, or `cancel` was called.
     pub fn calibrate(self, cancel: &Cancel, progress: &dyn Fn(Progress)) -> Result<Session> {
-        let (source, calibration) = match &self.calibration {
-            CalibrationPlan::File(path) => (format!("quantizers of {path}"), Calibration::default()),
+        let (source, batches, calibration) = match &self.calibration {
+            CalibrationPlan::File(path) => (format!("quantizers of {path}"), Vec::new(), Calibration::default()),
             CalibrationPlan::Pictures(name, pictures) => {
                 let prepared = pictures.iter().map(|p| Ok(self.preprocess.apply(p)?.tensor)).collect::<Result<Vec<_>>>()?;
                 let batches = prepared.chunks(BATCH).map(|b| Ok(Tensor::cat(b, 0)?)).collect::<Result<Vec<_>>>()?;
                 let total = pictures.len();
                 let report = |done| progress(Progress { stage: format!("calibrating on {name}"), done, total });
                 report(0);
-                (name.clone(), calibrate(self.model.network(), &batches, cancel, report)?)
+                let calibration = calibrate(self.model.network(), &batches, cancel, report)?;
+                (name.clone(), batches, calibration)
             }
         };
         let report = CalibrationReport { source, images: calibration.images };
-        Ok(Session { opened: self, calibration, report, floats: Mutex::default() })
+        Ok(Session { opened: self, calibration, batches, report, floats: Mutex::default(), reference: Mutex::default() })
     }
 }
 
@@ -195,8 +198,11 @@ pub struct Outcome {
 pub struct Session {
     opened: Opened,
     calibration: Calibration,
+    /// The calibration pictures as the model takes them.
+    batches: Vec<Tensor>,
     report: CalibrationReport,
     floats: Mutex<VecDeque<(usize, Base)>>,
+    reference: Mutex<Option<Arc<Reference>>>,
 }
 
 impl Session {
@@ -241,6 +247,38 @@ impl Session {
             return Err(Error::setting("method and group counts", settings.describe(), expected));
         }
         plan(&self.opened.model, &self.calibration, settings, &self.opened.cache)
+    }
+
+    /// What one site does under `settings`.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub fn site_plan(&self, settings: &Settings, info: &SiteInfo) -> Result<SitePlan> {
+        pipeline::site_plan(&self.opened.model, &self.calibration, settings, &self.opened.cache, info)
+    }
+
+    /// The calibration pictures in batches `(B, C, height, width)`.
+    ///
+    /// # Errors
+    /// When the quantizers came from a file, so that there are none.
+    pub fn calibration_batches(&self) -> Result<&[Tensor]> {
+        let none = || Error::setting("--quantizers", &self.report.source, "calibration pictures, on which perturbations are measured");
+        if self.batches.is_empty() { Err(none()) } else { Ok(&self.batches) }
+    }
+
+    /// The float runs of the calibration pictures, computed once.
+    ///
+    /// # Errors
+    /// When there are none, or `cancel` was called.
+    pub fn reference(&self, cancel: &Cancel) -> Result<Arc<Reference>> {
+        let mut slot = self.reference.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = slot.as_ref() {
+            return Ok(Arc::clone(known));
+        }
+        let model = &self.opened.model;
+        let reference = Arc::new(Reference::new(model.network(), model.sites(), self.calibration_batches()?, cancel)?);
+        *slot = Some(Arc::clone(&reference));
+        Ok(reference)
     }
 
     /// The float run of picture `index`, computed once.

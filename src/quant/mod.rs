@@ -1,7 +1,9 @@
 //! Step 3 of the data flow: from calibration to a quantized run. The paper's steps are functions with the paper's names.
 
+pub mod allocate;
 pub mod baselines;
 pub mod bits;
+pub mod bops;
 pub mod calibrate;
 pub mod file;
 pub mod group;

@@ -71,17 +71,23 @@ impl Cache {
     }
 }
 
+/// What one site does under `settings`: fits and quantizes what is not yet.
+///
+/// # Errors
+/// When the calibration or the quantizer file does not cover it.
+pub fn site_plan(model: &Model, calibration: &Calibration, settings: &Settings, cache: &Cache, info: &SiteInfo) -> Result<SitePlan> {
+    let bits = settings.activation_bits(info.site);
+    let quantizers = if bits.is_float() { None } else { cache.quantizers(info.site, calibration, settings)? };
+    let weight = cache.weight(model, info.site, settings.weight_bits(info.site))?;
+    Ok(SitePlan { info: info.clone(), bits, quantizers, weight })
+}
+
 /// What every site does under `settings`: fits what is not fitted yet, quantizes the weights that are not quantized yet.
 ///
 /// # Errors
 /// When the calibration or the quantizer file does not cover a site that is quantized.
 pub fn plan(model: &Model, calibration: &Calibration, settings: &Settings, cache: &Cache) -> Result<Plan> {
-    let site_plan = |info: &SiteInfo| -> Result<(Site, SitePlan)> {
-        let bits = settings.activation_bits(info.site);
-        let quantizers = if bits.is_float() { None } else { cache.quantizers(info.site, calibration, settings)? };
-        let weight = cache.weight(model, info.site, settings.weight_bits(info.site))?;
-        Ok((info.site, SitePlan { info: info.clone(), bits, quantizers, weight }))
-    };
-    let sites = model.sites().par_iter().map(site_plan).collect::<Result<_>>()?;
+    let planned = |info: &SiteInfo| Ok((info.site, site_plan(model, calibration, settings, cache, info)?));
+    let sites = model.sites().par_iter().map(planned).collect::<Result<_>>()?;
     Ok(Plan { sites })
 }

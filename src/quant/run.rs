@@ -29,6 +29,20 @@ pub struct SitePlan {
     pub weight: Option<Arc<QuantizedWeight>>,
 }
 
+impl SitePlan {
+    /// Left in float, weight included.
+    #[must_use]
+    pub const fn float(info: SiteInfo) -> Self {
+        Self { info, bits: BitWidth::FLOAT, quantizers: None, weight: None }
+    }
+
+    /// Whether anything of it is quantized.
+    #[must_use]
+    pub const fn is_quantized(&self) -> bool {
+        self.quantizers.is_some() || self.weight.is_some()
+    }
+}
+
 /// What every site does in a quantized run.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -41,14 +55,31 @@ impl Plan {
     #[must_use]
     pub fn only(&self, site: Site) -> Self {
         let alone = |(&address, plan): (&Site, &SitePlan)| {
-            let kept = if address == site {
-                plan.clone()
-            } else {
-                SitePlan { info: plan.info.clone(), bits: BitWidth::FLOAT, quantizers: None, weight: None }
-            };
+            let kept = if address == site { plan.clone() } else { SitePlan::float(plan.info.clone()) };
             (address, kept)
         };
         Self { sites: self.sites.iter().map(alone).collect() }
+    }
+
+    /// Every site in float.
+    #[must_use]
+    pub fn float(sites: &[SiteInfo]) -> Self {
+        let float = |info: &SiteInfo| (info.site, SitePlan::float(info.clone()));
+        Self { sites: sites.iter().map(float).collect() }
+    }
+
+    /// The same plan with one site's replaced.
+    #[must_use]
+    pub fn with(&self, plan: SitePlan) -> Self {
+        let mut changed = self.clone();
+        changed.sites.insert(plan.info.site, plan);
+        changed
+    }
+
+    /// The same plan with `site` in float.
+    #[must_use]
+    pub fn without(&self, site: Site) -> Self {
+        self.sites.get(&site).map_or_else(|| self.clone(), |plan| self.with(SitePlan::float(plan.info.clone())))
     }
 
     fn site(&self, site: Site) -> Result<&SitePlan> {
@@ -95,7 +126,7 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
         self.cancel.check()?;
         let plan = self.plan.site(site)?;
         let (after, groupings) = match &plan.quantizers {
-            Some(quantizers) if !plan.bits.is_float() => quantize(site, &x, quantizers, plan.bits)?,
+            Some(quantizers) if !plan.bits.is_float() => fake_quantize(site, &x, quantizers, plan.bits)?,
             _ => (x.clone(), Vec::new()),
         };
         (self.observe)(&Observation { plan, before: &x, after: &after, groupings: &groupings })?;
@@ -111,8 +142,11 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
     }
 }
 
-/// Groups and quantizes each picture of a batch by itself.
-fn quantize(site: Site, x: &Tensor, quantizers: &SiteQuantizers, bits: BitWidth) -> Result<(Tensor, Vec<Grouping>)> {
+/// Groups, quantizes and dequantizes each picture of a batch by itself.
+///
+/// # Errors
+/// Only when candle fails.
+pub fn fake_quantize(site: Site, x: &Tensor, quantizers: &SiteQuantizers, bits: BitWidth) -> Result<(Tensor, Vec<Grouping>)> {
     let last = x.dim(D::Minus1)?;
     let mut values = x.flatten_all()?.to_vec1::<f32>()?;
     let picture = values.len() / x.dim(0)?;

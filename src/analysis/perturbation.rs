@@ -1,0 +1,199 @@
+//! How much the prediction is perturbed by each group count of each site (section 3.3): exactly, by re-running the suffix of the network,
+//! or fast, by a diagonal Fisher estimate from one forward and backward pass.
+
+use candle_core::{DType, Device, Tensor, Var};
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::metrics;
+use super::suffix::Reference;
+use crate::error::Result;
+use crate::model::tap::Cancel;
+use crate::model::{Network, Site, SiteInfo, Tap, Trace, forward};
+use crate::quant::run::{SitePlan, fake_quantize};
+use crate::quant::{BitWidth, GroupCount, Plan};
+
+/// Counts that are tried unless others are asked for \[D\].
+pub const CANDIDATES: [u8; 10] = [2, 4, 6, 8, 10, 12, 14, 16, 24, 32];
+/// Pictures of one backward pass, which keeps every operand.
+const BACKWARD_BATCH: usize = 8;
+
+/// How perturbations are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Estimate {
+    /// KL of the prediction with only this site quantized, the rest in float (section 3.3).
+    Alone,
+    /// KL of the prediction with this site at the count and every other site quantized as the settings say \[D\]: sites interact.
+    Among,
+    /// Half the squared gradient at the site times the squared quantization error \[D\].
+    Fisher,
+}
+
+impl Estimate {
+    /// The name used in flags and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Among => "among",
+            Self::Fisher => "fisher",
+        }
+    }
+}
+
+/// Perturbation of one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SitePerturbation {
+    /// Its address.
+    pub site: Site,
+    /// `Omega(g)` in nats, one for each candidate.
+    pub omega: Vec<f64>,
+}
+
+/// Perturbations of sites at candidate counts; a site that is missing was not computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Perturbation {
+    /// How they were found.
+    pub estimate: Estimate,
+    /// The counts.
+    pub candidates: Vec<GroupCount>,
+    /// Number of calibration pictures.
+    pub images: usize,
+    /// By site, in the order of the forward pass once all are there.
+    pub sites: Vec<SitePerturbation>,
+}
+
+impl Perturbation {
+    /// None computed yet.
+    #[must_use]
+    pub const fn empty(estimate: Estimate, candidates: Vec<GroupCount>, images: usize) -> Self {
+        Self { estimate, candidates, images, sites: Vec::new() }
+    }
+
+    /// Perturbation of `site`.
+    #[must_use]
+    pub fn of(&self, site: Site) -> Option<&SitePerturbation> {
+        self.sites.iter().find(|s| s.site == site)
+    }
+
+    /// Spearman's rank correlation with another estimate, for each candidate, over the sites that both have; none for fewer than three.
+    #[must_use]
+    pub fn rank_correlation(&self, other: &Self) -> Vec<(GroupCount, Option<f64>)> {
+        let of = |candidate: GroupCount| {
+            let at = other.candidates.iter().position(|c| *c == candidate)?;
+            let here = self.candidates.iter().position(|c| *c == candidate)?;
+            let both = self.sites.iter().filter_map(|s| Some((s.omega[here], other.of(s.site)?.omega[at])));
+            let (a, b): (Vec<f64>, Vec<f64>) = both.unzip();
+            metrics::spearman(&a, &b)
+        };
+        self.candidates.iter().map(|&c| (c, of(c))).collect()
+    }
+}
+
+/// A site and its plan at every candidate count.
+pub type Candidates = (SiteInfo, Vec<SitePlan>);
+
+/// Exact perturbations of `sites`, several at a time; `found` hears each as it is done, in any order.
+///
+/// `base` is the plan of all other sites: float for [`Estimate::Alone`], quantized for [`Estimate::Among`]; `before` are the runs under it.
+///
+/// # Errors
+/// When `cancel` was called; what `found` has heard stays valid.
+pub fn exact(
+    network: &dyn Network,
+    reference: &Reference,
+    base: &Plan,
+    before: &[Trace],
+    sites: &[Candidates],
+    cancel: &Cancel,
+    found: &(dyn Fn(SitePerturbation) + Sync),
+) -> Result<()> {
+    sites.par_iter().try_for_each(|(info, plans)| {
+        let omega = plans.iter().map(|plan| {
+            let plan = base.with(plan.clone());
+            Ok(reference.effect(network, before, info.step, &plan, cancel)?.kl)
+        });
+        found(SitePerturbation { site: info.site, omega: omega.collect::<Result<_>>()? });
+        Ok(())
+    })
+}
+
+/// Adds a zero that gradients can be asked of to every operand, and keeps the operand.
+struct Probe {
+    seen: Vec<(Site, Tensor, Var)>,
+}
+
+impl Tap for Probe {
+    fn activation(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        let zero = Var::zeros(x.dims(), DType::F32, x.device())?;
+        let probed = (&x + zero.as_tensor())?;
+        self.seen.push((site, x.detach(), zero));
+        Ok(probed)
+    }
+}
+
+/// Fast perturbations of all `sites` from one forward and one backward pass over the pictures.
+///
+/// To second order `KL(p || q) = e' F e / 2`, where `F` is the Fisher matrix of the prediction at the site and `e` the quantization error.
+/// Its diagonal is estimated by `g^2`, where `g` is the gradient of `logits . S r`, `S = diag(sqrt p) - p sqrt(p)'`, and `r` has random
+/// signs: `S S'` is the Fisher matrix of the logits, so the estimate has no bias \[D\].
+///
+/// # Errors
+/// When `cancel` was called.
+pub fn fisher(
+    network: &dyn Network,
+    batches: &[Tensor],
+    sites: &[Candidates],
+    seed: u64,
+    cancel: &Cancel,
+) -> Result<Vec<SitePerturbation>> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut omega: Vec<Vec<f64>> = sites.iter().map(|(_, plans)| vec![0.0; plans.len()]).collect();
+    let mut images = 0;
+    for batch in batches {
+        let pictures = batch.dim(0)?;
+        for start in (0..pictures).step_by(BACKWARD_BATCH) {
+            cancel.check()?;
+            let part = batch.narrow(0, start, BACKWARD_BATCH.min(pictures - start))?.contiguous()?;
+            images += part.dim(0)?;
+            let mut probe = Probe { seen: Vec::new() };
+            let logits = forward(network, &part, &mut probe)?;
+            let directions: Vec<f32> = logits.to_vec2::<f32>()?.iter().flat_map(|row| direction(row, &mut random)).collect();
+            let directions = Tensor::from_vec(directions, logits.dims(), &Device::Cpu)?;
+            let gradients = (&logits * directions)?.sum_all()?.backward()?;
+            let estimated = sites.par_iter().map(|(info, plans)| {
+                cancel.check()?;
+                let Some((_, x, zero)) = probe.seen.iter().find(|(site, ..)| *site == info.site) else {
+                    return Ok(vec![0.0; plans.len()]);
+                };
+                let Some(gradient) = gradients.get(zero.as_tensor()) else { return Ok(vec![0.0; plans.len()]) };
+                let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+                plans.iter().map(|plan| weighted_error(info.site, x, &gradient, plan)).collect::<Result<Vec<f64>>>()
+            });
+            for (sums, more) in omega.iter_mut().zip(estimated.collect::<Result<Vec<_>>>()?) {
+                sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+            }
+        }
+    }
+    let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| 0.5 * sum / f64::from(images as u32).max(1.0)).collect();
+    Ok(sites.iter().zip(omega).map(|((info, _), sums)| SitePerturbation { site: info.site, omega: mean(sums) }).collect())
+}
+
+/// `S r` for one row of logits.
+fn direction(logits: &[f32], random: &mut fastrand::Rng) -> Vec<f32> {
+    let p = metrics::softmax(logits);
+    let signed: Vec<f64> = p.iter().map(|p| if random.bool() { p.sqrt() } else { -p.sqrt() }).collect();
+    let along: f64 = signed.iter().sum();
+    p.iter().zip(signed).map(|(p, s)| (s - p * along) as f32).collect()
+}
+
+/// `sum g^2 e^2` over the tensor of a site.
+fn weighted_error(site: Site, x: &Tensor, gradient: &[f32], plan: &SitePlan) -> Result<f64> {
+    let Some(quantizers) = plan.quantizers.as_ref().filter(|_| plan.bits != BitWidth::FLOAT) else { return Ok(0.0) };
+    let (after, _) = fake_quantize(site, x, quantizers, plan.bits)?;
+    let (before, after) = (x.flatten_all()?.to_vec1::<f32>()?, after.flatten_all()?.to_vec1::<f32>()?);
+    let term = |((x, y), g): ((&f32, &f32), &f32)| f64::from((x - y) * g).powi(2);
+    Ok(before.iter().zip(&after).zip(gradient).map(term).sum())
+}

@@ -1,0 +1,96 @@
+//! Runs that start in the middle, over a set of pictures: the float pass is kept at every boundary, and what a plan does to the
+//! predictions is computed from the step that holds the changed site on, never from the pixels.
+
+use candle_core::Tensor;
+
+use super::metrics;
+use crate::error::Result;
+use crate::model::tap::Cancel;
+use crate::model::{Network, SiteInfo, Trace, forward_from, trace};
+use crate::quant::{FakeQuantize, Plan, unobserved};
+
+/// What a plan does to the predictions of a set of pictures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Effect {
+    /// Mean of `KL(p_float || p_quantized)` over the pictures, in nats.
+    pub kl: f64,
+    /// Number of pictures whose most likely class changed.
+    pub flips: usize,
+}
+
+/// The float runs of a set of pictures, kept at every boundary.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    traces: Vec<Trace>,
+    logits: Vec<Vec<f32>>,
+}
+
+impl Reference {
+    /// Runs the float network over batches of pictures `(B, C, height, width)`.
+    ///
+    /// # Errors
+    /// When a batch has the wrong shape, or `cancel` was called.
+    pub fn new(network: &dyn Network, sites: &[SiteInfo], batches: &[Tensor], cancel: &Cancel) -> Result<Self> {
+        let float = Plan::float(sites);
+        let run = |batch: &Tensor| trace(network, batch, &mut FakeQuantize::new(&float, cancel, unobserved));
+        let traces = batches.iter().map(run).collect::<Result<Vec<_>>>()?;
+        let logits = traces.iter().map(|t| Ok(t.logits.to_vec2::<f32>()?)).collect::<Result<Vec<_>>>()?.concat();
+        Ok(Self { traces, logits })
+    }
+
+    /// Number of pictures.
+    #[must_use]
+    pub const fn images(&self) -> usize {
+        self.logits.len()
+    }
+
+    /// Float logits, a row for each picture.
+    #[must_use]
+    pub fn logits(&self) -> &[Vec<f32>] {
+        &self.logits
+    }
+
+    /// The float runs, one for each batch.
+    #[must_use]
+    pub fn traces(&self) -> &[Trace] {
+        &self.traces
+    }
+
+    /// The same pictures under a plan, kept at every boundary.
+    ///
+    /// # Errors
+    /// When `cancel` was called.
+    pub fn under(&self, network: &dyn Network, plan: &Plan, cancel: &Cancel) -> Result<Vec<Trace>> {
+        let run = |float: &Trace| trace(network, &float.boundaries[0], &mut FakeQuantize::new(plan, cancel, unobserved));
+        self.traces.iter().map(run).collect()
+    }
+
+    /// What `plan` does from step `first` on, when everything before it ran as in `before` (one trace a batch).
+    ///
+    /// # Errors
+    /// When `cancel` was called.
+    pub fn effect(&self, network: &dyn Network, before: &[Trace], first: usize, plan: &Plan, cancel: &Cancel) -> Result<Effect> {
+        let mut logits = Vec::with_capacity(self.images());
+        for trace in before {
+            let tap = &mut FakeQuantize::new(plan, cancel, unobserved);
+            logits.extend(forward_from(network, first, &trace.boundaries[first], tap)?.to_vec2::<f32>()?);
+        }
+        Ok(self.compare(&logits))
+    }
+
+    /// What `plan` does to the float predictions as a whole.
+    ///
+    /// # Errors
+    /// When `cancel` was called.
+    pub fn effect_of(&self, network: &dyn Network, plan: &Plan, cancel: &Cancel) -> Result<Effect> {
+        self.effect(network, &self.traces, 0, plan, cancel)
+    }
+
+    /// Other logits of the same pictures against the float ones.
+    #[must_use]
+    pub fn compare(&self, logits: &[Vec<f32>]) -> Effect {
+        let pairs = || self.logits.iter().zip(logits);
+        let kl = pairs().map(|(float, other)| metrics::kl(float, other)).sum::<f64>() / self.images().max(1) as f64;
+        Effect { kl, flips: pairs().filter(|(float, other)| metrics::argmax(float) != metrics::argmax(other)).count() }
+    }
+}

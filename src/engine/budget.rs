@@ -1,0 +1,292 @@
+//! The search for group counts, over a session: perturbations of all sites, the allocation, and what it does on pictures.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::evaluate::{Evaluation, EvaluationRow, evaluate};
+use super::event::Progress;
+use super::session::Session;
+use crate::analysis::SCHEMA_VERSION;
+use crate::analysis::allocation::{Allocation, Table, UNIFORM, uniformly};
+use crate::analysis::perturbation::{self, Candidates, Estimate, Perturbation, SitePerturbation};
+use crate::analysis::report::CalibrationReport;
+use crate::error::{Error, Result};
+use crate::input::PictureSet;
+use crate::model::tap::Cancel;
+use crate::quant::{GroupCount, Method, Plan, Settings, bops};
+
+/// A bound on bit operations, as people say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// What this count for every site costs.
+    Uniform(GroupCount),
+    /// So many bit operations.
+    Bops(u64),
+}
+
+impl Budget {
+    /// In bit operations.
+    #[must_use]
+    pub fn resolve(self, session: &Session, settings: &Settings) -> u64 {
+        match self {
+            Self::Uniform(groups) => bops::total(session.opened().model.sites(), &uniformly(settings, groups)),
+            Self::Bops(bops) => bops,
+        }
+    }
+}
+
+impl std::str::FromStr for Budget {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        if let Ok(groups) = s.parse::<GroupCount>() {
+            return Ok(Self::Uniform(groups));
+        }
+        let (digits, unit) = match s.strip_suffix(['M', 'G', 'T']) {
+            Some(digits) => (digits, [('M', 1e6), ('G', 1e9), ('T', 1e12)].into_iter().find(|(c, _)| s.ends_with(*c)).map_or(1.0, |u| u.1)),
+            None => (s, 1.0),
+        };
+        let bops = digits.parse::<f64>().ok().map(|d| d * unit).filter(|b| b.is_finite() && *b > 64.0 && *b < 1e18);
+        let expected = "a uniform group count (1 to 64), whose cost is the bound, or bit operations such as 2.5G";
+        bops.map(|b| Self::Bops(b as u64)).ok_or_else(|| Error::setting("budget", s, expected))
+    }
+}
+
+/// The counts that are tried unless others are named.
+#[must_use]
+pub fn default_candidates() -> Vec<GroupCount> {
+    perturbation::CANDIDATES.into_iter().filter_map(|g| GroupCount::new(g).ok()).collect()
+}
+
+/// Perturbations of the sites whose count matters under `settings`; `known` are not computed again. `found` hears each.
+///
+/// # Errors
+/// When `cancel` was called, the method has no group counts, or there are no calibration pictures.
+pub fn perturb(
+    session: &Session,
+    settings: &Settings,
+    estimate: Estimate,
+    candidates: &[GroupCount],
+    known: &[SitePerturbation],
+    cancel: &Cancel,
+    found: &(dyn Fn(SitePerturbation, usize) + Sync),
+) -> Result<Perturbation> {
+    let model = &session.opened().model;
+    let network = model.network();
+    let matters =
+        |info: &&crate::model::SiteInfo| !settings.activation_bits(info.site).is_float() && settings.scheme(info.site).uses_groups();
+    let infos: Vec<_> = model.sites().iter().filter(matters).collect();
+    if infos.is_empty() {
+        return Err(Error::setting("method", settings.describe(), "one with group counts: igq, igq-e, contiguous or sorted"));
+    }
+    let total = infos.len();
+    let missing = infos.iter().filter(|info| !known.iter().any(|k| k.site == info.site));
+    let sites = missing
+        .map(|info| {
+            cancel.check()?;
+            let at = |&count: &GroupCount| session.site_plan(&settings.with_counts([(info.site, count)]), info);
+            let plans = candidates.iter().map(at).collect::<Result<Vec<_>>>()?;
+            // The layer's weight is the same for every count: alone, only the activation is quantized.
+            let alone = |mut plan: crate::quant::run::SitePlan| {
+                plan.weight = plan.weight.filter(|_| estimate == Estimate::Among);
+                plan
+            };
+            Ok(((*info).clone(), plans.into_iter().map(alone).collect()))
+        })
+        .collect::<Result<Vec<Candidates>>>()?;
+    let done = Mutex::new(known.to_vec());
+    let tell = |one: SitePerturbation| {
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.push(one.clone());
+        found(one, total);
+    };
+    let reference = session.reference(cancel)?;
+    match estimate {
+        Estimate::Fisher => {
+            perturbation::fisher(network, session.calibration_batches()?, &sites, settings.seed, cancel)?.into_iter().for_each(tell)
+        }
+        Estimate::Alone => {
+            let base = Plan::float(model.sites());
+            perturbation::exact(network, &reference, &base, reference.traces(), &sites, cancel, &tell)?;
+        }
+        Estimate::Among => {
+            let base = session.plan(settings)?;
+            let before = reference.under(network, &base, cancel)?;
+            perturbation::exact(network, &reference, &base, &before, &sites, cancel, &tell)?;
+        }
+    }
+    let mut sites = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    sites.sort_by_key(|s| infos.iter().position(|info| info.site == s.site));
+    Ok(Perturbation { estimate, candidates: candidates.to_vec(), images: reference.images(), sites })
+}
+
+/// How well fast and exact agree on the order of the sites.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct RankCorrelation {
+    /// The candidate count.
+    pub groups: GroupCount,
+    /// Spearman's rho over the sites; none where it is not defined.
+    pub spearman: Option<f64>,
+}
+
+/// An allocation or a uniform count, and what it does on pictures.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Measured {
+    /// `allocated`, or `uniform 8`.
+    pub name: String,
+    /// Bit operations of the whole network.
+    pub bops: u64,
+    /// Sum of perturbations in nats; none where a uniform count is no candidate.
+    pub predicted: Option<f64>,
+    /// Mean KL on the calibration pictures, by a real run.
+    pub calibration_kl: f64,
+    /// The same settings on the evaluation set, where one was asked for.
+    pub evaluation: Option<EvaluationRow>,
+}
+
+/// One budget.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Solved {
+    /// Bit operations that were allowed.
+    pub budget: u64,
+    /// The counts.
+    pub allocation: Allocation,
+    /// The settings with these counts: `--settings-file` takes them.
+    pub settings: Settings,
+    /// The allocation, and the uniform counts of equal or smaller cost.
+    pub measured: Vec<Measured>,
+}
+
+/// What `igq allocate` found.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct AllocationReport {
+    /// Version of the form.
+    pub schema_version: u32,
+    /// Short name of the model.
+    pub model: String,
+    /// The settings with the counts of the first budget.
+    pub settings: Settings,
+    /// What the quantizers were fitted on.
+    pub calibration: CalibrationReport,
+    /// What was evaluated on.
+    pub data: Option<String>,
+    /// The perturbations.
+    pub perturbation: Perturbation,
+    /// Wall time of the perturbations in seconds; near zero where they came from the cache.
+    pub perturbation_seconds: f64,
+    /// The fast estimate against these, for each candidate.
+    pub rank_correlation: Vec<RankCorrelation>,
+    /// One for each budget.
+    pub solved: Vec<Solved>,
+    /// KL against bit operations: best allocations over a sweep of budgets.
+    pub frontier: Vec<Measured>,
+    /// Wall time in seconds.
+    pub seconds: f64,
+}
+
+/// What to allocate.
+#[derive(Debug, Clone)]
+pub struct Order<'o> {
+    /// The settings; their counts are what sites have while another is looked at.
+    pub settings: &'o Settings,
+    /// How perturbations are found.
+    pub estimate: Estimate,
+    /// The counts that are tried.
+    pub candidates: &'o [GroupCount],
+    /// The bounds.
+    pub budgets: &'o [Budget],
+    /// Points of the frontier; 0 for none.
+    pub frontier: usize,
+    /// Pictures to evaluate on, beside the calibration pictures.
+    pub data: Option<&'o PictureSet>,
+}
+
+/// Finds counts for every budget and measures what they do.
+///
+/// # Errors
+/// As [`perturb`]; when a budget is below the smallest counts.
+pub fn allocate(session: &Session, order: &Order, cancel: &Cancel, progress: &(dyn Fn(Progress) + Sync)) -> Result<AllocationReport> {
+    let started = Instant::now();
+    let model = &session.opened().model;
+    let perturbation = perturb_with_progress(session, order.settings, order.estimate, order.candidates, cancel, progress)?;
+    let perturbation_seconds = started.elapsed().as_secs_f64();
+    let fast = match order.estimate {
+        Estimate::Fisher => perturbation.clone(),
+        _ => perturb(session, order.settings, Estimate::Fisher, order.candidates, &[], cancel, &|_, _| ())?,
+    };
+    let table = Table::new(model.sites(), order.settings, &perturbation);
+    let reference = session.reference(cancel)?;
+    let measure = |name: String, settings: &Settings, predicted: Option<f64>| -> Result<Measured> {
+        let calibration_kl = reference.effect_of(model.network(), &session.plan(settings)?, cancel)?.kl;
+        Ok(Measured { name, bops: bops::total(model.sites(), settings), predicted, calibration_kl, evaluation: None })
+    };
+    let mut solved = Vec::new();
+    for budget in order.budgets {
+        let budget = budget.resolve(session, order.settings);
+        let allocation = table.solve(budget)?;
+        let settings = order.settings.with_counts(allocation.counts());
+        let mut rows = vec![(settings.clone(), measure("allocated".into(), &settings, Some(allocation.predicted))?)];
+        for groups in UNIFORM.into_iter().filter_map(|g| GroupCount::new(g).ok()) {
+            let same = uniformly(order.settings, groups);
+            if bops::total(model.sites(), &same) <= budget {
+                let predicted = table.uniform(groups).map(|a| a.predicted);
+                rows.push((same.clone(), measure(format!("uniform {groups}"), &same, predicted)?));
+            }
+        }
+        if let Some(data) = order.data {
+            let grid: Vec<Settings> = rows.iter().map(|(settings, _)| settings.clone()).collect();
+            let Evaluation { rows: evaluated, .. } = evaluate(session, data, &grid, &|p| progress(p))?;
+            for ((_, measured), row) in rows.iter_mut().zip(evaluated) {
+                measured.evaluation = Some(row);
+            }
+        }
+        solved.push(Solved { budget, allocation, settings, measured: rows.into_iter().map(|(_, m)| m).collect() });
+    }
+    let mut frontier = Vec::new();
+    if order.frontier > 0 {
+        for point in table.frontier(order.frontier)? {
+            let settings = order.settings.with_counts(point.counts());
+            frontier.push(measure("allocated".into(), &settings, Some(point.predicted))?);
+        }
+    }
+    Ok(AllocationReport {
+        schema_version: SCHEMA_VERSION,
+        model: model.name.clone(),
+        settings: solved.first().map_or_else(|| order.settings.clone(), |s| s.settings.clone()),
+        calibration: session.calibration_report().clone(),
+        data: order.data.map(|d| d.name.clone()),
+        rank_correlation: fast
+            .rank_correlation(&perturbation)
+            .into_iter()
+            .map(|(groups, spearman)| RankCorrelation { groups, spearman })
+            .collect(),
+        perturbation,
+        perturbation_seconds,
+        solved,
+        frontier,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn perturb_with_progress(
+    session: &Session,
+    settings: &Settings,
+    estimate: Estimate,
+    candidates: &[GroupCount],
+    cancel: &Cancel,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Perturbation> {
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    perturb(session, settings, estimate, candidates, &[], cancel, &|_, total| {
+        let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        progress(Progress { stage: format!("perturbation of each site, {}", estimate.name()), done, total });
+    })
+}
+
+/// Whether a method has group counts to allocate.
+#[must_use]
+pub const fn can_allocate(method: Method) -> bool {
+    method.uses_groups()
+}

@@ -1,0 +1,186 @@
+//! Bit operations: what a quantized product costs, and what grouping its operands adds (section 3.3 and method, section 6).
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::method::{Method, Scheme};
+use super::settings::Settings;
+use crate::model::{Product, RightOperand, Site, SiteInfo};
+
+/// Bit operations of one 32-bit operation \[D\].
+const WIDE: u64 = 32;
+
+/// Bit operations of one site for one picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct SiteBops {
+    /// `M K P * bits_a * bits_b` of the products whose left operand the site is; 0 for keys and values.
+    pub product: u64,
+    /// Finding the ranges: `2 N C` operations for channels; the largest value alone, `R N`, for softmax rows.
+    pub ranges: u64,
+    /// Assigning: `5 C G` operations for channels; `2 R G` for softmax rows, whose distance has one term \[D\].
+    pub assignment: u64,
+    /// Adding the partial results of the groups: `N C_out (G - 1)` operations. Values and softmax rows scale whole columns and rows of the
+    /// result and need none (section 3.2); keys and queries split the inner dimension of each head \[D\].
+    pub sums: u64,
+}
+
+impl SiteBops {
+    /// What grouping adds.
+    #[must_use]
+    pub const fn overhead(&self) -> u64 {
+        self.ranges + self.assignment + self.sums
+    }
+
+    /// Everything.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.product + self.overhead()
+    }
+}
+
+/// Bit operations of `info` under `settings`; `sites` are those of the whole network.
+#[must_use]
+pub fn of_site(info: &SiteInfo, sites: &[SiteInfo], settings: &Settings) -> SiteBops {
+    let bits = |site| u64::from(settings.activation_bits(site).get());
+    let product = info.product.map_or(0, |p| {
+        let right = match p.right {
+            RightOperand::Weight => u64::from(settings.weight_bits(info.site).get()),
+            RightOperand::Inner(site) | RightOperand::Columns(site) => bits(site),
+        };
+        multiplications(&p) * bits(info.site) * right
+    });
+    let mut bops = SiteBops { product, ..SiteBops::default() };
+    let scheme = settings.scheme(info.site);
+    let Scheme::Shared(method) = scheme else { return bops };
+    if settings.activation_bits(info.site).is_float() {
+        return bops;
+    }
+    let (channels, tokens) = (info.channels as u64, info.tokens as u64);
+    let softmax = info.site.kind.is_softmax();
+    let groups = match method {
+        Method::Channel => channels,
+        method if method.uses_groups() => settings.groups(info.site).get() as u64,
+        _ => 1,
+    };
+    if method.is_instance_aware() || method == Method::LayerDynamic {
+        let row = info.product.map_or(tokens, |p| p.inner as u64);
+        bops.ranges = WIDE * if softmax { channels * row } else { 2 * tokens * channels };
+    }
+    if method.is_instance_aware() {
+        bops.assignment = WIDE * if softmax { 2 } else { 5 } * channels * groups;
+    }
+    if let Some(split) = split_by(info, sites) {
+        let results = (split.count * split.rows * split.columns) as u64;
+        bops.sums = WIDE * results * (groups.min(split.inner as u64) - 1);
+    }
+    bops
+}
+
+/// The products whose inner dimension the groups of a site split.
+fn split_by(info: &SiteInfo, sites: &[SiteInfo]) -> Option<Product> {
+    match info.product {
+        Some(p) => (!info.site.kind.is_softmax()).then_some(p),
+        None => sites.iter().filter_map(|left| left.product).find(|p| p.right == RightOperand::Inner(info.site)),
+    }
+}
+
+fn multiplications(p: &Product) -> u64 {
+    (p.count * p.rows * p.inner * p.columns) as u64
+}
+
+/// Bit operations of every site, in the order of `sites`.
+#[must_use]
+pub fn of_network(sites: &[SiteInfo], settings: &Settings) -> Vec<(Site, SiteBops)> {
+    sites.iter().map(|info| (info.site, of_site(info, sites, settings))).collect()
+}
+
+/// Bit operations of the whole network for one picture.
+#[must_use]
+pub fn total(sites: &[SiteInfo], settings: &Settings) -> u64 {
+    of_network(sites, settings).iter().map(|(_, bops)| bops.total()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::{Pool, VitConfig};
+    use crate::model::network::LayerShape;
+    use crate::model::positions::Resampling;
+    use crate::model::{SiteKind, vit};
+    use crate::quant::{BitWidth, GroupCount};
+
+    fn vit_b_16() -> Vec<SiteInfo> {
+        vit::sites(&VitConfig {
+            image_size: (224, 224),
+            in_chans: 3,
+            patch_size: (16, 16),
+            embed_dim: 768,
+            depth: 12,
+            heads: 12,
+            mlp_dim: 3072,
+            classes: 1000,
+            class_token: true,
+            pool: Pool::Token,
+            fc_norm: false,
+            qkv_bias: true,
+            position_grid: (14, 14),
+            position_resampling: Resampling::Bicubic,
+            dist_token: false,
+            registers: 0,
+            prefix_positions: 1,
+            head_dist: false,
+            layer_scale: false,
+            norm_eps: 1e-6,
+        })
+    }
+
+    fn settings(groups: u8) -> Settings {
+        let groups = GroupCount::new(groups).unwrap();
+        Settings { groups, row_groups: groups, ..Settings::default() }
+    }
+
+    #[test]
+    fn the_overhead_on_vit_b_is_the_papers() {
+        let sites = vit_b_16();
+        let layers = [SiteKind::Qkv, SiteKind::Proj, SiteKind::Fc1, SiteKind::Fc2];
+        let bops: Vec<SiteBops> =
+            of_network(&sites, &settings(16)).into_iter().filter(|(s, _)| layers.contains(&s.kind)).map(|(_, b)| b).collect();
+        assert_eq!(bops.len(), 48);
+        let (products, overhead): (u64, u64) = bops.iter().fold((0, 0), |(p, o), b| (p + b.product, o + b.overhead()));
+        let percent = 100.0 * overhead as f64 / products as f64;
+        assert!((percent - 3.30).abs() < 0.01, "{percent} %");
+    }
+
+    #[test]
+    fn a_toy_layer_by_hand() {
+        // 2 tokens of 3 channels to 4 outputs, 4 x 4 bits, 8 groups of 3 channels: at most 3 partial results.
+        let layer = LayerShape { name: "toy".into(), outputs: 4 };
+        let info = SiteInfo::of_layer(Site::outside(SiteKind::Head), 0, 2, 3, layer);
+        let bops = |settings: &Settings| of_site(&info, std::slice::from_ref(&info), settings);
+        let product = 2 * 3 * 4 * 4 * 4;
+        let igq = SiteBops { product, ranges: 32 * 2 * 2 * 3, assignment: 32 * 5 * 3 * 8, sums: 32 * 2 * 4 * 2 };
+        assert_eq!(bops(&settings(8)), igq);
+        assert_eq!(igq.total(), 384 + 384 + 3840 + 512);
+        let of = |method| bops(&Settings { method, ..settings(2) });
+        assert_eq!(of(Method::Layer), SiteBops { product, ..SiteBops::default() });
+        assert_eq!(of(Method::LayerDynamic), SiteBops { product, ranges: 384, ..SiteBops::default() });
+        assert_eq!(of(Method::Contiguous), SiteBops { product, sums: 32 * 2 * 4, ..SiteBops::default() });
+        assert_eq!(of(Method::Channel), SiteBops { product, sums: 32 * 2 * 4 * 2, ..SiteBops::default() });
+        assert_eq!(of(Method::Float), SiteBops { product: 24 * 32 * 32, ..SiteBops::default() });
+    }
+
+    #[test]
+    fn products_of_activations_take_the_bits_of_both_and_rows_cost_no_sums() {
+        let sites = vit_b_16();
+        let mut settings = settings(8);
+        settings.sbits = BitWidth::new(8).unwrap();
+        let of = |kind| of_site(sites.iter().find(|s| s.site == Site::in_block(0, kind)).unwrap(), &sites, &settings);
+        assert_eq!(of(SiteKind::Q).product, 12 * 197 * 197 * 64 * 4 * 4);
+        assert_eq!(of(SiteKind::Attn).product, 12 * 197 * 197 * 64 * 8 * 4);
+        assert_eq!(of(SiteKind::Attn).ranges, 32 * 12 * 197 * 197);
+        assert_eq!((of(SiteKind::K).product, of(SiteKind::V).product), (0, 0));
+        assert_eq!((of(SiteKind::Attn).sums, of(SiteKind::V).sums), (0, 0));
+        assert_eq!(of(SiteKind::K).sums, 32 * 12 * 197 * 197 * 7);
+        assert_eq!(of(SiteKind::K).sums, of(SiteKind::Q).sums);
+    }
+}
