@@ -14,6 +14,7 @@ use igq::model::{Identity, forward};
 use igq::quant::{Cache, FakeQuantize, calibrate, plan, unobserved};
 
 fn pipeline(criterion: &mut Criterion) {
+    igq::threads::run_side_by_side();
     let options = Options::default();
     let session = Session::open(&options, &|_| ()).unwrap();
     let (model, preprocess) = (&session.opened().model, &session.opened().preprocess);

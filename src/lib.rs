@@ -34,6 +34,7 @@ pub mod input;
 pub mod model;
 pub mod output;
 pub mod quant;
+pub mod threads;
 pub mod tui;
 
 pub use error::{Error, Result};

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use igq::cli::Cli;
-use igq::{headless, tui};
+use igq::{headless, threads, tui};
 
 fn main() -> ExitCode {
+    threads::run_side_by_side();
     if let Err(error) = color_eyre::install() {
         eprintln!("igq: {error}");
         return ExitCode::FAILURE;

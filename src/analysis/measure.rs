@@ -6,6 +6,7 @@ use super::metrics::{self, ErrorNumbers};
 use super::report::{ClassProbability, LocalError, Prediction, QuantizerReport, RangesReport, SiteReport, WeightReport};
 use super::runs::{FloatRun, QuantizedRun, SiteRun};
 use crate::model::Site;
+use crate::quant::bops::SiteBops;
 use crate::quant::run::SitePlan;
 use crate::quant::{Grouping, Plan, Quantizer};
 
@@ -43,11 +44,14 @@ pub fn prediction(float: &[f32], quantized: &[f32], labels: &[String]) -> Predic
     }
 }
 
-/// Every site of a quantized run against the float run, in the order of `sites`.
+/// Every site of a quantized run against the float run, in the order of `bops`.
 #[must_use]
-pub fn sites(plan: &Plan, sites: &[Site], float: &FloatRun, quantized: &QuantizedRun) -> Vec<SiteReport> {
-    let measured = |site: &Site| Some(measure(plan.sites.get(site)?, float.sites.get(site)?, quantized.sites.get(site)?));
-    sites.par_iter().filter_map(measured).collect()
+pub fn sites(plan: &Plan, bops: &[(Site, SiteBops)], float: &FloatRun, quantized: &QuantizedRun) -> Vec<SiteReport> {
+    let measured = |(site, bops): &(Site, SiteBops)| {
+        let report = measure(plan.sites.get(site)?, float.sites.get(site)?, quantized.sites.get(site)?);
+        Some(SiteReport { bops: *bops, ..report })
+    };
+    bops.par_iter().filter_map(measured).collect()
 }
 
 fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
@@ -70,6 +74,7 @@ fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
         groups: quantizers.len(),
         channels: info.channels,
         tokens: info.tokens,
+        bops: SiteBops::default(),
         local,
         cumulative: ErrorNumbers::between(float, &run.after),
         quantizers,

@@ -9,6 +9,7 @@ pub mod report;
 pub mod runs;
 pub mod sensitivity;
 pub mod suffix;
+pub mod suggestion;
 
 pub use report::{Report, SCHEMA_VERSION, SiteReport};
 pub use runs::{FloatRun, QuantizedRun, SiteRun};

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::metrics::ErrorNumbers;
 use crate::model::{Site, SiteKind, TokenLayout, VitConfig};
+use crate::quant::bops::SiteBops;
 use crate::quant::{BitWidth, Settings};
 
 /// Version of the report's form; grows when a key changes its meaning or goes away.
@@ -25,6 +26,8 @@ pub struct Report {
     pub picture: PictureReport,
     /// Float against quantized.
     pub prediction: Prediction,
+    /// Bit operations of the whole network for one picture.
+    pub bops: BopsReport,
     /// Every site, in the order of the forward pass.
     pub sites: Vec<SiteReport>,
     /// The verdict in one sentence.
@@ -59,6 +62,17 @@ pub struct CalibrationReport {
     pub source: String,
     /// How many.
     pub images: usize,
+}
+
+/// Bit operations of a whole network for one picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct BopsReport {
+    /// Everything under these settings.
+    pub total: u64,
+    /// What grouping adds to the products.
+    pub overhead: u64,
+    /// Everything in float (32 by 32 bits).
+    pub float: u64,
 }
 
 /// A class by number and name.
@@ -132,6 +146,8 @@ pub struct SiteReport {
     pub channels: usize,
     /// Tokens of the picture.
     pub tokens: usize,
+    /// Bit operations for one picture.
+    pub bops: SiteBops,
     /// The tensor just before against just after its own quantizer, in the quantized run.
     pub local: LocalError,
     /// The float run against the quantized run (after the quantizer) at the same place.

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -82,8 +83,9 @@ pub fn perturb(
         return Err(Error::setting("method", settings.describe(), "one with group counts: igq, igq-e, contiguous or sorted"));
     }
     let total = infos.len();
-    let missing = infos.iter().filter(|info| !known.iter().any(|k| k.site == info.site));
+    let missing: Vec<_> = infos.iter().filter(|info| !known.iter().any(|k| k.site == info.site)).collect();
     let sites = missing
+        .par_iter()
         .map(|info| {
             cancel.check()?;
             let at = |&count: &GroupCount| session.site_plan(&settings.with_counts([(info.site, count)]), info);
@@ -93,7 +95,7 @@ pub fn perturb(
                 plan.weight = plan.weight.filter(|_| estimate == Estimate::Among);
                 plan
             };
-            Ok(((*info).clone(), plans.into_iter().map(alone).collect()))
+            Ok(((**info).clone(), plans.into_iter().map(alone).collect()))
         })
         .collect::<Result<Vec<Candidates>>>()?;
     let done = Mutex::new(known.to_vec());

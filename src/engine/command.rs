@@ -1,6 +1,7 @@
 //! What the screen may ask of the engine. The only thing that travels against the data flow.
 
-pub use crate::quant::{BitWidth, GroupCount, Method, Settings};
+pub use crate::analysis::perturbation::Estimate;
+pub use crate::quant::{BitWidth, GroupCount, Method, Settings, SoftmaxShape};
 
 /// A run that a person asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,4 +14,30 @@ pub struct Request {
     pub picture: usize,
     /// A second picture whose grouping is to be compared.
     pub compare: Option<usize>,
+}
+
+/// Work that takes longer than a run and goes on beside runs. A newer one ends the one that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Study {
+    /// Perturbation of every site at every candidate count: `Event::Perturbed`, again and again until `done`.
+    Perturb {
+        /// The settings whose counts are to be found.
+        settings: Settings,
+        /// How.
+        estimate: Estimate,
+    },
+    /// Methods by bit-widths, on one picture and on the evaluation set: `Event::Compared`, again and again until all pictures are seen.
+    Compare {
+        /// The settings that the rows start from.
+        settings: Settings,
+        /// Index of the picture.
+        picture: usize,
+    },
+    /// What to keep in float so that the prediction of one picture comes back: `Event::Suggested`.
+    Suggest {
+        /// The settings that lose it.
+        settings: Settings,
+        /// Index of the picture.
+        picture: usize,
+    },
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -14,6 +15,9 @@ use crate::input::{PictureSet, PictureSource};
 use crate::model::forward;
 use crate::model::tap::{Cancel, Identity};
 use crate::quant::{BitWidth, FakeQuantize, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, unobserved};
+
+/// Pictures that run together.
+const PART: usize = 8;
 
 /// A table of settings against a set of pictures.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -85,6 +89,35 @@ pub fn data(session: &Session, folder: Option<&Path>, limit: Option<usize>) -> R
 /// When a picture cannot be read or a setting does not fit.
 pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress: &dyn Fn(Progress)) -> Result<Evaluation> {
     let started = std::time::Instant::now();
+    let mut rows = Vec::new();
+    stepwise(session, set, grid, 2 * BATCH, &Cancel::default(), &mut |seen, so_far| {
+        progress(Progress { stage: format!("{} settings", grid.len()), done: seen, total: set.len() });
+        rows = so_far;
+    })?;
+    Ok(Evaluation {
+        schema_version: crate::analysis::SCHEMA_VERSION,
+        model: session.opened().model.name.clone(),
+        settings: session.opened().settings.clone(),
+        calibration: session.calibration_report().source.clone(),
+        data: set.name.clone(),
+        images: set.len(),
+        rows,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// The same, telling after every `stride` pictures how many were seen and what the rows are so far.
+///
+/// # Errors
+/// As [`evaluate`], and when `cancel` was called.
+pub fn stepwise(
+    session: &Session,
+    set: &PictureSet,
+    grid: &[Settings],
+    stride: usize,
+    cancel: &Cancel,
+    told: &mut dyn FnMut(usize, Vec<EvaluationRow>),
+) -> Result<()> {
     let opened = session.opened();
     let network = opened.model.network();
     let classes = opened.model.config.classes;
@@ -93,46 +126,32 @@ pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress
         .iter()
         .map(|settings| if settings.method == Method::Float { Ok(None) } else { session.plan(settings).map(Some) })
         .collect::<Result<Vec<Option<Plan>>>>()?;
-    let total = set.len() * (grid.len() + 1);
-    let mut done = 0;
-    let mut step = |stage: String, images: usize| {
-        done += images;
-        progress(Progress { stage, done, total });
-    };
-    let cancel = Cancel::default();
     let mut labels = Vec::with_capacity(set.len());
     let mut float: Vec<Vec<f32>> = Vec::with_capacity(set.len());
     let mut quantized: Vec<Vec<Vec<f32>>> = vec![Vec::new(); grid.len()];
-    for chunk in set.pictures.chunks(BATCH) {
-        let pictures = chunk.iter().map(PictureSource::load).collect::<Result<Vec<_>>>()?;
-        labels.extend(pictures.iter().map(|p| p.label.filter(|class| counts_labels && *class < classes)));
-        let tensors = pictures.iter().map(|p| Ok(opened.preprocess.apply(p)?.tensor)).collect::<Result<Vec<_>>>()?;
-        let batch = Tensor::cat(&tensors, 0)?;
-        let reference = forward(network, &batch, &mut Identity)?.to_vec2::<f32>()?;
-        step("float".into(), chunk.len());
-        for ((settings, plan), logits) in grid.iter().zip(&plans).zip(&mut quantized) {
-            match plan {
-                Some(plan) => {
-                    let tap = &mut FakeQuantize::new(plan, &cancel, unobserved);
-                    logits.extend(forward(network, &batch, tap)?.to_vec2::<f32>()?);
-                }
-                None => logits.extend(reference.iter().cloned()),
-            }
-            step(settings.describe(), chunk.len());
+    for chunk in set.pictures.chunks(stride.max(1)) {
+        // Parts of a chunk run side by side, each setting by setting.
+        let parts = chunk.par_chunks(PART).map(|part| {
+            let pictures = part.iter().map(PictureSource::load).collect::<Result<Vec<_>>>()?;
+            let labels = pictures.iter().map(|p| p.label.filter(|class| counts_labels && *class < classes)).collect::<Vec<_>>();
+            let tensors = pictures.iter().map(|p| Ok(opened.preprocess.apply(p)?.tensor)).collect::<Result<Vec<_>>>()?;
+            let batch = Tensor::cat(&tensors, 0)?;
+            let float = forward(network, &batch, &mut Identity)?.to_vec2::<f32>()?;
+            let under = |plan: &Option<Plan>| {
+                let Some(plan) = plan else { return Ok(float.clone()) };
+                Ok(forward(network, &batch, &mut FakeQuantize::new(plan, cancel, unobserved))?.to_vec2::<f32>()?)
+            };
+            let quantized = plans.iter().map(under).collect::<Result<Vec<_>>>()?;
+            Ok((labels, float, quantized))
+        });
+        for (part_labels, part_float, part_quantized) in parts.collect::<Result<Vec<_>>>()? {
+            labels.extend(part_labels);
+            float.extend(part_float);
+            quantized.iter_mut().zip(part_quantized).for_each(|(all, part)| all.extend(part));
         }
-        float.extend(reference);
+        told(float.len(), grid.iter().zip(&quantized).map(|(settings, logits)| row(settings, &float, logits, &labels)).collect());
     }
-    let rows = grid.iter().zip(&quantized).map(|(settings, logits)| row(settings, &float, logits, &labels)).collect();
-    Ok(Evaluation {
-        schema_version: crate::analysis::SCHEMA_VERSION,
-        model: opened.model.name.clone(),
-        settings: opened.settings.clone(),
-        calibration: session.calibration_report().source.clone(),
-        data: set.name.clone(),
-        images: set.len(),
-        rows,
-        seconds: started.elapsed().as_secs_f64(),
-    })
+    Ok(())
 }
 
 /// Built-in labels belong to the built-in classes; a folder's were matched to the model's.

@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use super::evaluate::EvaluationRow;
 use crate::analysis::Report;
-use crate::analysis::report::Sensitivity;
+use crate::analysis::allocation::Table;
+use crate::analysis::perturbation::Perturbation;
+use crate::analysis::report::{Prediction, Sensitivity};
+use crate::analysis::suggestion::Suggestion;
 use crate::model::{Site, TokenLayout};
+use crate::quant::{GroupCount, Settings};
 
 /// How far a long computation is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,6 +88,53 @@ pub struct SessionInfo {
     pub sites: Vec<Site>,
 }
 
+/// Perturbations as far as they are known, and what can be allocated from them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Perturbed {
+    /// The settings they belong to.
+    pub settings: Settings,
+    /// The perturbations.
+    pub perturbation: Perturbation,
+    /// Everything that `Table::solve` needs: solving is instant, and can be done wherever the numbers are shown.
+    pub table: Table,
+    /// The fast estimate against these for each candidate; empty while that is not known.
+    pub rank_correlation: Vec<(GroupCount, Option<f64>)>,
+    /// Number of sites in all.
+    pub total: usize,
+    /// Whether nothing more will come.
+    pub done: bool,
+}
+
+/// One row of a comparison.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ComparisonRow {
+    /// The settings of the row.
+    pub settings: Settings,
+    /// Bit operations of the whole network for one picture.
+    pub bops: u64,
+    /// The prediction for the picture.
+    pub prediction: Prediction,
+    /// What the evaluation set says so far; none before its first pictures.
+    pub evaluation: Option<EvaluationRow>,
+}
+
+/// Methods by bit-widths.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// The settings that the rows start from.
+    pub settings: Settings,
+    /// Index of the picture.
+    pub picture: usize,
+    /// Rows, method by method, narrow bits first.
+    pub rows: Vec<ComparisonRow>,
+    /// Name of the evaluation set.
+    pub data: String,
+    /// Pictures of it that were seen.
+    pub seen: usize,
+    /// Pictures of it in all.
+    pub total: usize,
+}
+
 /// A fact from the engine.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -90,6 +142,14 @@ pub enum Event {
     Snapshot(Arc<Snapshot>),
     /// Single-site sensitivities of a request, as far as the sweep is.
     Sensitivity(u64, Vec<(Site, Sensitivity)>),
+    /// Perturbations, as far as the study is.
+    Perturbed(Arc<Perturbed>),
+    /// A comparison, as far as the study is.
+    Compared(Arc<Comparison>),
+    /// A suggestion, found and verified.
+    Suggested(Arc<Suggestion>),
+    /// A study could not be finished.
+    StudyFailed(String),
     /// A request could not be answered.
     Failed(u64, String),
     /// The session could not be prepared; nothing can run.

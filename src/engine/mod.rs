@@ -6,9 +6,11 @@ pub mod dump;
 pub mod evaluate;
 pub mod event;
 pub mod session;
+mod study;
+pub mod suggest;
 pub mod worker;
 
-pub use command::Request;
+pub use command::{Request, Study};
 pub use event::{AttentionMap, Event, PictureView, Progress, Snapshot};
 pub use session::{Opened, Options, Outcome, Session};
 pub use worker::Worker;

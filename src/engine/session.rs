@@ -9,7 +9,7 @@ use std::time::Instant;
 use candle_core::Tensor;
 
 use super::event::{AttentionMap, PictureView, Progress, SessionInfo, Snapshot};
-use crate::analysis::report::{CalibrationReport, ClassName, ModelReport, PictureReport, Report, SCHEMA_VERSION, Sensitivity};
+use crate::analysis::report::{BopsReport, CalibrationReport, ClassName, ModelReport, PictureReport, Report, SCHEMA_VERSION, Sensitivity};
 use crate::analysis::suffix::Reference;
 use crate::analysis::{FloatRun, QuantizedRun, findings, measure, sensitivity};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ use crate::input::{Picture, PictureSet, PictureSource, Prepared, Preprocess, Ras
 use crate::model::tap::Cancel;
 use crate::model::{BUILT_IN, Model, Site, SiteInfo, SitePattern};
 use crate::quant::run::SitePlan;
-use crate::quant::{Cache, Calibration, Method, Plan, Settings, calibrate, file, pipeline, plan};
+use crate::quant::{Cache, Calibration, Method, Plan, Settings, bops, calibrate, file, pipeline, plan};
 
 /// Pictures in one batch of calibration or evaluation.
 pub const BATCH: usize = 16;
@@ -315,9 +315,10 @@ impl Session {
         let quantized = QuantizedRun::new(self.opened.model.network(), &base.prepared.tensor, &plan, cancel)?;
         let seconds = started.elapsed().as_secs_f64();
         let model = &self.opened.model;
-        let addresses: Vec<Site> = model.sites().iter().map(|s| s.site).collect();
+        let costs = bops::of_network(model.sites(), settings);
+        let float_settings = Settings { method: Method::Float, ..settings.clone() };
         let prediction = measure::prediction(&base.float.logits, &quantized.logits, &model.labels);
-        let sites = measure::sites(&plan, &addresses, &base.float, &quantized);
+        let sites = measure::sites(&plan, &costs, &base.float, &quantized);
         let name = |class: usize| ClassName { class, label: measure::class_name(&model.labels, class) };
         let report = Report {
             schema_version: SCHEMA_VERSION,
@@ -342,6 +343,11 @@ impl Session {
             },
             verdict: findings::verdict(&prediction, &sites),
             prediction,
+            bops: BopsReport {
+                total: costs.iter().map(|(_, b)| b.total()).sum(),
+                overhead: costs.iter().map(|(_, b)| b.overhead()).sum(),
+                float: bops::total(model.sites(), &float_settings),
+            },
             sites,
             seconds,
         };

@@ -7,9 +7,10 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, watch};
 
-use super::command::Request;
+use super::command::{Request, Study};
 use super::event::{Event, Progress};
 use super::session::{Opened, Session};
+use super::study::{self, Desk};
 use crate::error::{Error, Result};
 use crate::model::tap::Cancel;
 
@@ -35,6 +36,7 @@ struct SlotState {
 /// The screen's end of the worker. Dropping it ends the thread.
 pub struct Worker {
     slot: Arc<Slot>,
+    desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -42,8 +44,10 @@ pub struct Worker {
 pub struct Reports {
     /// Facts, in order.
     pub events: mpsc::Receiver<Event>,
-    /// How far a long computation is.
+    /// How far a run, its sweep or the calibration is.
     pub progress: watch::Receiver<Progress>,
+    /// How far a study is.
+    pub study: watch::Receiver<Progress>,
 }
 
 impl Worker {
@@ -54,13 +58,14 @@ impl Worker {
     pub fn spawn(opened: Opened) -> Result<(Self, Reports)> {
         let (send_event, events) = mpsc::channel(CHANNEL);
         let (send_progress, progress) = watch::channel(Progress::default());
-        let slot = Arc::new(Slot::default());
-        let out = Out { events: send_event, progress: send_progress };
-        let inner = Arc::clone(&slot);
-        let body = move || work(opened, &inner, &out);
+        let (send_study, study) = watch::channel(Progress::default());
+        let (slot, desk) = (Arc::new(Slot::default()), Arc::new(Desk::default()));
+        let out = Out { events: send_event, progress: send_progress, study: send_study };
+        let (inner, studies) = (Arc::clone(&slot), Arc::clone(&desk));
+        let body = move || work(opened, &inner, &studies, &out);
         let thread = thread::Builder::new().name("igq-worker".into()).spawn(body);
         let thread = thread.map_err(|e| Error::content("worker", format!("no thread could be started ({e})"), "close other programs"))?;
-        Ok((Self { slot, thread: Some(thread) }, Reports { events, progress }))
+        Ok((Self { slot, desk, thread: Some(thread) }, Reports { events, progress, study }))
     }
 
     /// Asks for a run. It replaces the waiting one and ends the running one.
@@ -70,10 +75,21 @@ impl Worker {
         state.waiting = Some(request);
         self.slot.changed.notify_one();
     }
+
+    /// Asks for a study. It replaces the one that is under way, whose partial results were told.
+    pub fn study(&self, study: Study) {
+        self.desk.put(Some(study));
+    }
+
+    /// Ends the study that is under way; what it has computed is kept and told.
+    pub fn stop_study(&self) {
+        self.desk.put(None);
+    }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        self.desk.close();
         {
             let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.quit = true;
@@ -109,19 +125,20 @@ impl Slot {
     }
 }
 
-struct Out {
+pub(super) struct Out {
     events: mpsc::Sender<Event>,
     progress: watch::Sender<Progress>,
+    pub(super) study: watch::Sender<Progress>,
 }
 
 impl Out {
-    fn tell(&self, event: Event) {
+    pub(super) fn tell(&self, event: Event) {
         // The receiver is gone only when the program is leaving.
         let _ = self.events.blocking_send(event);
     }
 }
 
-fn work(opened: Opened, slot: &Slot, out: &Out) {
+fn work(opened: Opened, slot: &Slot, desk: &Desk, out: &Out) {
     let cancel = Cancel::default();
     let progress = |progress| {
         if slot.calibration_cancel() {
@@ -135,13 +152,21 @@ fn work(opened: Opened, slot: &Slot, out: &Out) {
         Err(error) => return out.tell(Event::Broken(error.to_string())),
     };
     out.progress.send_replace(Progress::default());
-    while let Some((request, cancel)) = slot.next() {
-        match guarded(|| answer(&session, &request, &cancel, out)) {
-            Ok(()) | Err(Error::Cancelled) => {}
-            Err(error) => out.tell(Event::Failed(request.id, error.to_string())),
+    thread::scope(|scope| {
+        // Without a thread to give, runs go on and studies wait for ever; the screen says that they are waiting.
+        let studies = thread::Builder::new().name("igq-study".into()).spawn_scoped(scope, || study::work(&session, desk, out));
+        if let Err(e) = studies {
+            out.tell(Event::StudyFailed(format!("no thread could be started ({e})")));
         }
-        out.progress.send_replace(Progress::default());
-    }
+        while let Some((request, cancel)) = slot.next() {
+            match guarded(|| answer(&session, &request, &cancel, out)) {
+                Ok(()) | Err(Error::Cancelled) => {}
+                Err(error) => out.tell(Event::Failed(request.id, error.to_string())),
+            }
+            out.progress.send_replace(Progress::default());
+        }
+        desk.close();
+    });
 }
 
 /// One run, its comparison, then the sweep.
@@ -171,7 +196,7 @@ fn answer(session: &Session, request: &Request, cancel: &Cancel, out: &Out) -> R
 }
 
 /// Turns a panic into an error, so that a bug in one run costs that run only.
-fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
         let text = text.unwrap_or_else(|| "unknown".into());

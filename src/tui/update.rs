@@ -95,6 +95,8 @@ fn on_event(app: &mut App, event: Event) {
                 app.notice = Some(Notice { text, is_error: true });
             }
         }
+        Event::StudyFailed(text) => app.notice = Some(Notice { text, is_error: true }),
+        Event::Perturbed(_) | Event::Compared(_) | Event::Suggested(_) => {}
         Event::Broken(text) => app.broken = Some(text),
     }
 }
