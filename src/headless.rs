@@ -11,7 +11,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::analysis::Report;
 use crate::cli::{Cli, Command, Common, FrameFormat, Look, Output};
 use crate::engine::budget::{self, Order};
-use crate::engine::{Opened, Progress, Session, dump, evaluate};
+use crate::engine::suggest::{self, Aim};
+use crate::engine::{Opened, Progress, Session, dump, evaluate, sensitivity};
 use crate::error::{Error, Result};
 use crate::model::tap::Cancel;
 use crate::output;
@@ -43,6 +44,31 @@ pub fn run(command: Command) -> Result<()> {
             let report = budget::allocate(&session, &order, &Cancel::default(), &|progress| bar.show(&progress))?;
             drop(bar);
             output::allocation(&report, &output)
+        }
+        Command::Sensitivity { common, output, by, data, limit } => {
+            let settings = common.settings()?;
+            let session = open(&common, settings.clone())?;
+            let cancel = Cancel::default();
+            let pictures = sensitivity::pictures(&session, data.as_deref(), limit, &cancel)?;
+            let bar = Bar::default();
+            let report = sensitivity::report(&session, &settings, &pictures, &by, &cancel, &|progress| bar.show(&progress))?;
+            drop(bar);
+            output::sensitivity(&report, &output)
+        }
+        Command::Suggest { common, output, one, within, kl, data, limit } => {
+            let settings = common.settings()?;
+            let session = open(&common, settings.clone())?;
+            let (cancel, bar) = (Cancel::default(), Bar::default());
+            let (suggestion, best) = if one {
+                (suggest::restore_picture(&session, &settings, common.picture, &cancel, &|progress| bar.show(&progress))?, None)
+            } else {
+                let set = evaluate::data(&session, data.as_deref(), limit)?;
+                let aim = kl.map_or(Aim::Within(within), Aim::Kl);
+                let (found, best) = suggest::restore_set(&session, &settings, &set, aim, &cancel, &|progress| bar.show(&progress))?;
+                (found, Some(best))
+            };
+            drop(bar);
+            output::suggestion(&suggestion, best.as_ref(), &output)
         }
         Command::Calibrate { common, output } => calibrate(&common, &output),
         Command::Snapshot { common, look, view, size, site, compare, format, output } => {

@@ -1,19 +1,25 @@
-//! What one site costs by itself: only this site (and its layer's weight) quantized, the rest in float, re-run from its block on.
+//! Which sites lose the prediction, both ways: what one costs by itself, and what the quantized run would gain without it.
+
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::metrics;
-use super::report::Sensitivity;
+use super::report::{CalibrationReport, Sensitivity};
 use super::runs::FloatRun;
+use super::suffix::{Effect, Reference};
 use crate::error::Result;
 use crate::model::tap::Cancel;
-use crate::model::{Network, Site, forward_from};
-use crate::quant::{FakeQuantize, Plan, unobserved};
+use crate::model::{Network, Site, SiteInfo, forward_from};
+use crate::quant::run::{Part, SitePlan};
+use crate::quant::{BitWidth, FakeQuantize, GroupCount, Plan, Settings, unobserved};
 
 /// The prediction with only `site` quantized as `plan` says, against float; `None` where `plan` leaves it in float.
 ///
 /// # Errors
 /// When the run was cancelled.
 pub fn only_this(network: &dyn Network, plan: &Plan, float: &FloatRun, site: Site, cancel: &Cancel) -> Result<Option<Sensitivity>> {
-    let Some(site_plan) = plan.sites.get(&site).filter(|s| s.quantizers.is_some() || s.weight.is_some()) else {
+    let Some(site_plan) = plan.sites.get(&site).filter(|s| s.is_quantized()) else {
         return Ok(None);
     };
     let alone = plan.only(site);
@@ -22,4 +28,159 @@ pub fn only_this(network: &dyn Network, plan: &Plan, float: &FloatRun, site: Sit
     let logits = forward_from(network, step, &float.trace.boundaries[step], tap)?.flatten_all()?.to_vec1::<f32>()?;
     let kl = metrics::kl(&float.logits, &logits);
     Ok(Some(Sensitivity { kl, flipped: metrics::argmax(&float.logits) != metrics::argmax(&logits) }))
+}
+
+/// KL of a site by itself at one bit-width or group count.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct Level<T> {
+    /// The bit-width (of activation and weight) or the group count.
+    pub level: T,
+    /// Mean KL in nats.
+    pub kl: f64,
+}
+
+/// One site, both ways.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct SiteSensitivity {
+    /// Its address.
+    pub site: Site,
+    /// Place among the sites by `only`, from 1.
+    pub rank_only: usize,
+    /// Place among the sites by `gain`, from 1.
+    pub rank_gain: usize,
+    /// Only this site and its layer's weight quantized.
+    pub only: Effect,
+    /// Only its activation.
+    pub only_activation: Option<Effect>,
+    /// Only its layer's weight.
+    pub only_weight: Option<Effect>,
+    /// All but this site.
+    pub without: Effect,
+    /// KL of the whole less KL without this site, in nats.
+    pub gain: f64,
+    /// By itself at every bit-width, where asked for.
+    pub by_bits: Vec<Level<BitWidth>>,
+    /// By itself at several group counts, where asked for.
+    pub by_groups: Vec<Level<GroupCount>>,
+}
+
+/// All sites, both ways.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct SensitivityReport {
+    /// Version of the form.
+    pub schema_version: u32,
+    /// Short name of the model.
+    pub model: String,
+    /// The settings as resolved.
+    pub settings: Settings,
+    /// What the quantizers were fitted on.
+    pub calibration: CalibrationReport,
+    /// What was looked at.
+    pub data: String,
+    /// Number of pictures.
+    pub images: usize,
+    /// Everything quantized.
+    pub whole: Effect,
+    /// Only the weights.
+    pub weights_only: Effect,
+    /// Only the activations.
+    pub activations_only: Effect,
+    /// Only the softmax attentions.
+    pub softmax_only: Effect,
+    /// Sum of `only` over the sites, in nats, to hold against `whole`.
+    pub sum_only: f64,
+    /// Quantized sites, the most sensitive by itself first.
+    pub sites: Vec<SiteSensitivity>,
+    /// In a few sentences.
+    pub verdict: String,
+    /// Wall time in seconds.
+    pub seconds: f64,
+}
+
+/// What is looked at beside the settings as they are.
+pub struct Levels<'l> {
+    /// Plans of a site at every bit-width.
+    pub bits: &'l (dyn Fn(&SiteInfo) -> Result<Vec<(BitWidth, SitePlan)>> + Sync),
+    /// Plans of a site at several group counts.
+    pub groups: &'l (dyn Fn(&SiteInfo) -> Result<Vec<(GroupCount, SitePlan)>> + Sync),
+}
+
+/// Looks at every quantized site both ways, several at a time; `found` hears each.
+///
+/// # Errors
+/// When `cancel` was called.
+pub fn both_ways(
+    network: &dyn Network,
+    reference: &Reference,
+    plan: &Plan,
+    sites: &[SiteInfo],
+    levels: &Levels,
+    cancel: &Cancel,
+    found: &(dyn Fn() + Sync),
+) -> Result<Vec<SiteSensitivity>> {
+    let quantized = reference.under(network, plan, cancel)?;
+    let float = Plan::float(sites);
+    let whole = reference.compare(&Reference::logits_of(&quantized)?);
+    let look = |info: &SiteInfo| {
+        let Some(own) = plan.sites.get(&info.site).filter(|p| p.is_quantized()) else { return Ok(None) };
+        let alone = |plan: SitePlan| reference.effect(network, reference.traces(), info.step, &float.with(plan), cancel);
+        let part = |plan: SitePlan| if plan.is_quantized() { alone(plan).map(Some) } else { Ok(None) };
+        let without = reference.effect(network, &quantized, info.step, &plan.without(info.site), cancel)?;
+        let by_bits = (levels.bits)(info)?.into_iter().map(|(level, plan)| Ok(Level { level, kl: alone(plan)?.kl }));
+        let by_groups = (levels.groups)(info)?.into_iter().map(|(level, plan)| Ok(Level { level, kl: alone(plan)?.kl }));
+        let site = SiteSensitivity {
+            site: info.site,
+            rank_only: 0,
+            rank_gain: 0,
+            only: alone(own.clone())?,
+            only_activation: part(SitePlan { weight: None, ..own.clone() })?,
+            only_weight: part(SitePlan { quantizers: None, bits: BitWidth::FLOAT, ..own.clone() })?,
+            without,
+            gain: whole.kl - without.kl,
+            by_bits: by_bits.collect::<Result<_>>()?,
+            by_groups: by_groups.collect::<Result<_>>()?,
+        };
+        found();
+        Ok(Some(site))
+    };
+    let mut looked: Vec<SiteSensitivity> = sites.par_iter().map(look).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    looked.sort_by(|a, b| b.gain.total_cmp(&a.gain));
+    (1..).zip(&mut looked).for_each(|(rank, site)| site.rank_gain = rank);
+    looked.sort_by(|a, b| b.only.kl.total_cmp(&a.only.kl));
+    (1..).zip(&mut looked).for_each(|(rank, site)| site.rank_only = rank);
+    Ok(looked)
+}
+
+/// The effect of a part of `plan` by itself.
+///
+/// # Errors
+/// When `cancel` was called.
+pub fn of_part(network: &dyn Network, reference: &Reference, plan: &Plan, part: Part, cancel: &Cancel) -> Result<Effect> {
+    reference.effect_of(network, &plan.part(part), cancel)
+}
+
+/// The report in a few sentences.
+#[must_use]
+pub fn verdict(report: &SensitivityReport) -> String {
+    let Some(worst) = report.sites.first() else { return "Nothing is quantized.".into() };
+    let mut text = format!(
+        "By itself {} loses most: KL {:.4}, {:.0} % of the sum over all sites.",
+        worst.site,
+        worst.only.kl,
+        100.0 * worst.only.kl / report.sum_only.max(f64::MIN_POSITIVE)
+    );
+    if let Some(best) = report.sites.iter().find(|s| s.rank_gain == 1 && s.gain > 0.0) {
+        text += &format!(" Left in float, {} would gain most: KL {:.4} to {:.4}.", best.site, report.whole.kl, best.without.kl);
+    }
+    let ratio = report.whole.kl / report.sum_only.max(f64::MIN_POSITIVE);
+    let how = match ratio {
+        r if r > 1.25 => "errors add up to more than their parts",
+        r if r < 0.8 => "errors partly cancel",
+        _ => "sites hardly interact",
+    };
+    text += &format!(" All sites together {:.4}, the sum of each alone {:.4} ({ratio:.2} times): {how}.", report.whole.kl, report.sum_only);
+    let parts = [("weights", report.weights_only.kl), ("activations", report.activations_only.kl), ("the softmax", report.softmax_only.kl)];
+    let (most, kl) = parts.into_iter().fold(("nothing", 0.0), |most, part| if part.1 > most.1 { part } else { most });
+    text += &format!(" Of weights, activations and softmax alone, {most} costs most (KL {kl:.4}).");
+    text
 }

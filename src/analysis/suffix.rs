@@ -3,6 +3,8 @@
 
 use candle_core::Tensor;
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::metrics;
 use crate::error::Result;
@@ -14,7 +16,7 @@ use crate::quant::{FakeQuantize, Plan, unobserved};
 const PART: usize = 8;
 
 /// What a plan does to the predictions of a set of pictures.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Effect {
     /// Mean of `KL(p_float || p_quantized)` over the pictures, in nats.
     pub kl: f64,
@@ -45,8 +47,16 @@ impl Reference {
         }
         let run = |part: &Tensor| trace(network, part, &mut FakeQuantize::new(&float, cancel, unobserved));
         let traces = parts.par_iter().map(run).collect::<Result<Vec<_>>>()?;
-        let logits = traces.iter().map(|t| Ok(t.logits.to_vec2::<f32>()?)).collect::<Result<Vec<_>>>()?.concat();
+        let logits = Self::logits_of(&traces)?;
         Ok(Self { traces, logits })
+    }
+
+    /// The logits of traces, a row for each picture.
+    ///
+    /// # Errors
+    /// Only when candle fails.
+    pub fn logits_of(traces: &[Trace]) -> Result<Vec<Vec<f32>>> {
+        Ok(traces.iter().map(|t| Ok(t.logits.to_vec2::<f32>()?)).collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// Number of pictures.

@@ -5,6 +5,7 @@ pub mod command;
 pub mod dump;
 pub mod evaluate;
 pub mod event;
+pub mod sensitivity;
 pub mod session;
 mod study;
 pub mod suggest;

@@ -1,14 +1,20 @@
 //! The search for what to change so that a lost prediction comes back.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::evaluate::{self, EvaluationRow};
+use super::event::Progress;
+use super::session::{Base, Session};
 use crate::analysis::metrics::{argmax, kl};
 use crate::analysis::suggestion::{Change, Standing, Suggestion};
 use crate::error::Result;
-use crate::model::Site;
+use crate::input::PictureSet;
 use crate::model::tap::Cancel;
-use crate::quant::{BitWidth, FakeQuantize, Plan, Settings, bops, unobserved};
-
-use super::event::Progress;
-use super::session::{Base, Session};
+use crate::model::{RightOperand, Site, SiteInfo};
+use crate::quant::allocate::{self, Choice};
+use crate::quant::{BitWidth, FakeQuantize, Plan, Settings, SiteOverride, bops, unobserved};
 
 /// The smallest set of sites found that brings back the float prediction of picture `index` when they stay in float.
 ///
@@ -99,4 +105,179 @@ fn standing(session: &Session, settings: &Settings, base: &Base, logits: &[f32])
         agreement: if same { 100.0 } else { 0.0 },
         bops: bops::total(session.opened().model.sites(), settings),
     }
+}
+
+/// What settings should reach on a set of pictures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Aim {
+    /// Agreement with float within so many points of the same method with all bits at 8.
+    Within(f64),
+    /// A mean KL no larger than this.
+    Kl(f64),
+}
+
+/// Bits that products may get.
+const LADDER: [u8; 5] = [3, 4, 5, 6, 8];
+/// Budgets between the settings as they are and all bits at 8.
+const BUDGETS: usize = 64;
+
+/// What a product is made of, for a search over bits: its cost takes the bits of both operands, so both are chosen together.
+struct Unit {
+    /// Sites of the operands: one for a layer, two for a product of activations.
+    sites: Vec<Site>,
+    /// Overrides of each option, with its cost and what it does alone.
+    options: Vec<(Vec<SiteOverride>, Choice)>,
+}
+
+/// The cheapest bits found that reach `aim` on `set`.
+///
+/// Every product by itself is measured at every pair of bits on the calibration pictures; an integer program finds the best bits for a
+/// budget of bit operations; bisection finds the least budget whose bits reach the aim by a real run on the set.
+///
+/// # Errors
+/// When a picture cannot be read, the settings do not fit, or `cancel` was called.
+pub fn restore_set(
+    session: &Session,
+    settings: &Settings,
+    set: &PictureSet,
+    aim: Aim,
+    cancel: &Cancel,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<(Suggestion, Standing)> {
+    let eight = BitWidth::new(8)?;
+    let full = Settings { wbits: eight, abits: eight, sbits: eight, overrides: Vec::new(), ..settings.clone() };
+    let stands = |settings: &Settings, row: &EvaluationRow| Standing {
+        images: set.len(),
+        kl: row.kl,
+        agreement: row.agreement,
+        bops: bops::total(session.opened().model.sites(), settings),
+    };
+    let measure = |settings: &Settings, stage: &str| -> Result<Standing> {
+        let mut last = None;
+        evaluate::stepwise(session, set, std::slice::from_ref(settings), 64, cancel, &mut |done, rows| {
+            progress(Progress { stage: stage.into(), done, total: set.len() });
+            last = rows.into_iter().next();
+        })?;
+        Ok(last.map(|row| stands(settings, &row)).unwrap_or(Standing { images: 0, kl: 0.0, agreement: 100.0, bops: 0 }))
+    };
+    let before = measure(settings, "the settings as they are")?;
+    let best = measure(&full, "all bits at 8")?;
+    let reaches = |s: &Standing| match aim {
+        Aim::Within(points) => s.agreement >= best.agreement - points,
+        Aim::Kl(bound) => s.kl <= bound,
+    };
+    if reaches(&before) {
+        let text = "The settings reach the aim as they are.".to_string();
+        let same = Suggestion { settings: settings.clone(), changes: Vec::new(), before, after: before, reached: true, text };
+        return Ok((same, best));
+    }
+    let units = units(session, settings, cancel, progress)?;
+    let choices: Vec<Vec<Choice>> = units.iter().map(|u| u.options.iter().map(|(_, c)| *c).collect()).collect();
+    let fixed = bops::total(session.opened().model.sites(), settings) - units.iter().map(|u| u.options[0].1.bops).sum::<u64>();
+    let budget = |step: usize| {
+        let (low, high) = (before.bops as f64, best.bops as f64);
+        (low + (high - low) * step as f64 / BUDGETS as f64) as u64
+    };
+    let with_budget = |budget: u64| -> Result<Settings> {
+        let picked = allocate::solve(&choices, budget.saturating_sub(fixed))?.unwrap_or_else(|| vec![0; units.len()]);
+        let own = units.iter().zip(picked).flat_map(|(unit, pick)| unit.options[pick].0.clone());
+        let mut changed = settings.clone();
+        changed.overrides.extend(own);
+        Ok(changed)
+    };
+    // Least budget that reaches the aim; more bits may by chance be worse, so the end of the search is what was measured there.
+    let (mut failing, mut reaching) = (0, BUDGETS);
+    let mut found = (full.clone(), best);
+    while reaching - failing > 1 {
+        let middle = usize::midpoint(failing, reaching);
+        let tried = with_budget(budget(middle))?;
+        let standing = measure(&tried, &format!("{:.3} GBOPs", budget(middle) as f64 / 1e9))?;
+        if reaches(&standing) {
+            (reaching, found) = (middle, (tried, standing));
+        } else {
+            failing = middle;
+        }
+    }
+    let (suggested, after) = found;
+    let changes = changes(session, settings, &suggested);
+    let reached = reaches(&after);
+    let text = format!(
+        "{} of {} sites get more bits: agreement {:.1} to {:.1} % ({:.1} % with all bits at 8), KL {:.4} to {:.4}, bit operations {:+.0} % ({:+.0} % with all bits at 8).",
+        changes.len(),
+        session.opened().model.sites().len(),
+        before.agreement,
+        after.agreement,
+        best.agreement,
+        before.kl,
+        after.kl,
+        100.0 * (after.bops as f64 / before.bops as f64 - 1.0),
+        100.0 * (best.bops as f64 / before.bops as f64 - 1.0),
+    );
+    Ok((Suggestion { settings: suggested, changes, before, after, reached, text }, best))
+}
+
+/// Every product with its options, the settings as they are first.
+fn units(session: &Session, settings: &Settings, cancel: &Cancel, progress: &(dyn Fn(Progress) + Sync)) -> Result<Vec<Unit>> {
+    let sites = session.opened().model.sites();
+    let reference = session.reference(cancel)?;
+    let network = session.opened().model.network();
+    let float = Plan::float(sites);
+    let products: Vec<&SiteInfo> =
+        sites.iter().filter(|info| info.product.is_some() && !settings.activation_bits(info.site).is_float()).collect();
+    let done = AtomicUsize::new(0);
+    let unit = |info: &&SiteInfo| {
+        let right = match info.product.map(|p| p.right) {
+            Some(RightOperand::Inner(site) | RightOperand::Columns(site)) => sites.iter().find(|i| i.site == site),
+            _ => None,
+        };
+        let left_now = settings.activation_bits(info.site);
+        let right_now = right.map_or_else(|| settings.weight_bits(info.site), |r| settings.activation_bits(r.site));
+        let above =
+            |now: BitWidth| std::iter::once(now).chain(LADDER.into_iter().filter_map(|b| BitWidth::new(b).ok()).filter(move |b| *b > now));
+        let option = |left_bits: BitWidth, right_bits: BitWidth| {
+            let own = |site: Site| SiteOverride { sites: site.into(), wbits: None, abits: None, groups: None };
+            let overrides = match right {
+                Some(r) => {
+                    vec![SiteOverride { abits: Some(left_bits), ..own(info.site) }, SiteOverride { abits: Some(right_bits), ..own(r.site) }]
+                }
+                None => vec![SiteOverride { abits: Some(left_bits), wbits: Some(right_bits), ..own(info.site) }],
+            };
+            let mut changed = settings.clone();
+            changed.overrides.extend(overrides.clone());
+            let mut plan = float.with(session.site_plan(&changed, info)?);
+            let mut cost = bops::of_site(info, sites, &changed).total();
+            if let Some(r) = right {
+                plan = plan.with(session.site_plan(&changed, r)?);
+                cost += bops::of_site(r, sites, &changed).total();
+            }
+            let omega = reference.effect(network, reference.traces(), info.step, &plan, cancel)?.kl;
+            Ok((overrides, Choice { bops: cost, omega }))
+        };
+        let pairs = above(left_now).flat_map(|l| above(right_now).map(move |r| (l, r)));
+        let options = pairs.map(|(l, r)| option(l, r)).collect::<Result<Vec<_>>>()?;
+        progress(Progress {
+            stage: "every product at every pair of bits".into(),
+            done: done.fetch_add(1, Ordering::Relaxed) + 1,
+            total: products.len(),
+        });
+        Ok(Unit { sites: std::iter::once(info.site).chain(right.map(|r| r.site)).collect(), options })
+    };
+    let mut units = products.par_iter().map(unit).collect::<Result<Vec<_>>>()?;
+    units.retain(|u| !u.options.is_empty() && !u.sites.is_empty());
+    Ok(units)
+}
+
+/// What sites get that they did not have, the most bits first.
+fn changes(session: &Session, before: &Settings, after: &Settings) -> Vec<Change> {
+    let bits = |settings: &Settings, info: &SiteInfo| {
+        (settings.activation_bits(info.site), info.layer.as_ref().map(|_| settings.weight_bits(info.site)))
+    };
+    let changed = session.opened().model.sites().iter().filter(|info| bits(before, info) != bits(after, info));
+    let change = |info: &SiteInfo| {
+        let (abits, wbits) = bits(after, info);
+        Change { site: info.site, abits, wbits }
+    };
+    let mut changes: Vec<Change> = changed.map(change).collect();
+    changes.sort_by_key(|c| std::cmp::Reverse((c.abits, c.wbits)));
+    changes
 }

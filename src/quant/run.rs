@@ -43,6 +43,17 @@ impl SitePlan {
     }
 }
 
+/// A part of what is quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The weights.
+    Weights,
+    /// The activations, softmax included.
+    Activations,
+    /// The softmax attentions.
+    Softmax,
+}
+
 /// What every site does in a quantized run.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -74,6 +85,22 @@ impl Plan {
         let mut changed = self.clone();
         changed.sites.insert(plan.info.site, plan);
         changed
+    }
+
+    /// Only a part of the plan, the rest in float.
+    #[must_use]
+    pub fn part(&self, part: Part) -> Self {
+        let kept = |(&site, plan): (&Site, &SitePlan)| {
+            let mut plan = plan.clone();
+            if part == Part::Weights || (part == Part::Softmax && !site.kind.is_softmax()) {
+                (plan.quantizers, plan.bits) = (None, BitWidth::FLOAT);
+            }
+            if part != Part::Weights {
+                plan.weight = None;
+            }
+            (site, plan)
+        };
+        Self { sites: self.sites.iter().map(kept).collect() }
     }
 
     /// The same plan with `site` in float.

@@ -1,11 +1,14 @@
 //! Results as text, JSON, CSV and Markdown, all from the same structs that the screen reads.
 
+mod studies;
+
 use comfy_table::{Table, presets};
+
+pub use studies::{allocation, sensitivity, suggestion};
 
 use crate::analysis::Report;
 use crate::analysis::report::ClassProbability;
 use crate::cli::{Format, Output};
-use crate::engine::budget::{AllocationReport, Measured, RankCorrelation, Solved};
 use crate::engine::evaluate::{Evaluation, EvaluationRow};
 use crate::error::{Error, Result};
 use crate::files::write_whole;
@@ -49,7 +52,7 @@ pub fn evaluation(evaluation: &Evaluation, output: &Output) -> Result<()> {
         Format::Json => json(evaluation)?,
         Format::Csv => csv(EVALUATION_HEADER, rows)?,
         Format::Text | Format::Markdown => {
-            let preset = if output.format == Format::Text { presets::UTF8_FULL_CONDENSED } else { presets::ASCII_MARKDOWN };
+            let preset = preset(output.format);
             format!(
                 "{} on {} pictures of {}; quantizers fitted on {}; {:.1} s\n\n{}\n",
                 evaluation.model,
@@ -62,94 +65,6 @@ pub fn evaluation(evaluation: &Evaluation, output: &Output) -> Result<()> {
         }
     };
     deliver(output.output.as_deref(), &text)
-}
-
-/// Writes an allocation as asked.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn allocation(report: &AllocationReport, output: &Output) -> Result<()> {
-    let counts = || report.solved.iter().flat_map(count_rows);
-    let text = match output.format {
-        Format::Json => json(report)?,
-        Format::Csv => csv(COUNT_HEADER, counts())?,
-        Format::Text | Format::Markdown => {
-            let preset = if output.format == Format::Text { presets::UTF8_FULL_CONDENSED } else { presets::ASCII_MARKDOWN };
-            allocation_text(report, preset)
-        }
-    };
-    deliver(output.output.as_deref(), &text)
-}
-
-const COUNT_HEADER: &[&str] = &["budget", "site", "groups", "MBOPs", "omega", "gain of more", "MBOPs of more"];
-const MEASURED_HEADER: &[&str] = &["counts", "GBOPs", "sum of omega", "KL calibration", "KL test", "agreement %", "top-1 %"];
-
-fn giga(bops: u64) -> String {
-    format!("{:.4}", bops as f64 / 1e9)
-}
-
-fn count_rows(solved: &Solved) -> impl Iterator<Item = Vec<String>> {
-    solved.allocation.sites.iter().map(|s| {
-        vec![
-            solved.budget.to_string(),
-            s.site.to_string(),
-            s.groups.to_string(),
-            format!("{:.3}", s.bops as f64 / 1e6),
-            format!("{:.6}", s.omega),
-            s.more.map(|m| format!("{:.6}", m.gain)).unwrap_or_default(),
-            s.more.map(|m| format!("{:.3}", m.bops as f64 / 1e6)).unwrap_or_default(),
-        ]
-    })
-}
-
-fn measured_row(m: &Measured) -> Vec<String> {
-    let evaluated = |f: fn(&EvaluationRow) -> Option<String>| m.evaluation.as_ref().and_then(f).unwrap_or_default();
-    vec![
-        m.name.clone(),
-        giga(m.bops),
-        m.predicted.map(|p| format!("{p:.5}")).unwrap_or_default(),
-        format!("{:.5}", m.calibration_kl),
-        evaluated(|e| Some(format!("{:.5}", e.kl))),
-        evaluated(|e| Some(format!("{:.1}", e.agreement))),
-        evaluated(|e| e.top1.map(|t| format!("{t:.1}"))),
-    ]
-}
-
-fn allocation_text(report: &AllocationReport, preset: &str) -> String {
-    let p = &report.perturbation;
-    let mut text = format!(
-        "{}: {} sites, perturbations by `{}` on {} pictures in {:.2} s\n",
-        report.model,
-        p.sites.len(),
-        p.estimate.name(),
-        p.images,
-        report.perturbation_seconds
-    );
-    if let Some(data) = &report.data {
-        text += &format!("test: {data}\n");
-    }
-    for solved in &report.solved {
-        text += &format!(
-            "\nbudget {} GBOPs\n{}\n",
-            giga(solved.budget),
-            table(preset, MEASURED_HEADER, solved.measured.iter().map(measured_row))
-        );
-    }
-    if let Some(first) = report.solved.first() {
-        text +=
-            &format!("\ncounts of the first budget\n{}\n", table(preset, &COUNT_HEADER[1..], count_rows(first).map(|r| r[1..].to_vec())));
-    }
-    if !report.frontier.is_empty() {
-        let rows = report.frontier.iter().map(|m| measured_row(m)[1..4].to_vec());
-        text += &format!("\nfrontier\n{}\n", table(preset, &MEASURED_HEADER[1..4], rows));
-    }
-    let rank = |r: &RankCorrelation| vec![r.groups.to_string(), r.spearman.map_or_else(|| "-".into(), |s| format!("{s:.3}"))];
-    text += &format!(
-        "\nSpearman of the fast estimate against `{}`\n{}\n",
-        p.estimate.name(),
-        table(preset, &["groups", "rho"], report.rank_correlation.iter().map(rank))
-    );
-    text + &format!("\n{:.1} s\n", report.seconds)
 }
 
 /// Pretty JSON with a newline at its end.
@@ -253,6 +168,14 @@ fn evaluation_row(row: &EvaluationRow) -> Vec<String> {
         format!("{:.1}", row.interval.0),
         format!("{:.1}", row.interval.1),
     ]
+}
+
+/// The border of tables in a form for people.
+const fn preset(format: Format) -> &'static str {
+    match format {
+        Format::Markdown => presets::ASCII_MARKDOWN,
+        _ => presets::UTF8_FULL_CONDENSED,
+    }
 }
 
 fn table(preset: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
