@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::Tensor;
-use common::{difference, golden, tensors};
+use common::{difference, edited, golden, tensors};
 use igq::model::{Identity, Model, Recorder, SiteKind, forward};
 
 /// Largest difference between the logits of the model in `folder` and those of the library that wrote `name`.
@@ -31,17 +31,6 @@ fn logits_of_every_layout() {
         seen += 1;
     }
     assert_eq!(seen, 9, "all golden folders were there");
-}
-
-/// A copy of the golden checkpoint `name` with its tensors changed by `edit`.
-fn edited(name: &str, edit: impl FnOnce(HashMap<String, Tensor>) -> HashMap<String, Tensor>) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let changed = edit(tensors(golden(&format!("{name}/model.safetensors"))));
-    candle_core::safetensors::save(&changed, folder.path().join("model.safetensors")).unwrap();
-    for config in ["config.json", "preprocessor_config.json"] {
-        fs::copy(golden(&format!("{name}/{config}")), folder.path().join(config)).ok();
-    }
-    folder
 }
 
 fn renamed(name: &str, rename: impl Fn(&str) -> String) -> tempfile::TempDir {

@@ -5,9 +5,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::layout::Layout;
+use super::checkpoint::Checkpoint;
+use super::layout::{self, Layout};
 use super::positions::Resampling;
-use super::weights::{Checkpoint, Weights};
+use super::weights::Weights;
 use crate::error::{Error, Result};
 
 /// How the tokens become the vector that the classifier sees.
@@ -159,7 +160,7 @@ pub fn infer_vit(checkpoint: &Checkpoint, layout: Layout) -> Result<(VitConfig, 
         position_resampling: input.resampling,
         embed_dim,
         depth,
-        heads: heads(config, embed_dim, &mut notes)?,
+        heads: heads(checkpoint, embed_dim, &mut notes)?,
         mlp_dim,
         classes: head[0],
         class_token,
@@ -223,32 +224,42 @@ fn norm_eps(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) ->
     eps
 }
 
+/// Whether a checkpoint can be a vision transformer at all; a part that is missing from one that can be is named later, exactly.
 fn require_vit(weights: &Weights) -> Result<()> {
-    let needed = ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"];
-    if needed.iter().any(|key| weights.has(key)) {
-        return Ok(()); // A missing tensor among the others is then named exactly.
+    let needed = ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "pos_embed"];
+    if !needed.iter().any(|key| weights.has(key)) {
+        let some = weights.names_in_file().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>();
+        return Err(layout::not_a_vit(weights, &format!("{} tensors such as {}", weights.keys().count(), some.join(", "))));
     }
-    let some: Vec<&str> = weights.keys().take(3).collect();
-    Err(Error::content(
-        weights.file(),
-        format!("not a vision transformer in timm layout: it has {} tensors such as {some:?}", weights.keys().count()),
-        "name a ViT checkpoint with patch_embed, blocks and head",
-    ))
+    if weights.has("head.weight") {
+        return Ok(());
+    }
+    let expected = "a classifier".into();
+    Err(weights.wrong("head.weight", expected, "none: this is a backbone, or a tensor is missing; name a classification checkpoint".into()))
 }
 
-fn heads(config: Option<&Value>, embed_dim: usize, notes: &mut Vec<String>) -> Result<usize> {
-    let declared = ["num_heads", "num_attention_heads"].iter().find_map(|key| lookup(config, key));
-    let heads = if let Some(value) = declared {
-        number(value).unwrap_or(0)
-    } else {
-        let heads = (embed_dim / 64).max(1);
-        notes.push(format!("number of heads is not in config.json: {heads} assumed (64 channels a head, as every timm ViT has)"));
-        heads
-    };
-    if heads == 0 || !embed_dim.is_multiple_of(heads) {
-        return Err(Error::setting("num_heads of config.json", heads, format!("a divisor of the width {embed_dim}")));
+fn heads(checkpoint: &Checkpoint, embed_dim: usize, notes: &mut Vec<String>) -> Result<usize> {
+    let declared = ["num_heads", "num_attention_heads"]
+        .iter()
+        .find_map(|key| lookup(checkpoint.config.as_ref(), key))
+        .map(|value| number(value).unwrap_or(0));
+    // timm's published configurations leave the heads out: 64 channels each from ViT-Ti on, but for these widths.
+    let known = [(64, 2), (96, 3), (1152, 16), (1280, 16), (1408, 16), (1664, 16)];
+    let usual = known.into_iter().find(|(width, _)| *width == embed_dim).map(|(_, heads)| heads);
+    let assumed = usual.or_else(|| (embed_dim >= 192 && embed_dim.is_multiple_of(64)).then_some(embed_dim / 64));
+    match (declared, assumed) {
+        (Some(heads), _) if heads > 0 && embed_dim.is_multiple_of(heads) => Ok(heads),
+        (Some(heads), _) => Err(Error::setting("num_heads of config.json", heads, format!("a divisor of the width {embed_dim}"))),
+        (None, Some(heads)) => {
+            notes.push(format!("number of heads is not in config.json: {heads} assumed, as timm has for width {embed_dim}"));
+            Ok(heads)
+        }
+        (None, None) => Err(Error::content(
+            checkpoint.weights.file(),
+            format!("the number of heads is in no tensor, and width {embed_dim} does not suggest one"),
+            "put config.json with num_heads beside the weights",
+        )),
     }
-    Ok(heads)
 }
 
 /// What the input is, and what the position embeddings are stored for.

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::weights::Weights;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Who wrote a checkpoint, told by its names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,11 +68,33 @@ const NAMES: [(&str, &str); 34] = [
     (".distillation_classifier.", ".head_dist."),
 ];
 
+/// Parts of names that give away another kind of model, and what has them.
+const FOREIGN: [(&str, &str); 7] = [
+    ("embed_tokens", "a language model's word embedding"),
+    ("word_embeddings", "a language model's word embedding"),
+    ("wte.weight", "a language model's word embedding"),
+    ("token_embedding", "a text encoder's word embedding"),
+    ("lm_head", "a language model's head"),
+    ("diffusion_model", "a part of a diffusion model"),
+    ("lora_", "an adapter without the model it was made for"),
+];
+
+/// A checkpoint of something else, with what gave it away.
+pub(crate) fn not_a_vit(weights: &Weights, has: &str) -> Error {
+    let problem = format!("this is not a vision transformer, it has {has}");
+    Error::content(weights.file(), problem, "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers")
+}
+
 /// Renames and fuses until every tensor that a network asks for has timm's name.
 ///
 /// # Errors
-/// When two tensors would get one name, or a query projection has no key or value projection beside it.
+/// When the names are those of another kind of model, two tensors would get one name, or a query projection has no key or value
+/// projection beside it.
 pub fn to_timm(weights: Weights) -> Result<(Weights, Layout)> {
+    let foreign = |name: &str| FOREIGN.iter().find(|(part, _)| name.contains(part)).map(|(_, what)| format!("`{name}`, {what}"));
+    if let Some(has) = weights.keys().find_map(foreign) {
+        return Err(not_a_vit(&weights, &has));
+    }
     let layout = if weights.keys().any(|key| key.contains("embeddings.")) { Layout::Transformers } else { Layout::Timm };
     let mut weights = weights.renamed(|key| match layout {
         Layout::Timm => bare(key).to_string(),

@@ -1,5 +1,6 @@
 //! Step 2 of the data flow: from a checkpoint to activations at sites.
 
+pub mod checkpoint;
 pub mod config;
 pub mod layout;
 pub mod network;
@@ -12,11 +13,12 @@ pub mod weights;
 
 use serde_json::Value;
 
+pub use checkpoint::{BUILT_IN, Checkpoint};
 pub use config::{Pool, VitConfig};
 pub use network::{Network, Product, RightOperand, SiteInfo, TokenLayout, Trace, forward, forward_from, trace};
 pub use site::{Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};
-pub use weights::{BUILT_IN, Checkpoint, Weights};
+pub use weights::Weights;
 
 use crate::error::Result;
 

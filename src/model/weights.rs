@@ -1,81 +1,137 @@
-//! Reading a checkpoint: find its files, open the safetensors, check every tensor that a network asks for. Nothing here knows an architecture.
+//! The tensors of a checkpoint: safetensors headers read and checked at once, values only when a network asks for them. Nothing here
+//! knows an architecture.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
-use serde_json::Value;
+use safetensors::tensor::{Dtype, TensorInfo};
 
 use crate::error::{Error, Result};
 
-/// A tensor and the name it has in the file, for messages.
+/// Largest header that is read, as in the safetensors library: a length beyond it means another kind of file.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// Where the bytes of a file are.
 #[derive(Debug)]
-struct Stored {
-    tensor: Tensor,
-    name: String,
+enum Bytes {
+    Memory(Cow<'static, [u8]>),
+    Disk(File),
 }
 
-/// The tensors of one checkpoint in float32, by name.
+impl Bytes {
+    fn len(&self) -> std::io::Result<u64> {
+        match self {
+            Self::Memory(bytes) => Ok(bytes.len() as u64),
+            Self::Disk(file) => Ok(file.metadata()?.len()),
+        }
+    }
+
+    /// `length` bytes from `start` on, or what there is of them.
+    fn read(&self, start: u64, length: u64) -> std::io::Result<Vec<u8>> {
+        match self {
+            Self::Memory(bytes) => {
+                let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                Ok(bytes[at(start)..at(start.saturating_add(length))].to_vec())
+            }
+            Self::Disk(file) => {
+                let mut file = file;
+                file.seek(SeekFrom::Start(start))?;
+                let mut bytes = Vec::new();
+                file.take(length).read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+/// One safetensors file.
+#[derive(Debug)]
+struct Source {
+    name: String,
+    bytes: Bytes,
+}
+
+/// A run of bytes of a source.
+#[derive(Debug, Clone)]
+struct Span {
+    source: usize,
+    start: u64,
+    length: u64,
+}
+
+/// A tensor that has not been read: one span, or several stacked along the first dimension.
+#[derive(Debug)]
+struct Stored {
+    /// The name in the file, for messages.
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    spans: Vec<Span>,
+}
+
+/// The tensors of one checkpoint by name, given out in float32.
 #[derive(Debug)]
 pub struct Weights {
     file: String,
+    sources: Vec<Source>,
     tensors: BTreeMap<String, Stored>,
-    stored_as: BTreeSet<String>,
     used: RefCell<BTreeSet<String>>,
 }
 
 impl Weights {
-    /// Reads a safetensors file held in memory; `file` is the name used in messages.
+    /// Reads the headers of safetensors files that make up one checkpoint; `name` is that of the whole in messages.
     ///
     /// # Errors
-    /// When the bytes are not a complete safetensors file, or a tensor's type is not a float of 16, 32 or 64 bits.
-    pub fn from_bytes(file: &str, bytes: &[u8]) -> Result<Self> {
-        let broken = |problem: String| Error::content(file, problem, "copy or download it again, or name another file");
-        if bytes.is_empty() {
-            return Err(broken("expected a safetensors file, found 0 bytes".into()));
-        }
-        if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
-            return Err(Error::content(
-                file,
-                "expected a safetensors file, found a pickled PyTorch file, which can run code when it is read",
-                "convert it with safetensors.torch.save_file and pass the result",
-            ));
-        }
-        let parsed = SafeTensors::deserialize(bytes).map_err(|e| broken(format!("not a complete safetensors file ({e})")))?;
-        let mut tensors = BTreeMap::new();
-        let mut stored_as = BTreeSet::new();
-        for (key, view) in parsed.tensors() {
-            let dtype = match view.dtype() {
-                safetensors::Dtype::F16 => DType::F16,
-                safetensors::Dtype::BF16 => DType::BF16,
-                safetensors::Dtype::F32 => DType::F32,
-                safetensors::Dtype::F64 => DType::F64,
-                // Integer buffers (Swin's index tables, step counters) are never operands.
-                _ => continue,
-            };
-            stored_as.insert(dtype.as_str().to_string());
-            let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?.to_dtype(DType::F32)?;
-            tensors.insert(key.clone(), Stored { tensor, name: key });
-        }
-        Ok(Self { file: file.into(), tensors, stored_as, used: RefCell::default() })
+    /// When a file cannot be read, is no complete safetensors file, or has a tensor that another has too.
+    pub fn open(name: &str, files: &[impl AsRef<Path>]) -> Result<Self> {
+        let open = |path: &Path| {
+            let file = File::open(path).map_err(Error::io("read", path))?;
+            Ok(Source { name: path.display().to_string(), bytes: Bytes::Disk(file) })
+        };
+        Self::read(name, files.iter().map(|file| open(file.as_ref())).collect::<Result<_>>()?)
     }
 
-    /// The name of the file in messages.
+    /// The same for one file that is held in memory.
+    ///
+    /// # Errors
+    /// When it is no complete safetensors file.
+    pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
+        Self::read(name, vec![Source { name: name.into(), bytes: Bytes::Memory(bytes.into()) }])
+    }
+
+    fn read(name: &str, sources: Vec<Source>) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for (index, source) in sources.iter().enumerate() {
+            for (key, mut stored) in headers(source)? {
+                stored.spans[0].source = index;
+                if tensors.insert(key.clone(), stored).is_some() {
+                    let found = "one in another file of the checkpoint too".into();
+                    return Err(Error::Tensor { file: source.name.clone(), key, expected: "one tensor of this name".into(), found });
+                }
+            }
+        }
+        Ok(Self { file: name.into(), sources, tensors, used: RefCell::default() })
+    }
+
+    /// The name of the checkpoint in messages.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// The types the tensors had on disk, such as `f16`.
+    /// The types of the float tensors on disk, such as `f16`.
     #[must_use]
     pub fn stored_as(&self) -> String {
-        self.stored_as.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        let types: BTreeSet<&str> = self.tensors.values().filter_map(|stored| Some(float(stored.dtype)?.as_str())).collect();
+        types.into_iter().collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether the file has `key`.
+    /// Whether the checkpoint has `key`.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.tensors.contains_key(key)
@@ -86,50 +142,62 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Names of all tensors as the files have them.
+    pub fn names_in_file(&self) -> impl Iterator<Item = &str> {
+        self.tensors.values().map(|stored| stored.name.as_str())
+    }
+
     /// Shape of `key`, which must have `rank` dimensions.
     ///
     /// # Errors
     /// When the tensor is missing or has another rank.
     pub fn shape(&self, key: &str, rank: usize) -> Result<Vec<usize>> {
-        let tensor = &self.stored(key, "a tensor")?.tensor;
-        if tensor.rank() == rank {
-            Ok(tensor.dims().to_vec())
-        } else {
-            Err(self.wrong(key, format!("{rank} dimensions"), format!("{:?}", tensor.dims())))
-        }
+        let shape = &self.stored(key, "a tensor")?.shape;
+        if shape.len() == rank { Ok(shape.clone()) } else { Err(self.wrong(key, format!("{rank} dimensions"), format!("shape {shape:?}"))) }
     }
 
     /// The tensor `key`, which must have exactly this shape and only finite values.
     ///
     /// # Errors
-    /// When it is missing, has another shape, or holds NaN or infinity.
+    /// When it is missing, has another shape or no floats, holds NaN or infinity, or cannot be read.
     pub fn get(&self, key: &str, shape: &[usize]) -> Result<Tensor> {
-        let tensor = &self.stored(key, &format!("shape {shape:?}"))?.tensor;
-        if tensor.dims() != shape {
-            let found = format!("shape {:?}", tensor.dims());
-            return Err(self.wrong(key, format!("shape {shape:?}"), found));
+        let stored = self.stored(key, &format!("shape {shape:?}"))?;
+        if stored.shape != shape {
+            return Err(self.wrong(key, format!("shape {shape:?}"), format!("shape {:?}", stored.shape)));
         }
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let bad = values.iter().filter(|v| !v.is_finite()).count();
-        if bad > 0 {
-            let found = format!("{bad} NaN or infinite values of {}", values.len());
-            return Err(self.wrong(key, "finite values".into(), found));
+        let Some(dtype) = float(stored.dtype) else {
+            return Err(self.wrong(key, "floats of 16, 32 or 64 bits".into(), format!("{:?}", stored.dtype)));
+        };
+        let mut bytes = Vec::new();
+        for span in &stored.spans {
+            let source = &self.sources[span.source];
+            bytes.extend(source.bytes.read(span.start, span.length).map_err(Error::io("read", Path::new(&source.name)))?);
+        }
+        let tensor = Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
+        // One bad value makes the sum one; only then is it worth counting.
+        if !tensor.sum_all()?.to_scalar::<f32>()?.is_finite() {
+            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            let bad = values.iter().filter(|v| !v.is_finite()).count();
+            if bad > 0 {
+                return Err(self.wrong(key, "finite values".into(), format!("{bad} NaN or infinite values of {}", values.len())));
+            }
         }
         self.used.borrow_mut().insert(key.to_string());
-        Ok(tensor.clone())
+        Ok(tensor)
     }
 
     /// Number of values that the network took.
     #[must_use]
     pub fn parameters_used(&self) -> usize {
-        self.used.borrow().iter().filter_map(|k| self.tensors.get(k)).map(|stored| stored.tensor.elem_count()).sum()
+        self.used.borrow().iter().filter_map(|key| self.tensors.get(key)).map(|stored| stored.shape.iter().product::<usize>()).sum()
     }
 
-    /// Names of the tensors that the network never asked for.
+    /// Names of the float tensors that the network never asked for. Integers (index tables, step counters) are never operands.
     #[must_use]
     pub fn unused(&self) -> Vec<String> {
         let used = self.used.borrow();
-        self.tensors.keys().filter(|key| !used.contains(*key)).cloned().collect()
+        let unused = |(key, stored): &(&String, &Stored)| float(stored.dtype).is_some() && !used.contains(*key);
+        self.tensors.iter().filter(unused).map(|(key, _)| key.clone()).collect()
     }
 
     /// Gives every tensor the name that `rename` makes of its own; messages go on naming it as the file does.
@@ -151,133 +219,114 @@ impl Weights {
     /// Replaces `parts` by one tensor `into`, stacked along the first dimension.
     ///
     /// # Errors
-    /// When a part is missing, or their other dimensions differ.
+    /// When a part is missing, or their shapes or types differ.
     pub fn fuse(&mut self, parts: &[String], into: &str) -> Result<()> {
-        let found = parts.iter().map(|part| self.stored(part, "a tensor")).collect::<Result<Vec<_>>>()?;
-        let (first, names) = (found[0].tensor.dims(), found.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" + "));
-        if let Some(odd) = found.iter().find(|s| s.tensor.dims() != first) {
-            return Err(self.wrong(
-                &odd.name,
-                format!("shape {first:?}, as `{}`", found[0].name),
-                format!("shape {:?}", odd.tensor.dims()),
-            ));
+        let beside = parts.iter().find_map(|part| Some(format!("a tensor beside `{}`", self.tensors.get(part)?.name)));
+        let expected = beside.unwrap_or_default();
+        let found = parts.iter().map(|part| self.stored(part, &expected)).collect::<Result<Vec<_>>>()?;
+        let first = found[0];
+        if let Some((key, odd)) = parts.iter().zip(&found).find(|(_, odd)| (&odd.shape, odd.dtype) != (&first.shape, first.dtype)) {
+            let expected = format!("{:?} {:?}, as `{}`", first.dtype, first.shape, first.name);
+            return Err(self.wrong(key, expected, format!("{:?} {:?}", odd.dtype, odd.shape)));
         }
-        let tensor = Tensor::cat(&found.iter().map(|s| &s.tensor).collect::<Vec<_>>(), 0)?;
+        let mut shape = first.shape.clone();
+        if let Some(rows) = shape.first_mut() {
+            *rows *= parts.len();
+        }
+        let fused = Stored {
+            name: found.iter().map(|stored| stored.name.as_str()).collect::<Vec<_>>().join(" + "),
+            dtype: first.dtype,
+            shape,
+            spans: found.iter().flat_map(|stored| stored.spans.clone()).collect(),
+        };
         self.tensors.retain(|key, _| !parts.contains(key));
-        self.tensors.insert(into.into(), Stored { tensor, name: names });
+        self.tensors.insert(into.into(), fused);
         Ok(())
     }
 
     fn stored(&self, key: &str, expected: &str) -> Result<&Stored> {
-        self.tensors.get(key).ok_or_else(|| self.wrong(key, expected.into(), "no such tensor in the file".into()))
+        self.tensors.get(key).ok_or_else(|| {
+            let renamed = self.tensors.iter().any(|(key, stored)| *key != stored.name);
+            let found =
+                if renamed { "no such tensor in the file, nor another library's name for it" } else { "no such tensor in the file" };
+            self.wrong(key, expected.into(), found.into())
+        })
     }
 
     /// The tensor `key` is not what it should be.
     #[must_use]
     pub fn wrong(&self, key: &str, expected: String, found: String) -> Error {
-        let key = self.tensors.get(key).map_or(key, |stored| stored.name.as_str()).to_string();
-        Error::Tensor { file: self.file.clone(), key, expected, found }
+        let stored = self.tensors.get(key);
+        let file = stored.map_or(&self.file, |stored| &self.sources[stored.spans[0].source].name).clone();
+        Error::Tensor { file, key: stored.map_or(key, |stored| stored.name.as_str()).into(), expected, found }
     }
 }
 
-/// A checkpoint as found: weights and, where they stand beside them, the configuration files.
-#[derive(Debug)]
-pub struct Checkpoint {
-    /// Short name for people.
-    pub name: String,
-    /// Where it came from.
-    pub source: String,
-    /// The tensors.
-    pub weights: Weights,
-    /// `config.json`, if there is one.
-    pub config: Option<Value>,
-    /// transformers' `preprocessor_config.json`, if there is one.
-    pub preprocessor: Option<Value>,
+/// The float types that a network can be read from.
+fn float(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F64 => Some(DType::F64),
+        _ => None,
+    }
 }
 
-/// Name of the model that is compiled into the binary.
-pub const BUILT_IN: &str = "fashion-vit";
-
-impl Checkpoint {
-    /// The built-in model (see `assets/SOURCES.md`).
-    ///
-    /// # Errors
-    /// Only when the binary was built from broken assets.
-    pub fn built_in() -> Result<Self> {
-        let name = "built-in fashion-vit";
-        let bytes = include_bytes!("../../assets/fashion-vit/model.safetensors");
-        let config = include_str!("../../assets/fashion-vit/config.json");
-        Ok(Self {
-            name: BUILT_IN.into(),
-            source: "built in".into(),
-            weights: Weights::from_bytes(name, bytes)?,
-            config: Some(parse_json(name, config)?),
-            preprocessor: None,
-        })
-    }
-
-    /// Opens what `--model` names: the built-in name, a safetensors file, or a folder that holds `model.safetensors`.
-    ///
-    /// # Errors
-    /// When there is no such file, or it is not a readable checkpoint.
-    pub fn open(model: &str) -> Result<Self> {
-        if model == BUILT_IN {
-            return Self::built_in();
+/// What a file says that it holds, checked against its length.
+fn headers(source: &Source) -> Result<Vec<(String, Stored)>> {
+    let name = &source.name;
+    let io = |e| Error::io("read", Path::new(name))(e);
+    let length = source.bytes.len().map_err(io)?;
+    let start = source.bytes.read(0, 32).map_err(io)?;
+    refuse_other_formats(name, &start)?;
+    let broken = |problem: String| {
+        let problem = format!("not a complete safetensors file ({problem})");
+        Error::content(name, problem, "copy or download it again, or name another file")
+    };
+    let header = start.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    let Some(header) = header.filter(|header| *header <= MAX_HEADER && header + 8 <= length) else {
+        return Err(broken(format!("{length} bytes, and the first eight are no length of a header")));
+    };
+    let text = source.bytes.read(8, header).map_err(io)?;
+    let unreadable = |e| broken(format!("unreadable header: {e}"));
+    let mut entries: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&text).map_err(unreadable)?;
+    entries.remove("__metadata__");
+    let infos = entries.into_iter().map(|(key, value)| Ok((key, serde_json::from_value::<TensorInfo>(value).map_err(unreadable)?)));
+    let mut infos = infos.collect::<Result<Vec<_>>>()?;
+    infos.sort_by_key(|(_, info)| info.data_offsets);
+    let mut expected = 0; // Tensors lie one behind the other, without gaps.
+    let mut found = Vec::new();
+    for (key, info) in infos {
+        let (from, to) = info.data_offsets;
+        let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |bits, side| bits.checked_mul(*side));
+        if from != expected || bits.is_none_or(|bits| from.checked_add(bits / 8) != Some(to)) {
+            let expected = format!("{:?} {:?} from byte {expected} on", info.dtype, info.shape);
+            return Err(Error::Tensor { file: name.clone(), key, expected, found: format!("bytes {from} to {to} in the header") });
         }
-        let path = Path::new(model);
-        let file = if path.is_dir() { weights_in(path)? } else { path.to_path_buf() };
-        let bytes = fs::read(&file).map_err(|source| {
-            if source.kind() == std::io::ErrorKind::NotFound {
-                Error::content(
-                    model,
-                    "no such file or folder",
-                    format!("name a safetensors file, a folder with model.safetensors, or `{BUILT_IN}`"),
-                )
-            } else {
-                Error::Io { action: "read", path: file.clone(), source }
-            }
-        })?;
-        let folder = file.parent().unwrap_or(Path::new("."));
-        let named_by = if path.is_dir() { path } else { file.as_path() };
-        let name = named_by.file_stem().map_or_else(|| model.into(), |s| s.to_string_lossy().into());
-        Ok(Self {
-            name,
-            source: file.display().to_string(),
-            weights: Weights::from_bytes(&file.display().to_string(), &bytes)?,
-            config: read_json(&folder.join("config.json"))?,
-            preprocessor: read_json(&folder.join("preprocessor_config.json"))?,
-        })
+        expected = to;
+        let span = Span { source: 0, start: 8 + header + from as u64, length: (to - from) as u64 };
+        let stored = Stored { name: key.clone(), dtype: info.dtype, shape: info.shape, spans: vec![span] };
+        found.push((key, stored));
+    }
+    if 8 + header + expected as u64 == length {
+        Ok(found)
+    } else {
+        Err(broken(format!("{length} bytes, but the header describes {}", 8 + header + expected as u64)))
     }
 }
 
-fn weights_in(folder: &Path) -> Result<PathBuf> {
-    let standard = folder.join("model.safetensors");
-    if standard.is_file() {
-        return Ok(standard);
-    }
-    let entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
-    let mut found: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
-        .collect();
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        n => Err(Error::content(
-            folder.display().to_string(),
-            format!("expected model.safetensors in the folder, found {n} other safetensors files"),
-            "name the file itself",
-        )),
-    }
-}
-
-fn read_json(path: &Path) -> Result<Option<Value>> {
-    match fs::read_to_string(path) {
-        Ok(text) => parse_json(&path.display().to_string(), &text).map(Some),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("read", path)(e)),
-    }
-}
-
-fn parse_json(name: &str, text: &str) -> Result<Value> {
-    serde_json::from_str(text).map_err(|e| Error::content(name, format!("not valid JSON ({e})"), "mend or remove the file"))
+/// Names what is often found where a safetensors file should be.
+fn refuse_other_formats(name: &str, start: &[u8]) -> Result<()> {
+    let (found, advice) = match start {
+        [] => ("0 bytes", "copy or download it again, or name another file"),
+        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => (
+            "a pickled PyTorch file (or another archive), which can run code when it is read",
+            "convert it with safetensors.torch.save_file and pass the result",
+        ),
+        _ if start.starts_with(b"version https://git-lfs") => ("a Git LFS pointer", "fetch the file itself with `git lfs pull`"),
+        _ if start.starts_with(b"GGUF") => ("a GGUF file", "name the safetensors file that it was made from"),
+        _ => return Ok(()),
+    };
+    Err(Error::content(name, format!("expected a safetensors file, found {found}"), advice))
 }

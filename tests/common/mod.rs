@@ -29,6 +29,17 @@ pub fn difference(a: &Tensor, b: &Tensor) -> f32 {
     flat(a).iter().zip(flat(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// A copy of the golden checkpoint `name` with its tensors changed by `edit`.
+pub fn edited(name: &str, edit: impl FnOnce(HashMap<String, Tensor>) -> HashMap<String, Tensor>) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let changed = edit(tensors(golden(&format!("{name}/model.safetensors"))));
+    candle_core::safetensors::save(&changed, folder.path().join("model.safetensors")).unwrap();
+    for config in ["config.json", "preprocessor_config.json"] {
+        std::fs::copy(golden(&format!("{name}/{config}")), folder.path().join(config)).ok();
+    }
+    folder
+}
+
 /// A session on the built-in model with few calibration pictures, so that tests are quick.
 pub fn built_in() -> Session {
     Session::open(&Options { calibration_images: 8, ..Options::default() }, &|_| ()).unwrap()

@@ -1,0 +1,143 @@
+//! Finding a checkpoint: what `--model` names, its weight files (one or several shards), and the configuration beside them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::weights::Weights;
+use crate::error::{Error, Result};
+
+/// A checkpoint as found: weights and, where they stand beside them, the configuration files.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Short name for people.
+    pub name: String,
+    /// Where it came from.
+    pub source: String,
+    /// The tensors.
+    pub weights: Weights,
+    /// `config.json`, if there is one.
+    pub config: Option<Value>,
+    /// transformers' `preprocessor_config.json`, if there is one.
+    pub preprocessor: Option<Value>,
+}
+
+/// Name of the model that is compiled into the binary.
+pub const BUILT_IN: &str = "fashion-vit";
+
+/// The list of the shards of a large checkpoint.
+const INDEX: &str = "model.safetensors.index.json";
+
+impl Checkpoint {
+    /// The built-in model (see `assets/SOURCES.md`).
+    ///
+    /// # Errors
+    /// Only when the binary was built from broken assets.
+    pub fn built_in() -> Result<Self> {
+        let name = "built-in fashion-vit";
+        let bytes: &'static [u8] = include_bytes!("../../assets/fashion-vit/model.safetensors");
+        let config = include_str!("../../assets/fashion-vit/config.json");
+        Ok(Self {
+            name: BUILT_IN.into(),
+            source: "built in".into(),
+            weights: Weights::from_bytes(name, bytes)?,
+            config: Some(parse_json(name, config)?),
+            preprocessor: None,
+        })
+    }
+
+    /// Opens what `--model` names: the built-in name, a safetensors file, the index of a sharded one, or a folder that holds either.
+    ///
+    /// # Errors
+    /// When there is no such file, or it is not a readable checkpoint.
+    pub fn open(model: &str) -> Result<Self> {
+        if model == BUILT_IN {
+            return Self::built_in();
+        }
+        let path = Path::new(model);
+        if !path.exists() {
+            let advice = format!("name a safetensors file, a folder with model.safetensors, or `{BUILT_IN}`");
+            return Err(Error::content(model, "no such file or folder", advice));
+        }
+        let file = if path.is_dir() { weights_in(path)? } else { path.to_path_buf() };
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let source = file.display().to_string();
+        let weights = if source.ends_with(".index.json") { sharded(&file, folder)? } else { Weights::open(&source, &[&file])? };
+        let named_by = if path.is_dir() { path } else { file.as_path() };
+        let name = named_by.file_stem().map_or_else(|| model.into(), |s| s.to_string_lossy().into());
+        Ok(Self {
+            name,
+            source,
+            weights,
+            config: read_json(&folder.join("config.json"))?,
+            preprocessor: read_json(&folder.join("preprocessor_config.json"))?,
+        })
+    }
+}
+
+fn weights_in(folder: &Path) -> Result<PathBuf> {
+    if let Some(file) = ["model.safetensors", INDEX].map(|name| folder.join(name)).into_iter().find(|file| file.is_file()) {
+        return Ok(file);
+    }
+    let entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    let files: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|e| e.path())).collect();
+    let with = |extensions: &[&str]| {
+        let has = |file: &&PathBuf| file.extension().is_some_and(|e| extensions.iter().any(|wanted| e == *wanted));
+        files.iter().filter(has).cloned().collect::<Vec<_>>()
+    };
+    let mut found = with(&["safetensors"]);
+    let pickled = with(&["bin", "pth", "pt", "ckpt"]);
+    let (problem, advice) = match (found.len(), pickled.first()) {
+        (1, _) => return Ok(found.remove(0)),
+        (0, Some(pickle)) => (
+            format!("found only {}, a pickle, which can run code when it is read", pickle.display()),
+            "convert it with safetensors.torch.save_file and pass the result",
+        ),
+        (n, _) => {
+            (format!("expected model.safetensors or {INDEX} in the folder, found {n} other safetensors files"), "name the file itself")
+        }
+    };
+    Err(Error::content(folder.display().to_string(), problem, advice))
+}
+
+/// Opens all shards that an index lists, and checks that each has the tensors it is listed for.
+fn sharded(index: &Path, folder: &Path) -> Result<Weights> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let name = index.display().to_string();
+    let text = fs::read_to_string(index).map_err(Error::io("read", index))?;
+    let Index { weight_map } =
+        serde_json::from_str(&text).map_err(|e| Error::content(&name, format!("not a list of shards ({e})"), "download it again"))?;
+    let shards: BTreeSet<&String> = weight_map.values().collect();
+    for shard in &shards {
+        // A list from elsewhere must not reach files outside of its folder.
+        let plain = Path::new(shard).file_name().is_some_and(|file| file == shard.as_str());
+        if !plain || !folder.join(shard).is_file() {
+            let problem = format!("expected the shard `{shard}` in the same folder, found no such file");
+            return Err(Error::content(&name, problem, "download all shards"));
+        }
+    }
+    let weights = Weights::open(&name, &shards.iter().map(|shard| folder.join(shard)).collect::<Vec<_>>())?;
+    match weight_map.iter().find(|(key, _)| !weights.has(key)) {
+        Some((key, shard)) => {
+            Err(weights.wrong(key, format!("a tensor in {shard}, as the index says"), "no such tensor in the shards".into()))
+        }
+        None => Ok(weights),
+    }
+}
+
+fn read_json(path: &Path) -> Result<Option<Value>> {
+    match fs::read_to_string(path) {
+        Ok(text) => parse_json(&path.display().to_string(), &text).map(Some),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("read", path)(e)),
+    }
+}
+
+fn parse_json(name: &str, text: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|e| Error::content(name, format!("not valid JSON ({e})"), "mend or remove the file"))
+}
