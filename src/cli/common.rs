@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 
-use crate::engine::Options;
+use crate::engine::{Options, cache};
 use crate::error::{Error, Result};
 use crate::model::{BUILT_IN, SiteKind, SitePattern};
 use crate::quant::{BitWidth, GeluShape, GroupCount, Method, Settings, SiteOverride, SoftmaxShape};
@@ -79,6 +79,9 @@ pub struct Common {
     /// Seed of the choice of calibration pictures from a larger folder.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Compute everything anew: neither read nor write the user's cache folder.
+    #[arg(long)]
+    pub no_cache: bool,
 }
 
 /// The settings that a report, an allocation or a suggestion holds, or settings by themselves.
@@ -207,6 +210,7 @@ impl Common {
             calibration_images: self.calibration_images as usize,
             quantizers: self.quantizers.clone(),
             settings,
+            cache: if self.no_cache { None } else { cache::user_folder() },
         }
     }
 }

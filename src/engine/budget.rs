@@ -17,7 +17,7 @@ use crate::analysis::report::CalibrationReport;
 use crate::error::{Error, Result};
 use crate::input::PictureSet;
 use crate::model::tap::Cancel;
-use crate::quant::{GroupCount, Method, Plan, Settings, bops};
+use crate::quant::{GroupCount, Plan, Settings, bops};
 
 /// A bound on bit operations, as people say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,15 @@ pub fn default_candidates() -> Vec<GroupCount> {
     perturbation::CANDIDATES.into_iter().filter_map(|g| GroupCount::new(g).ok()).collect()
 }
 
+/// The settings that perturbations depend on: only [`Estimate::Among`] depends on the counts of other sites.
+#[must_use]
+pub fn without_counts(settings: &Settings, estimate: Estimate) -> Settings {
+    match estimate {
+        Estimate::Among => settings.clone(),
+        Estimate::Alone | Estimate::Fisher => uniformly(settings, Settings::default().groups),
+    }
+}
+
 /// Perturbations of the sites whose count matters under `settings`; `known` are not computed again. `found` hears each.
 ///
 /// # Errors
@@ -78,6 +87,11 @@ pub fn perturb(
     let network = model.network();
     let matters =
         |info: &&crate::model::SiteInfo| !settings.activation_bits(info.site).is_float() && settings.scheme(info.site).uses_groups();
+    let key = (without_counts(settings, estimate), estimate, candidates);
+    let fits = |s: &SitePerturbation| s.omega.len() == candidates.len() && s.omega.iter().all(|o| o.is_finite());
+    let stored: Vec<SitePerturbation> = session.store().and_then(|s| s.get("perturbation", &key)).unwrap_or_default();
+    let stored = stored.into_iter().filter(fits).filter(|s| known.iter().all(|k| k.site != s.site));
+    let known: Vec<SitePerturbation> = known.iter().cloned().chain(stored).collect();
     let infos: Vec<_> = model.sites().iter().filter(matters).collect();
     if infos.is_empty() {
         return Err(Error::setting("method", settings.describe(), "one with group counts: igq, igq-e, contiguous or sorted"));
@@ -98,28 +112,34 @@ pub fn perturb(
             Ok(((**info).clone(), plans.into_iter().map(alone).collect()))
         })
         .collect::<Result<Vec<Candidates>>>()?;
-    let done = Mutex::new(known.to_vec());
+    let done = Mutex::new(known.clone());
     let tell = |one: SitePerturbation| {
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
         done.push(one.clone());
         found(one, total);
     };
     let reference = session.reference(cancel)?;
-    match estimate {
+    let computed = match estimate {
+        _ if sites.is_empty() => Ok(()),
         Estimate::Fisher => {
-            perturbation::fisher(network, session.calibration_batches()?, &sites, settings.seed, cancel)?.into_iter().for_each(tell)
+            let found = perturbation::fisher(network, session.calibration_batches()?, &sites, settings.seed, cancel);
+            found.map(|all| all.into_iter().for_each(tell))
         }
         Estimate::Alone => {
             let base = Plan::float(model.sites());
-            perturbation::exact(network, &reference, &base, reference.traces(), &sites, cancel, &tell)?;
+            perturbation::exact(network, &reference, &base, reference.traces(), &sites, cancel, &tell)
         }
         Estimate::Among => {
             let base = session.plan(settings)?;
             let before = reference.under(network, &base, cancel)?;
-            perturbation::exact(network, &reference, &base, &before, &sites, cancel, &tell)?;
+            perturbation::exact(network, &reference, &base, &before, &sites, cancel, &tell)
         }
-    }
+    };
     let mut sites = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(store) = session.store().filter(|_| sites.len() > known.len()) {
+        store.keep("perturbation", &key, &sites);
+    }
+    computed?;
     sites.sort_by_key(|s| infos.iter().position(|info| info.site == s.site));
     Ok(Perturbation { estimate, candidates: candidates.to_vec(), images: reference.images(), sites })
 }
@@ -285,10 +305,4 @@ fn perturb_with_progress(
         let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         progress(Progress { stage: format!("perturbation of each site, {}", estimate.name()), done, total });
     })
-}
-
-/// Whether a method has group counts to allocate.
-#[must_use]
-pub const fn can_allocate(method: Method) -> bool {
-    method.uses_groups()
 }

@@ -1,6 +1,7 @@
 //! Step 5 of the data flow, and the only place with threads and channels: commands in, events out.
 
 pub mod budget;
+pub mod cache;
 pub mod command;
 pub mod dump;
 pub mod evaluate;

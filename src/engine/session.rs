@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
+use super::cache::Store;
 use super::event::{AttentionMap, PictureView, Progress, SessionInfo, Snapshot};
 use crate::analysis::report::{BopsReport, CalibrationReport, ClassName, ModelReport, PictureReport, Report, SCHEMA_VERSION, Sensitivity};
 use crate::analysis::suffix::Reference;
@@ -39,6 +40,8 @@ pub struct Options {
     pub quantizers: Option<PathBuf>,
     /// The first settings.
     pub settings: Settings,
+    /// Folder of the cache; `None` for none.
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -50,6 +53,7 @@ impl Default for Options {
             calibration_images: 32,
             quantizers: None,
             settings: Settings::default(),
+            cache: None,
         }
     }
 }
@@ -66,6 +70,7 @@ pub struct Opened {
     pub settings: Settings,
     cache: Cache,
     calibration: CalibrationPlan,
+    cache_folder: Option<PathBuf>,
 }
 
 enum CalibrationPlan {
@@ -105,7 +110,7 @@ impl Opened {
         } else {
             calibration_pictures(options, config.in_chans)?
         };
-        Ok(Self { model, preprocess, pictures, settings, cache, calibration })
+        Ok(Self { model, preprocess, pictures, settings, cache, calibration, cache_folder: options.cache.clone() })
     }
 
     /// What is known now.
@@ -128,6 +133,7 @@ impl Opened {
     /// # Errors
     /// When a picture cannot be prepared, or `cancel` was called.
     pub fn calibrate(self, cancel: &Cancel, progress: &dyn Fn(Progress)) -> Result<Session> {
+        let mut store = None;
         let (source, batches, calibration) = match &self.calibration {
             CalibrationPlan::File(path) => (format!("quantizers of {path}"), Vec::new(), Calibration::default()),
             CalibrationPlan::Pictures(name, pictures) => {
@@ -136,12 +142,20 @@ impl Opened {
                 let total = pictures.len();
                 let report = |done| progress(Progress { stage: format!("calibrating on {name}"), done, total });
                 report(0);
-                let calibration = calibrate(self.model.network(), &batches, cancel, report)?;
+                store = self.cache_folder.as_ref().map(|folder| Store::new(folder, &self.model.digest, &batches)).transpose()?;
+                let known = store.as_ref().and_then(|s| s.calibration(self.model.sites())).filter(|known| known.images == total);
+                let calibration = if let Some(known) = known {
+                    known
+                } else {
+                    let fresh = calibrate(self.model.network(), &batches, cancel, report)?;
+                    store.iter().for_each(|s| s.keep_calibration(&fresh));
+                    fresh
+                };
                 (name.clone(), batches, calibration)
             }
         };
         let report = CalibrationReport { source, images: calibration.images };
-        Ok(Session { opened: self, calibration, batches, report, floats: Mutex::default(), reference: Mutex::default() })
+        Ok(Session { opened: self, store, calibration, batches, report, floats: Mutex::default(), reference: Mutex::default() })
     }
 }
 
@@ -197,6 +211,7 @@ pub struct Outcome {
 /// One model, one calibration, a set of pictures.
 pub struct Session {
     opened: Opened,
+    store: Option<Store>,
     calibration: Calibration,
     /// The calibration pictures as the model takes them.
     batches: Vec<Tensor>,
@@ -224,6 +239,12 @@ impl Session {
     #[must_use]
     pub const fn calibration_report(&self) -> &CalibrationReport {
         &self.report
+    }
+
+    /// Where long computations are kept, if they are.
+    #[must_use]
+    pub const fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
     }
 
     /// The ranges that were collected.

@@ -95,7 +95,9 @@ fn perturb(
     let settings = settings.with_counts([]); // Counts are what is looked for.
     let candidates = budget::default_candidates();
     let sites = session.opened().model.sites();
-    let same = |(s, p): &(Settings, Perturbation), e: Estimate| *s == settings && p.estimate == e && p.candidates == candidates;
+    let same = |(s, p): &(Settings, Perturbation), e: Estimate| {
+        p.estimate == e && p.candidates == candidates && *s == budget::without_counts(&settings, e)
+    };
     let known = kept.iter().find(|k| same(k, estimate)).map_or_else(Vec::new, |(_, p)| p.sites.clone());
     let fast = kept.iter().find(|k| same(k, Estimate::Fisher)).map(|(_, p)| p.clone());
     let told = |perturbation: Perturbation, total: usize, done: bool| {
@@ -133,7 +135,7 @@ fn perturb(
         }
     };
     kept.retain(|k| !same(k, estimate));
-    kept.push((settings, result));
+    kept.push((budget::without_counts(&settings, estimate), result));
     if kept.len() > KEPT {
         kept.remove(0);
     }

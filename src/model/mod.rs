@@ -34,6 +34,8 @@ pub struct Model {
     pub notes: Vec<String>,
     /// Values that the network uses.
     pub parameters: usize,
+    /// Digest of the configuration and of all weights that the network uses.
+    pub digest: String,
     /// Class names, if the checkpoint has them.
     pub labels: Vec<String>,
     /// `config.json`, for the preprocessing.
@@ -86,6 +88,7 @@ impl Model {
         }
         Ok(Self {
             labels: labels(checkpoint.config.as_ref(), config.classes),
+            digest: blake3::hash(format!("{config:?} {}", checkpoint.weights.digest()).as_bytes()).to_hex().to_string(),
             parameters: checkpoint.weights.parameters_used(),
             name: checkpoint.name,
             source: checkpoint.source,

@@ -81,6 +81,7 @@ pub struct Weights {
     sources: Vec<Source>,
     tensors: BTreeMap<String, Stored>,
     used: RefCell<BTreeSet<String>>,
+    digest: RefCell<blake3::Hasher>,
 }
 
 impl Weights {
@@ -115,7 +116,7 @@ impl Weights {
                 }
             }
         }
-        Ok(Self { file: name.into(), sources, tensors, used: RefCell::default() })
+        Ok(Self { file: name.into(), sources, tensors, used: RefCell::default(), digest: RefCell::default() })
     }
 
     /// The name of the checkpoint in messages.
@@ -173,6 +174,7 @@ impl Weights {
             let source = &self.sources[span.source];
             bytes.extend(source.bytes.read(span.start, span.length).map_err(Error::io("read", Path::new(&source.name)))?);
         }
+        self.digest.borrow_mut().update(key.as_bytes()).update(&bytes);
         let tensor = Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
         // One bad value makes the sum one; only then is it worth counting.
         if !tensor.sum_all()?.to_scalar::<f32>()?.is_finite() {
@@ -184,6 +186,12 @@ impl Weights {
         }
         self.used.borrow_mut().insert(key.to_string());
         Ok(tensor)
+    }
+
+    /// A digest of the names and the content of the tensors that were given out, in their order.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        self.digest.borrow().finalize().to_hex().to_string()
     }
 
     /// Number of values that the network took.

@@ -12,13 +12,14 @@ use safetensors::SafeTensors;
 
 use super::baselines::{Rule, SiteQuantizers};
 use super::bits::{BitWidth, GroupCount};
+use super::calibrate::{Calibration, SiteRanges};
 use super::method::{GeluShape, Method, SoftmaxShape};
 use super::run::Plan;
 use super::settings::Settings;
 use super::uniform::Bounds;
 use crate::error::{Error, Result};
 use crate::files::write_whole;
-use crate::model::{Model, Site};
+use crate::model::{Model, Site, SiteInfo};
 
 /// Fitted quantizers read from a file.
 #[derive(Debug)]
@@ -163,4 +164,52 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
         return Err(broken("expected quantizers for the sites of the model, found none".into()));
     }
     Ok(QuantizerFile { sites, method, groups, row_groups, bits })
+}
+
+/// Writes what calibration found: `SITE.min` and `SITE.max` (pictures by channels), `SITE.alpha`, `SITE.sample`; the whole file or none.
+///
+/// # Errors
+/// When the folder cannot be written to.
+pub fn write_calibration(path: &Path, calibration: &Calibration) -> Result<()> {
+    let mut tensors = BTreeMap::new();
+    for (site, ranges) in &calibration.sites {
+        let all = ranges.all();
+        let shape = (ranges.images.len(), all.len() / ranges.images.len().max(1));
+        let mut put = |name: &str, tensor: Tensor| tensors.insert(format!("{site}.{name}"), tensor);
+        put("min", Tensor::from_vec(all.iter().map(|b| b.lower).collect::<Vec<f32>>(), shape, &Device::Cpu)?);
+        put("max", Tensor::from_vec(all.iter().map(|b| b.upper).collect::<Vec<f32>>(), shape, &Device::Cpu)?);
+        put("alpha", Tensor::from_vec(vec![ranges.alpha], 1, &Device::Cpu)?);
+        put("sample", Tensor::from_vec(ranges.sample.clone(), ranges.sample.len(), &Device::Cpu)?);
+    }
+    write_tensors(path, &tensors, Metadata::from([("igq.images".into(), calibration.images.to_string())]))
+}
+
+/// Reads what [`write_calibration`] wrote.
+///
+/// # Errors
+/// When the file is damaged, or does not cover exactly `sites`.
+pub fn read_calibration(path: &Path, sites: &[SiteInfo]) -> Result<Calibration> {
+    let name = path.display().to_string();
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+    let mut calibration = Calibration::default();
+    for info in sites {
+        let get = |part: &str| {
+            let key = format!("{}.{part}", info.site);
+            let missing = || Error::Tensor { file: name.clone(), key: key.clone(), expected: "a tensor".into(), found: "none".into() };
+            tensors.get(&key).ok_or_else(missing)
+        };
+        let (min, max) = (get("min")?.to_vec2::<f32>()?, get("max")?.to_vec2::<f32>()?);
+        let fits = |rows: &[Vec<f32>]| !rows.is_empty() && rows.iter().all(|r| r.len() == info.channels && r.iter().all(|v| v.is_finite()));
+        if !fits(&min) || !fits(&max) || min.len() != max.len() {
+            let expected = format!("finite ranges of {} channels", info.channels);
+            return Err(Error::Tensor { file: name, key: format!("{}.min", info.site), expected, found: "others".into() });
+        }
+        let row = |(min, max): (&Vec<f32>, &Vec<f32>)| min.iter().zip(max).map(|(&l, &u)| Bounds::new(l, u)).collect();
+        let alpha = get("alpha")?.to_vec1::<f64>()?.first().copied().unwrap_or(1.0);
+        let ranges = SiteRanges { images: min.iter().zip(&max).map(row).collect(), alpha, sample: get("sample")?.to_vec1()? };
+        calibration.images = ranges.images.len();
+        calibration.sites.insert(info.site, ranges);
+    }
+    Ok(calibration)
 }
