@@ -7,6 +7,9 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 use criterion::{Criterion, criterion_group, criterion_main};
+use igq::analysis::allocation::Table;
+use igq::analysis::perturbation::Estimate;
+use igq::engine::budget::{self, Budget};
 use igq::engine::{Options, Session};
 use igq::input::PictureSet;
 use igq::model::tap::Cancel;
@@ -53,6 +56,28 @@ fn pipeline(criterion: &mut Criterion) {
         quantized_time += started.elapsed().as_secs_f64();
     }
     println!("ratio quantized/float, 32 pictures, 30 alternating rounds: {:.2}", quantized_time / float_time);
+
+    // All perturbations for an allocation (50 sites by 10 counts, quantizers fitted), against one float forward of the same 32 pictures.
+    let candidates = budget::default_candidates();
+    for estimate in [Estimate::Fisher, Estimate::Alone] {
+        let session = Session::open(&options, &|_| ()).unwrap();
+        let started = Instant::now();
+        let found = budget::perturb(&session, settings, estimate, &candidates, &[], &cancel, &|_, _| ()).unwrap();
+        let seconds = started.elapsed().as_secs_f64();
+        let table = Table::new(model.sites(), settings, &found);
+        let bound = Budget::Uniform(settings.groups).resolve(&session, settings);
+        let started = Instant::now();
+        black_box(table.solve(bound).unwrap());
+        let solve = started.elapsed().as_secs_f64();
+        let forward = float_time / 30.0;
+        println!(
+            "perturbations by {}: {seconds:.2} s, {:.0} float forwards; solving: {:.1} ms, {:.3} float forwards",
+            estimate.name(),
+            seconds / forward,
+            1000.0 * solve,
+            solve / forward
+        );
+    }
 }
 
 criterion_group!(benches, pipeline);

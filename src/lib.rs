@@ -8,19 +8,23 @@
 //! |---|---|---|---|
 //! | [`input`] | pictures: decode, orient, resize, crop, normalise; sets of pictures | image, `fast_image_resize`, candle-core | threads, terminal, the modules below |
 //! | [`model`] | checkpoints, the network, sites and taps | candle, safetensors, serde | quant, image, terminal |
-//! | [`quant`] | the method: calibrate, fit, assign, quantize, plan | model, candle-core, rayon | input, tokio, ratatui, clock, stdout |
-//! | [`analysis`] | metrics, sensitivity, verdicts, the report | quant, model | tokio, ratatui |
-//! | [`engine`] | session, evaluation, dump; the only threads and channels | all above, tokio::sync, std::thread | ratatui, crossterm |
+//! | [`quant`] | the method: calibrate, fit, assign, quantize, plan, bit operations, the integer program | model, candle-core, rayon | input, tokio, ratatui, clock, stdout |
+//! | [`analysis`] | metrics, suffix runs, perturbation, allocation, sensitivity, verdicts, the report | quant, model | tokio, ratatui |
+//! | [`engine`] | session, evaluation, studies, cache, dump; the only threads and channels | all above, tokio::sync, std::thread | ratatui, crossterm |
 //! | [`tui`] | state, update, view, keys, themes, frames | engine's command and event, the report, site ids, ratatui, crossterm, tokio | candle, quant, input |
 //!
 //! `tests/layering.rs` holds every file to the table. Beside the row stand [`cli`] (what was typed), [`headless`] (the commands without a
 //! screen), [`output`] (text, JSON, CSV, Markdown), [`files`] (whole files or none) and [`error`].
 //!
 //! What the rest stands on: a network hands every operand to a [`model::Tap`] and goes on with what comes back, so no network knows of
-//! quantization; a pass is a row of steps and can start at any of them ([`model::forward_from`]); every method ends in bounds and a rule
-//! ([`quant::SiteQuantizers`]), so one code path quantizes for all; the screen is `update` and `view` over one state.
+//! quantization; a pass is a row of steps and can start at any of them ([`model::forward_from`]), on which everything that varies one site
+//! stands ([`analysis::suffix`]); every method ends in bounds and a rule ([`quant::SiteQuantizers`]), so one code path quantizes for all;
+//! group counts and bits are chosen by one integer program ([`quant::allocate`]); the screen is `update` and `view` over one state.
 //!
-//! Deviations from the first design: runs with every operand kept ([`analysis::FloatRun`], [`analysis::QuantizedRun`]) live in `analysis`,
+//! Work is spread over pictures and sites, not over the elements of one tensor ([`threads`]): two suffix runs side by side are twice as
+//! fast as one after the other with all cores.
+//!
+//! Deviations from the first design: a second thread for studies (sweeps, comparisons), so that a long one never delays a run; runs with every operand kept ([`analysis::FloatRun`], [`analysis::QuantizedRun`]) live in `analysis`,
 //! because reports and dumps are their only users; the softmax needs no module of its own in `quant`, because its rows take the path of
 //! channels with ranges `(0, max)`.
 

@@ -11,7 +11,7 @@ use common::golden;
 use serde_json::Value;
 
 fn igq(args: &[&str]) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("igq").unwrap().args(args).assert()
+    Command::cargo_bin("igq").unwrap().env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).args(args).assert()
 }
 
 fn stdout(args: &[&str]) -> String {
@@ -221,4 +221,97 @@ fn truncated_and_foreign_files_are_refused() {
     }
     fs::write(&file, b"PK\x03\x04rest of a torch file").unwrap();
     refused(&["run", "--model", name], 1, &["pickled"]);
+}
+
+#[test]
+fn an_allocation_is_printed_and_its_settings_can_be_used() {
+    let few = ["--calibration-images", "4", "--candidates", "4,8", "--frontier", "3", "--estimate", "fisher"];
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("counts.json");
+    let args = [&["allocate", "--budget", "6,1.2G", "--format", "json", "--output", file.to_str().unwrap()][..], &few[..]].concat();
+    assert_eq!(stdout(&args), "");
+    let report: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let solved = report["solved"].as_array().unwrap();
+    assert_eq!(solved.len(), 2);
+    for one in solved {
+        assert!(one["allocation"]["bops"].as_u64().unwrap() <= one["budget"].as_u64().unwrap());
+    }
+    assert_eq!(report["rank_correlation"].as_array().unwrap().len(), 2);
+    let run = stdout(&["run", "--format", "json", "--calibration-images", "4", "--settings-file", file.to_str().unwrap()]);
+    let run: Value = serde_json::from_str(&run).unwrap();
+    assert_eq!(run["bops"]["total"], solved[0]["allocation"]["bops"]);
+    assert!(stdout(&[&["allocate"][..], &few[..]].concat()).contains("uniform 4"));
+    refused(
+        &["allocate", "--budget", "1M", "--calibration-images", "4", "--estimate", "fisher", "--candidates", "4"],
+        2,
+        &["budget", "at least"],
+    );
+    refused(&["allocate", "--method", "layer", "--calibration-images", "4"], 2, &["method", "igq"]);
+    refused(&["run", "--settings-file", "Cargo.toml"], 1, &["Cargo.toml", "settings"]);
+}
+
+#[test]
+fn sensitivities_and_suggestions_are_printed() {
+    let few = ["--calibration-images", "2", "--format", "json"];
+    let report: Value = serde_json::from_str(&stdout(&[&["sensitivity"][..], &few[..]].concat())).unwrap();
+    assert_eq!(report["sites"].as_array().unwrap().len(), 50);
+    assert!(report["sum_only"].as_f64().unwrap() > 0.0);
+    let table = stdout(&["sensitivity", "--calibration-images", "2", "--format", "csv", "--by", "groups"]);
+    assert_eq!(table.lines().count(), 51);
+    assert!(table.starts_with("rank,site,only_kl,") && table.lines().next().unwrap().ends_with("32_groups"));
+    let one = stdout(&["suggest", "--one", "--bits", "4", "--calibration-images", "2"]);
+    assert!(one.contains("before") && one.contains("after"), "{one}");
+}
+
+#[test]
+fn the_published_shapes_can_be_evaluated_as_a_grid() {
+    let grid = [
+        "eval",
+        "--limit",
+        "16",
+        "--calibration-images",
+        "4",
+        "--method",
+        "layer",
+        "--softmax",
+        "method,log2,log-sqrt2,twin",
+        "--gelu",
+        "method,twin",
+    ];
+    let table = stdout(&[&grid[..], &["--format", "csv"]].concat());
+    assert_eq!(table.lines().count(), 1 + 1 + 8, "{table}");
+    refused(&["eval", "--softmax", "log3"], 2, &["--softmax", "log-sqrt2"]);
+}
+
+#[test]
+fn a_list_of_labels_beside_the_pictures_is_read_or_refused_by_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let eval = |expected: &dyn Fn(&[&str])| {
+        expected(&[
+            "eval",
+            "--method",
+            "float",
+            "--calibration-images",
+            "2",
+            "--format",
+            "json",
+            "--data",
+            folder.path().to_str().unwrap(),
+        ]);
+    };
+    for (name, shade) in [("a.png", 10_u8), ("b.png", 200)] {
+        image::GrayImage::from_pixel(28, 28, image::Luma([shade])).save(folder.path().join(name)).unwrap();
+    }
+    fs::write(folder.path().join("labels.csv"), "file,class,label\nb.png,3,Dress\na.png,0,T-shirt/top\n").unwrap();
+    eval(&|args| {
+        let report: Value = serde_json::from_str(&stdout(args)).unwrap();
+        assert_eq!(report["images"], 2);
+        assert!(report["rows"][0]["top1"].is_number());
+    });
+    fs::write(folder.path().join("labels.csv"), "file,class\na.png,0\nb.png,12\n").unwrap();
+    eval(&|args| refused(args, 1, &["labels.csv", "line 3", "12"]));
+    fs::write(folder.path().join("labels.csv"), "picture,class\na.png,0\n").unwrap();
+    eval(&|args| refused(args, 1, &["labels.csv", "file"]));
+    fs::write(folder.path().join("labels.csv"), "file,class\nmissing.png,0\n").unwrap();
+    eval(&|args| refused(args, 1, &["missing.png"]));
 }

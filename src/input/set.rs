@@ -94,15 +94,21 @@ impl PictureSet {
         Ok(Self { name, pictures })
     }
 
-    /// A folder to evaluate on: one folder a class, named by its label or class number, or pictures without labels.
+    /// A folder to evaluate on: one folder a class, named by its label or class number; or pictures with a `labels.csv` that names `file`
+    /// and `class` (a number) or `label`; or pictures without labels.
     ///
     /// # Errors
-    /// When there are no pictures, or a folder's name is no class of the model.
+    /// When there are no pictures, or a folder's name or an entry of `labels.csv` is no class of the model.
     pub fn labelled(folder: &Path, labels: &[String], classes: usize) -> Result<Self> {
         let class_of = |name: &str| {
             let same = |label: &String| label.eq_ignore_ascii_case(name) || label.replace(['/', ' '], "_").eq_ignore_ascii_case(name);
             labels.iter().position(same).or_else(|| name.parse().ok().filter(|class| *class < classes))
         };
+        let list = folder.join("labels.csv");
+        if list.is_file() {
+            let pictures = listed(folder, &list, &|name| class_of(name))?;
+            return Ok(Self { name: folder.display().to_string(), pictures });
+        }
         let mut folders = folders_in(folder)?;
         folders.sort();
         let mut pictures = Vec::new();
@@ -138,6 +144,28 @@ impl PictureSet {
     pub fn is_empty(&self) -> bool {
         self.pictures.is_empty()
     }
+}
+
+/// The pictures that a `labels.csv` names, in its order.
+fn listed(folder: &Path, list: &Path, class_of: &dyn Fn(&str) -> Option<usize>) -> Result<Vec<PictureSource>> {
+    let name = list.display().to_string();
+    let broken = |problem: String| Error::content(&name, problem, "give it the columns file and class (or label), or take it away");
+    let mut reader = csv::Reader::from_path(list).map_err(|e| broken(e.to_string()))?;
+    let header = reader.headers().map_err(|e| broken(e.to_string()))?.clone();
+    let column = |title: &str| header.iter().position(|h| h.trim().eq_ignore_ascii_case(title));
+    let (Some(file), Some(class)) = (column("file"), column("class").or(column("label"))) else {
+        return Err(broken(format!("expected the columns file and class or label, found {:?}", header.iter().collect::<Vec<_>>())));
+    };
+    let mut pictures = Vec::new();
+    for (line, record) in reader.records().enumerate() {
+        let record = record.map_err(|e| broken(e.to_string()))?;
+        let (file, class) = (record.get(file).unwrap_or_default().trim(), record.get(class).unwrap_or_default().trim());
+        let label = class_of(class).ok_or_else(|| broken(format!("line {}: expected a class of the model, found `{class}`", line + 2)))?;
+        let path = folder.join(file);
+        fs::metadata(&path).map_err(Error::io("read", &path))?;
+        pictures.push(PictureSource::File(path, Some(label)));
+    }
+    if pictures.is_empty() { Err(broken("expected pictures, found only a header".into())) } else { Ok(pictures) }
 }
 
 fn no_pictures(folder: &Path) -> Error {

@@ -1,0 +1,232 @@
+//! Perturbations, allocations, sensitivities and suggestions, on the real model with few pictures.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::sync::Mutex;
+
+use common::built_in;
+use igq::analysis::allocation::{Table, uniformly};
+use igq::analysis::perturbation::{Estimate, Perturbation};
+use igq::analysis::suffix::Effect;
+use igq::engine::budget::{self, Budget};
+use igq::engine::evaluate::evaluate;
+use igq::engine::suggest::{Aim, restore_picture, restore_set};
+use igq::engine::{Options, Session, sensitivity};
+use igq::input::PictureSet;
+use igq::model::tap::Cancel;
+use igq::quant::{BitWidth, GroupCount, Method, Settings, bops};
+
+fn counts(list: &[u8]) -> Vec<GroupCount> {
+    list.iter().map(|&g| GroupCount::new(g).unwrap()).collect()
+}
+
+fn bits(b: u8) -> BitWidth {
+    BitWidth::new(b).unwrap()
+}
+
+fn all_at(method: Method, b: u8) -> Settings {
+    Settings { method, wbits: bits(b), abits: bits(b), sbits: bits(b), ..Settings::default() }
+}
+
+fn perturb(session: &Session, estimate: Estimate, candidates: &[u8]) -> Perturbation {
+    budget::perturb(session, &Settings::default(), estimate, &counts(candidates), &[], &Cancel::default(), &|_, _| ()).unwrap()
+}
+
+fn pictures(limit: usize) -> PictureSet {
+    let mut set = PictureSet::fashion_test();
+    set.pictures.truncate(limit);
+    set
+}
+
+#[test]
+fn an_exact_perturbation_is_the_kl_of_a_whole_run_with_one_site() {
+    let session = built_in();
+    let found = perturb(&session, Estimate::Alone, &[2, 8]);
+    let reference = session.reference(&Cancel::default()).unwrap();
+    assert_eq!((found.sites.len(), found.images), (50, 8));
+    for index in [0, 5, 30, 49] {
+        let one = &found.sites[index];
+        for (at, count) in found.candidates.iter().enumerate() {
+            let settings = Settings { groups: *count, row_groups: *count, wbits: BitWidth::FLOAT, ..Settings::default() };
+            let plan = session.plan(&settings).unwrap().only(one.site);
+            let whole = reference.effect_of(session.opened().model.network(), &plan, &Cancel::default()).unwrap();
+            assert_eq!(whole.kl, one.omega[at], "{} at {count}", one.site);
+        }
+    }
+}
+
+#[test]
+fn the_fast_estimate_orders_the_sites_much_as_the_exact_one() {
+    let session = built_in();
+    let (exact, fast) = (perturb(&session, Estimate::Alone, &[4, 8]), perturb(&session, Estimate::Fisher, &[4, 8]));
+    assert!(fast.sites.iter().flat_map(|s| &s.omega).all(|o| o.is_finite() && *o >= 0.0));
+    for (count, rho) in fast.rank_correlation(&exact) {
+        assert!(rho.unwrap() > 0.6, "{rho:?} at {count}");
+    }
+}
+
+#[test]
+fn an_allocation_keeps_its_budget_and_is_never_predicted_worse_than_uniform() {
+    let session = built_in();
+    let sites = session.opened().model.sites();
+    let settings = Settings::default();
+    let found = perturb(&session, Estimate::Fisher, &[2, 4, 6, 8, 12, 16]);
+    let table = Table::new(sites, &settings, &found);
+    for groups in counts(&[4, 8, 12, 16]) {
+        let budget = Budget::Uniform(groups).resolve(&session, &settings);
+        assert_eq!(table.uniform(groups).unwrap().bops, budget);
+        let best = table.solve(budget).unwrap();
+        assert!(best.bops <= budget && best.predicted <= table.uniform(groups).unwrap().predicted + 1e-12);
+        // What the table says it costs is what the settings cost.
+        assert_eq!(bops::total(sites, &settings.with_counts(best.counts())), best.bops);
+        for share in &best.sites {
+            assert!(share.more.is_none_or(|m| m.bops > 0 && m.groups > share.groups));
+        }
+    }
+    assert!(table.solve(table.span().0 - 1).is_err());
+    let frontier = table.frontier(6).unwrap();
+    assert!(frontier.is_sorted_by(|a, b| a.bops <= b.bops && a.predicted >= b.predicted));
+}
+
+#[test]
+fn a_stopped_sweep_keeps_what_it_found_and_does_not_compute_it_again() {
+    let session = built_in();
+    let (cancel, heard) = (Cancel::default(), Mutex::new(Vec::new()));
+    let settings = Settings::default();
+    let stopped = budget::perturb(&session, &settings, Estimate::Alone, &counts(&[4]), &[], &cancel, &|one, _| {
+        heard.lock().unwrap().push(one);
+        cancel.cancel();
+    });
+    assert!(matches!(stopped, Err(igq::Error::Cancelled)));
+    let heard = heard.into_inner().unwrap();
+    assert!(!heard.is_empty() && heard.len() < 50);
+    let again = Mutex::new(0);
+    let whole = budget::perturb(&session, &settings, Estimate::Alone, &counts(&[4]), &heard, &Cancel::default(), &|_, _| {
+        *again.lock().unwrap() += 1;
+    });
+    assert_eq!(heard.len() + again.into_inner().unwrap(), 50);
+    assert_eq!(whole.unwrap(), perturb(&session, Estimate::Alone, &[4]));
+}
+
+#[test]
+fn cached_and_fresh_results_are_equal_and_a_poisoned_entry_is_computed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |cache: Option<&std::path::Path>| {
+        let options = Options { calibration_images: 4, cache: cache.map(Into::into), ..Options::default() };
+        Session::open(&options, &|_| ()).unwrap()
+    };
+    let fresh = open(None);
+    let expected = perturb(&fresh, Estimate::Fisher, &[4, 8]);
+    let first = open(Some(folder.path()));
+    assert_eq!(perturb(&first, Estimate::Fisher, &[4, 8]), expected);
+    let entries = || fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+    assert_eq!(entries().len(), 2, "{:?}", entries());
+    let computed = |session: &Session| {
+        let count = Mutex::new(0);
+        let told = |_, _| *count.lock().unwrap() += 1;
+        let found = budget::perturb(session, &Settings::default(), Estimate::Fisher, &counts(&[4, 8]), &[], &Cancel::default(), &told);
+        assert_eq!(found.unwrap(), expected);
+        count.into_inner().unwrap()
+    };
+    let second = open(Some(folder.path()));
+    assert_eq!(second.calibration(), fresh.calibration());
+    assert_eq!(computed(&second), 0);
+    for poison in [&b"{\"not\": 1"[..], b"", &[0xff; 64]] {
+        for entry in entries() {
+            fs::write(entry, poison).unwrap();
+        }
+        let third = open(Some(folder.path()));
+        assert_eq!(third.calibration(), fresh.calibration());
+        assert_eq!(computed(&third), 50);
+    }
+    // The entries were replaced by good ones.
+    assert_eq!(computed(&open(Some(folder.path()))), 0);
+}
+
+#[test]
+fn sensitivity_says_what_real_runs_say() {
+    let session = built_in();
+    let cancel = Cancel::default();
+    let settings = Settings::default();
+    let pictures = sensitivity::pictures(&session, None, None, &cancel).unwrap();
+    let by = [sensitivity::By::Bits, sensitivity::By::Groups];
+    let report = sensitivity::report(&session, &settings, &pictures, &by, &cancel, &|_| ()).unwrap();
+    let network = session.opened().model.network();
+    let of = |settings: &Settings| -> Effect { pictures.1.effect_of(network, &session.plan(settings).unwrap(), &cancel).unwrap() };
+    assert_eq!(report.whole, of(&settings));
+    assert_eq!(report.weights_only, of(&Settings { abits: BitWidth::FLOAT, sbits: BitWidth::FLOAT, ..settings.clone() }));
+    assert_eq!(report.activations_only, of(&Settings { wbits: BitWidth::FLOAT, ..settings.clone() }));
+    let mut softmax = Settings { wbits: BitWidth::FLOAT, abits: BitWidth::FLOAT, ..settings.clone() };
+    softmax.kinds = igq::model::SiteKind::ALL.into();
+    assert_eq!(report.softmax_only, of(&softmax));
+    assert_eq!(report.sites.len(), 50);
+    assert!(report.sites.is_sorted_by(|a, b| a.only.kl >= b.only.kl));
+    assert!((report.sum_only - report.sites.iter().map(|s| s.only.kl).sum::<f64>()).abs() < 1e-12);
+    let worst = &report.sites[0];
+    let mut without = settings.clone();
+    without.toggle_float(worst.site);
+    assert_eq!(worst.without, of(&without));
+    assert_eq!((worst.by_bits.len(), worst.by_groups.len()), (7, 10));
+    assert_eq!(worst.by_bits[2].kl, worst.only.kl);
+    assert!(report.verdict.contains(&worst.site.to_string()));
+}
+
+#[test]
+fn a_lost_prediction_comes_back_with_the_suggested_sites_in_float() {
+    let session = built_in();
+    let cancel = Cancel::default();
+    let settings = all_at(Method::Igq, 2);
+    let lost = |picture: &usize| session.run(*picture, &settings, &cancel).unwrap().report.prediction.flipped;
+    let picture = (0..50).find(lost).expect("two bits flip something");
+    let found = restore_picture(&session, &settings, picture, &cancel, &|_| ()).unwrap();
+    assert!(found.reached && !found.changes.is_empty() && found.before.agreement == 0.0 && found.after.agreement == 100.0);
+    assert!(found.after.bops > found.before.bops);
+    let verified = session.run(picture, &found.settings, &cancel).unwrap().report;
+    assert!(!verified.prediction.flipped && verified.prediction.kl == found.after.kl);
+}
+
+#[test]
+fn more_bits_for_some_sites_restore_agreement_for_less_than_more_bits_for_all() {
+    let session = built_in();
+    let (set, cancel) = (pictures(64), Cancel::default());
+    let settings = Settings { wbits: bits(4), ..all_at(Method::IgqE, 3) };
+    let (found, best) = restore_set(&session, &settings, &set, Aim::Kl(0.005), &cancel, &|_| ()).unwrap();
+    assert!(found.before.kl > 0.005 && found.reached && found.after.kl <= 0.005);
+    assert!(found.before.bops < found.after.bops && found.after.bops < best.bops);
+    // The settings of the suggestion are what was measured.
+    let again = evaluate(&session, &set, std::slice::from_ref(&found.settings), &|_| ()).unwrap();
+    assert_eq!(again.rows[0].kl, found.after.kl);
+    assert_eq!(bops::total(session.opened().model.sites(), &found.settings), found.after.bops);
+}
+
+#[test]
+fn the_error_aware_rule_beats_means_and_never_loses_to_the_dynamic_range() {
+    let session = Session::open(&Options::default(), &|_| ()).unwrap();
+    let methods = [Method::IgqE, Method::Igq, Method::LayerDynamic];
+    let grid: Vec<Settings> = [6, 8].into_iter().flat_map(|b| methods.map(|m| all_at(m, b))).collect();
+    let rows = evaluate(&session, &pictures(128), &grid, &|_| ()).unwrap().rows;
+    for of_bits in rows.chunks(3) {
+        let [ours, means, dynamic] = of_bits else { unreachable!() };
+        assert!(ours.kl < means.kl / 4.0, "{} against {}", ours.kl, means.kl);
+        assert!(ours.kl <= dynamic.kl, "{} against {}", ours.kl, dynamic.kl);
+    }
+}
+
+#[test]
+fn own_settings_of_sites_reach_plan_report_and_cost() {
+    let session = built_in();
+    let site = "blocks.2.fc1".parse().unwrap();
+    let mut settings = Settings::default();
+    settings.set_own(site, |own| (own.groups, own.abits, own.wbits) = (Some(counts(&[16])[0]), Some(bits(6)), Some(bits(8))));
+    let report = session.run(0, &settings, &Cancel::default()).unwrap().report;
+    let one = report.site(site).unwrap();
+    assert_eq!((one.groups, one.bits, one.weight.unwrap().bits), (16, bits(6), bits(8)));
+    assert!(report.bops.total > bops::total(session.opened().model.sites(), &Settings::default()));
+    assert_eq!(settings.with_counts([]).overrides.len(), 1);
+    settings.set_own(site, |own| (own.groups, own.abits, own.wbits) = (None, None, None));
+    assert_eq!(settings, Settings::default());
+    assert_eq!(uniformly(&settings, counts(&[4])[0]).row_groups, counts(&[4])[0]);
+}
