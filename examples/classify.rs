@@ -7,7 +7,7 @@ use igq::model::{Identity, Model, forward};
 fn main() -> Result<()> {
     let model = Model::open("fashion-vit")?;
     println!("{}", model.describe());
-    let preprocess = Preprocess::from_config(model.raw_config.as_ref(), None, model.config.in_chans, model.config.image_size)?;
+    let preprocess = Preprocess::from_config(model.raw_config.as_ref(), None, model.config.in_chans(), model.config.image_size())?;
     for source in PictureSet::fashion_test().pictures.iter().take(8) {
         let picture = source.load()?;
         let logits = forward(model.network(), &preprocess.apply(&picture)?.tensor, &mut Identity)?;

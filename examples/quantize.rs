@@ -10,7 +10,7 @@ use igq::quant::{BitWidth, Cache, FakeQuantize, Settings, calibrate, plan, unobs
 fn main() -> Result<()> {
     let model = Model::open("fashion-vit")?;
     let network = model.network();
-    let preprocess = Preprocess::from_config(model.raw_config.as_ref(), None, model.config.in_chans, model.config.image_size)?;
+    let preprocess = Preprocess::from_config(model.raw_config.as_ref(), None, model.config.in_chans(), model.config.image_size())?;
     let tensors =
         |set: &PictureSet| set.pictures.iter().take(32).map(|p| Ok(preprocess.apply(&p.load()?)?.tensor)).collect::<Result<Vec<_>>>();
 

@@ -206,12 +206,33 @@ fn without_configuration_it_says_what_it_assumes_or_refuses() {
     let copy = edited("timm_vit", widen);
     fs::remove_file(copy.path().join("config.json")).unwrap();
     let model = Model::open(copy.path().join("model.safetensors").to_str().unwrap()).unwrap();
-    assert_eq!((model.config.heads, model.config.image_size, model.config.norm_eps), (3, (32, 32), 1e-6));
+    let vit = model.config.vit().unwrap();
+    assert_eq!((vit.heads, vit.image_size, vit.norm_eps), (3, (32, 32), 1e-6));
     for assumed in ["3 assumed", "32x32 inferred from 17 positions", "norm epsilon 1e-6, the default of timm"] {
         assert!(model.notes.iter().any(|note| note.contains(assumed)), "`{assumed}` is not in {:?}", model.notes);
     }
     let copy = edited("hf_vit", widen);
     fs::remove_file(copy.path().join("config.json")).unwrap();
     let model = Model::open(copy.path().to_str().unwrap()).unwrap();
-    assert_eq!(model.config.norm_eps, 1e-12);
+    assert_eq!(model.config.vit().unwrap().norm_eps, 1e-12);
+
+    let copy = edited("timm_swin", |tensors| tensors);
+    fs::remove_file(copy.path().join("config.json")).unwrap();
+    let model = Model::open(copy.path().to_str().unwrap()).unwrap();
+    assert_eq!(model.config.image_size(), (16, 16), "4 tokens x 2 pixels x 2 for the merging");
+    assert!(model.notes.iter().any(|note| note.contains("16x16 assumed")), "{:?}", model.notes);
+}
+
+#[test]
+fn a_swin_that_does_not_fit_is_refused() {
+    let table = "layers.0.blocks.0.attn.relative_position_bias_table";
+    broken("timm_swin", |t| drop(t.insert(table.into(), zeros(&[48, 2], DType::F32))), &[table, "square window", "48 rows"]);
+    broken("timm_swin", |t| drop(t.remove("layers.1.downsample.norm.bias")), &["layers.1.downsample.norm.bias", "no such tensor"]);
+    broken("timm_swin", |t| t.retain(|key, _| !key.starts_with("layers.1.blocks.1")), &["[2,2] blocks", "[2,1] blocks"]);
+    broken("timm_swin", |t| t.retain(|key, _| !key.starts_with("head")), &["head.fc.weight", "backbone"]);
+    broken("timm_swin", |t| drop(t.insert("absolute_pos_embed".into(), zeros(&[1, 256, 24], DType::F32))), &["does not know"]);
+    let copy = edited("timm_swin", |tensors| tensors);
+    let config = fs::read_to_string(copy.path().join("config.json")).unwrap().replace("\"img_size\": 32", "\"img_size\": 40");
+    fs::write(copy.path().join("config.json"), config).unwrap();
+    refused(copy.path(), &["windows of 4, 4 tokens do not fill", "40x40"]);
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use common::{difference, edited, golden, tensors};
-use igq::model::{Identity, Model, Recorder, SiteKind, forward};
+use igq::model::{Identity, Model, Recorder, SiteKind, forward, forward_from, trace};
 
 /// Largest difference between the logits of the model in `folder` and those of the library that wrote `name`.
 fn logits_differ(folder: &Path, name: &str) -> f32 {
@@ -30,7 +30,7 @@ fn logits_of_every_layout() {
         assert!(worst < 1e-4, "{name}: logits differ by {worst}");
         seen += 1;
     }
-    assert_eq!(seen, 9, "all golden folders were there");
+    assert_eq!(seen, 11, "all golden folders were there");
 }
 
 fn renamed(name: &str, rename: impl Fn(&str) -> String) -> tempfile::TempDir {
@@ -56,12 +56,12 @@ fn version_5(name: &str, key: &str) -> String {
         (".output.dense.", ".mlp.fc2."),
     ];
     let key = rules.iter().fold(key.to_string(), |key, (four, five)| key.replace(four, five));
-    if name == "hf_dinov2" { key } else { key.replace(".encoder.layer.", ".layers.") }
+    if matches!(name, "hf_dinov2" | "hf_swin") { key } else { key.replace(".encoder.layer.", ".layers.") }
 }
 
 #[test]
 fn logits_with_the_names_of_transformers_5() {
-    for name in ["hf_vit", "hf_deit_teacher", "hf_dinov2"] {
+    for name in ["hf_vit", "hf_deit_teacher", "hf_dinov2", "hf_swin"] {
         let copy = renamed(name, |key| version_5(name, key));
         assert_eq!(logits_differ(copy.path(), name), logits_differ(&golden(name), name), "{name}");
     }
@@ -69,16 +69,30 @@ fn logits_with_the_names_of_transformers_5() {
 
 #[test]
 fn logits_with_and_without_prefixes() {
-    for name in ["hf_vit", "hf_deit_teacher", "hf_dinov2"] {
-        let bare = renamed(name, |key| ["vit.", "deit.", "dinov2."].iter().fold(key.to_string(), |key, prefix| key.replace(prefix, "")));
+    for name in ["hf_vit", "hf_deit_teacher", "hf_dinov2", "hf_swin"] {
+        let bare =
+            renamed(name, |key| ["vit.", "deit.", "dinov2.", "swin."].iter().fold(key.to_string(), |key, prefix| key.replace(prefix, "")));
         assert_eq!(logits_differ(bare.path(), name), logits_differ(&golden(name), name), "{name}");
     }
-    for name in ["timm_vit", "timm_deit_distilled", "timm_dinov2_reg4", "timm_vit_avgpool_fcnorm"] {
+    for name in ["timm_vit", "timm_deit_distilled", "timm_dinov2_reg4", "timm_vit_avgpool_fcnorm", "timm_swin"] {
         for prefix in ["timm_model.", "model.", "module.model."] {
             let wrapped = renamed(name, |key| format!("{prefix}{key}"));
             assert_eq!(logits_differ(wrapped.path(), name), logits_differ(&golden(name), name), "{prefix}{name}");
         }
     }
+}
+
+/// The first Swin checkpoints: a merging at the end of a stage, the classifier one less deep, tables and masks beside the weights.
+#[test]
+fn logits_of_a_swin_as_it_was_first_published() {
+    let copy = renamed("timm_swin", |key| key.replace("layers.1.downsample.", "layers.0.downsample.").replace("head.fc.", "head."));
+    let file = copy.path().join("model.safetensors");
+    let mut with_buffers = tensors(&file);
+    let buffer = |dtype| Tensor::zeros((16, 16), dtype, &candle_core::Device::Cpu).unwrap();
+    with_buffers.insert("layers.0.blocks.1.attn_mask".into(), buffer(candle_core::DType::F32));
+    with_buffers.insert("layers.0.blocks.1.attn.relative_position_index".into(), buffer(candle_core::DType::I64));
+    candle_core::safetensors::save(&with_buffers, &file).unwrap();
+    assert_eq!(logits_differ(copy.path(), "timm_swin"), logits_differ(&golden("timm_swin"), "timm_swin"));
 }
 
 #[test]
@@ -128,10 +142,13 @@ fn sites_are_described_as_they_are_met() {
         assert_eq!(met.len(), model.sites().len(), "{}", folder.display());
         for (info, (site, shape)) in model.sites().iter().zip(&met) {
             assert_eq!(info.site, *site);
+            assert_eq!((info.layout, info.layout.tokens()), (model.network().layout(*site), info.tokens), "{site}");
             let rows: usize = shape[..shape.len() - 1].iter().product();
             let columns = shape[shape.len() - 1];
             if site.kind.is_softmax() {
-                assert_eq!((info.channels, info.product.unwrap().inner), (rows, columns), "{site}");
+                let product = info.product.unwrap();
+                assert_eq!((info.channels, product.inner, product.count * product.rows), (rows, columns, rows), "{site}");
+                assert_eq!((shape[0], shape[1]), (info.heads * info.layout.window_count(), info.layout.window_tokens()), "{site}");
             } else {
                 assert_eq!((info.tokens, info.channels), (rows, columns), "{site}");
             }
@@ -149,7 +166,8 @@ fn logits_of_a_real_dinov2_at_a_smaller_size() {
         return;
     }
     let model = Model::open(folder.to_str().unwrap()).unwrap();
-    assert_eq!((model.config.image_size, model.config.position_grid), ((224, 224), (37, 37)));
+    let vit = model.config.vit().unwrap();
+    assert_eq!((vit.image_size, vit.position_grid), ((224, 224), (37, 37)));
     assert!(model.notes.iter().any(|n| n.contains("from 37x37 to 16x16 patches")), "{:?}", model.notes);
     let expected = tensors(folder.join("expected.safetensors"));
     let logits = forward(model.network(), &expected["input"], &mut Identity).unwrap();
@@ -158,6 +176,56 @@ fn logits_of_a_real_dinov2_at_a_smaller_size() {
     assert!(worst < 2e-2, "logits differ by {worst}");
     let top = |logits: &Tensor| logits.argmax(1).unwrap().to_vec1::<u32>().unwrap();
     assert_eq!(top(&logits), top(&expected["logits"]));
+}
+
+/// A pass that starts at any step from what was there ends in the same logits; a token's place is where its own pixels are.
+#[test]
+fn a_swin_starts_anywhere_and_knows_where_its_tokens_are() {
+    let model = Model::open(golden("timm_swin").to_str().unwrap()).unwrap();
+    let network = model.network();
+    assert_eq!(network.steps(), 1 + 4 + 1 + 4 + 1);
+    let described = "Swin, 2+2 blocks, width 24+48, 2+4 heads, windows of 4, 32x32x3 in patches of 2x2, 7 classes";
+    assert_eq!(model.describe(), described);
+    let pixels = tensors(golden("timm_swin/expected.safetensors"))["input"].clone();
+    let whole = trace(network, &pixels, &mut Identity).unwrap();
+    for (step, boundary) in whole.boundaries.iter().enumerate() {
+        let logits = forward_from(network, step, boundary, &mut Identity).unwrap();
+        assert_eq!(difference(&logits, &whole.logits), 0.0, "step {step}");
+    }
+    let addresses: Vec<String> = model.sites().iter().map(|info| info.site.to_string()).collect();
+    assert!(addresses.contains(&"layers.1.merge".into()) && addresses.contains(&"layers.1.blocks.1.fc2".into()), "{addresses:?}");
+
+    // The first stage has 16 x 16 tokens in windows of 4, shifted by 2 in the second block. A change of one patch changes exactly one
+    // token of what the first attention and the first MLP see, and those tokens say that they lie there.
+    let seen = |pixels: &Tensor| {
+        let mut seen = HashMap::new();
+        let mut recorder = Recorder(|site: igq::model::Site, x: &Tensor| {
+            seen.insert(site.to_string(), x.narrow(0, 0, 1).unwrap());
+            Ok(())
+        });
+        forward(network, pixels, &mut recorder).unwrap();
+        seen
+    };
+    let (row, column) = (13, 6);
+    let mut values = pixels.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    values[2 * row * 32 + 2 * column] += 1.0;
+    let changed = seen(&Tensor::from_vec(values, pixels.dims(), pixels.device()).unwrap());
+    let before = seen(&pixels);
+    for site in ["patch", "layers.0.blocks.0.qkv", "layers.0.blocks.0.q"] {
+        let layout = network.layout(site.parse().unwrap());
+        let difference = (&changed[site] - &before[site]).unwrap().abs().unwrap().sum(2).unwrap().flatten_all().unwrap();
+        let moved: Vec<usize> = (0..256).filter(|token| difference.get(*token).unwrap().to_scalar::<f32>().unwrap() > 0.0).collect();
+        assert_eq!(moved, [layout.token_at(row, column).unwrap()], "{site}");
+    }
+    // In the second block the change has reached the window of the first, and no other place.
+    let layout = network.layout("layers.0.blocks.1.qkv".parse().unwrap());
+    assert_eq!(layout.windows.unwrap().shift, (2, 2));
+    let (changed, before) = (&changed["layers.0.blocks.1.qkv"], &before["layers.0.blocks.1.qkv"]);
+    let difference = (changed - before).unwrap().abs().unwrap().sum(2).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let mut places: Vec<_> = (0..256).filter(|token| difference[*token] > 0.0).map(|token| layout.place(token).unwrap()).collect();
+    places.sort_unstable();
+    let window: Vec<_> = (12..16).flat_map(|row| (4..8).map(move |column| (row, column))).collect();
+    assert_eq!(places, window);
 }
 
 #[test]
@@ -171,7 +239,8 @@ fn positions_are_resampled_to_the_size_of_the_configuration() {
     let copy = edited("timm_dinov2_reg4", |tensors| tensors);
     size(copy.path(), "\"img_size\": 32", "\"img_size\": 48");
     let model = Model::open(copy.path().to_str().unwrap()).unwrap();
-    assert_eq!((model.config.image_size, model.config.position_grid, model.config.tokens()), ((48, 48), (4, 4), 5 + 36));
+    let vit = model.config.vit().unwrap();
+    assert_eq!((vit.image_size, vit.position_grid, vit.tokens()), ((48, 48), (4, 4), 5 + 36));
     assert!(model.notes.iter().any(|note| note.contains("from 4x4 to 6x6 patches")), "{:?}", model.notes);
     let copy = edited("hf_vit", |tensors| tensors);
     size(copy.path(), "\"image_size\": 32", "\"image_size\": 48");
@@ -226,7 +295,8 @@ fn the_built_in_pictures_become_the_tensors_the_model_was_trained_on() {
 #[test]
 fn what_was_inferred_is_said() {
     let model = Model::open(golden("timm_vit_avgpool_fcnorm").to_str().unwrap()).unwrap();
-    assert_eq!((model.config.depth, model.config.heads, model.config.embed_dim, model.config.classes), (3, 3, 48, 7));
-    assert!(model.config.fc_norm && model.config.pool == igq::model::Pool::Avg);
+    let vit = model.config.vit().unwrap();
+    assert_eq!((vit.depth, vit.heads, vit.embed_dim, vit.classes), (3, 3, 48, 7));
+    assert!(vit.fc_norm && vit.pool == igq::model::Pool::Avg);
     assert!(model.notes.iter().any(|n| n.contains("3 blocks, width 48")), "{:?}", model.notes);
 }

@@ -75,6 +75,7 @@ fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
         channels: info.channels,
         tokens: info.tokens,
         bops: SiteBops::default(),
+        layout: info.layout,
         local,
         cumulative: ErrorNumbers::between(float, &run.after),
         quantizers,

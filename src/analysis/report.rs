@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::metrics::ErrorNumbers;
-use crate::model::{Site, SiteKind, TokenLayout, VitConfig};
+use crate::model::{Config, Site, SiteKind, TokenLayout};
 use crate::quant::bops::SiteBops;
 use crate::quant::{BitWidth, Settings};
 
@@ -48,7 +48,7 @@ pub struct ModelReport {
     /// Number of values in the weights.
     pub parameters: usize,
     /// Sizes and variants.
-    pub config: VitConfig,
+    pub config: Config,
     /// What was inferred, line by line.
     pub notes: Vec<String>,
     /// How tokens lie over the picture.
@@ -146,6 +146,8 @@ pub struct SiteReport {
     pub channels: usize,
     /// Tokens of the picture.
     pub tokens: usize,
+    /// Where they lie, and which softmax row belongs to which head and token.
+    pub layout: TokenLayout,
     /// Bit operations for one picture.
     pub bops: SiteBops,
     /// The tensor just before against just after its own quantizer, in the quantized run.

@@ -76,7 +76,7 @@ pub struct EvaluationRow {
 pub fn data(session: &Session, folder: Option<&Path>, limit: Option<usize>) -> Result<PictureSet> {
     let model = &session.opened().model;
     let mut set = match folder {
-        Some(folder) => PictureSet::labelled(folder, &model.labels, model.config.classes)?,
+        Some(folder) => PictureSet::labelled(folder, &model.labels, model.config.classes())?,
         None => session.opened().pictures.clone(),
     };
     set.pictures.truncate(limit.unwrap_or(usize::MAX).max(1));
@@ -120,7 +120,7 @@ pub fn stepwise(
 ) -> Result<()> {
     let opened = session.opened();
     let network = opened.model.network();
-    let classes = opened.model.config.classes;
+    let classes = opened.model.config.classes();
     let counts_labels = has_labels(session, set);
     let plans = grid
         .iter()

@@ -87,9 +87,9 @@ impl Opened {
         let model = Model::open(&options.model)?;
         let config = &model.config;
         let preprocess =
-            Preprocess::from_config(model.raw_config.as_ref(), model.raw_preprocessor.as_ref(), config.in_chans, config.image_size)?;
+            Preprocess::from_config(model.raw_config.as_ref(), model.raw_preprocessor.as_ref(), config.in_chans(), config.image_size())?;
         let pictures = match options.images.as_slice() {
-            [] if config.in_chans == 1 => PictureSet::fashion_test(),
+            [] if config.in_chans() == 1 => PictureSet::fashion_test(),
             [] => PictureSet::photographs(),
             paths => PictureSet::from_paths(paths)?,
         };
@@ -108,7 +108,7 @@ impl Opened {
             cache = Cache::with_quantizers(read.sites);
             CalibrationPlan::File(path.display().to_string())
         } else {
-            calibration_pictures(options, config.in_chans)?
+            calibration_pictures(options, config.in_chans())?
         };
         Ok(Self { model, preprocess, pictures, settings, cache, calibration, cache_folder: options.cache.clone() })
     }
@@ -398,6 +398,8 @@ impl Outcome {
         let map = |site: &Site| {
             let run = self.quantized.sites.get(site)?;
             let [_, heads, tokens, _] = run.shape[..] else { return None };
+            // A softmax within windows has no map of the whole picture.
+            self.report.site(*site).filter(|s| s.layout == self.report.model.tokens)?;
             let float = self.base.float.sites.get(site)?.clone();
             Some(AttentionMap { site: *site, heads, tokens, float, before: run.before.clone(), quantized: run.after.clone() })
         };

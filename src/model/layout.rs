@@ -100,6 +100,13 @@ pub fn to_timm(weights: Weights) -> Result<(Weights, Layout)> {
         Layout::Timm => bare(key).to_string(),
         Layout::Transformers => timm_name(bare(key)),
     })?;
+    // transformers and the first Swin checkpoints put a merging at the end of a stage, timm at the start of the next; and timm's
+    // classifier of a Swin is one deeper.
+    let early = weights.has("layers.0.downsample.reduction.weight");
+    let shallow = weights.has("layers.0.blocks.0.norm1.weight") && weights.has("head.weight");
+    if early || shallow {
+        weights = weights.renamed(|key| swin_name(key, early, shallow))?;
+    }
     let queries: Vec<String> = weights.keys().filter(|key| key.contains(".attn.q.")).map(str::to_string).collect();
     for query in queries {
         let part = |letter: &str| query.replace(".attn.q.", &format!(".attn.{letter}."));
@@ -123,6 +130,20 @@ fn timm_name(key: &str) -> String {
     }
 }
 
+/// timm's present name for one of a Swin checkpoint.
+fn swin_name(key: &str, early: bool, shallow: bool) -> String {
+    let merging = key.strip_prefix("layers.").and_then(|rest| rest.split_once(".downsample."));
+    if let Some((stage, part)) = merging.filter(|_| early)
+        && let Ok(stage) = stage.parse::<u16>()
+    {
+        return format!("layers.{}.downsample.{part}", stage + 1);
+    }
+    match key.strip_prefix("head.").filter(|_| shallow) {
+        Some(part) => format!("head.fc.{part}"),
+        None => key.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,5 +164,13 @@ mod tests {
         ] {
             assert_eq!(timm_name(bare(theirs)), timm, "{theirs}");
         }
+    }
+
+    #[test]
+    fn names_of_early_swins_become_those_of_timm() {
+        assert_eq!(swin_name("layers.0.downsample.norm.bias", true, true), "layers.1.downsample.norm.bias");
+        assert_eq!(swin_name("layers.1.downsample.norm.bias", false, true), "layers.1.downsample.norm.bias");
+        assert_eq!(swin_name("head.weight", true, true), "head.fc.weight");
+        assert_eq!(swin_name("layers.0.blocks.1.norm1.bias", true, true), "layers.0.blocks.1.norm1.bias");
     }
 }

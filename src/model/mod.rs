@@ -7,17 +7,20 @@ pub mod network;
 pub mod ops;
 pub mod positions;
 pub mod site;
+pub mod swin;
 pub mod tap;
+pub mod tokens;
 pub mod vit;
 pub mod weights;
 
 use serde_json::Value;
 
 pub use checkpoint::{BUILT_IN, Checkpoint};
-pub use config::{Pool, VitConfig};
-pub use network::{Network, Product, RightOperand, SiteInfo, TokenLayout, Trace, forward, forward_from, trace};
+pub use config::{Config, Pool, SwinConfig, SwinStage, VitConfig};
+pub use network::{Network, Product, RightOperand, SiteInfo, Trace, forward, forward_from, trace};
 pub use site::{Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};
+pub use tokens::{TokenLayout, Windows};
 pub use weights::Weights;
 
 use crate::error::Result;
@@ -29,7 +32,7 @@ pub struct Model {
     /// Where the checkpoint came from.
     pub source: String,
     /// Sizes and variants.
-    pub config: VitConfig,
+    pub config: Config,
     /// What was inferred, line by line.
     pub notes: Vec<String>,
     /// Values that the network uses.
@@ -47,8 +50,8 @@ pub struct Model {
 }
 
 /// What the names of a network's own parts begin with. An unused tensor among them would change the logits; others (poolers, mask
-/// tokens, decoders of another task) would not.
-const PARTS: [&str; 14] = [
+/// tokens, decoders of another task) would not, nor would the masks that Swin computes from its sizes.
+const PARTS: [&str; 15] = [
     "blocks.",
     "layers.",
     "patch_embed.",
@@ -56,6 +59,7 @@ const PARTS: [&str; 14] = [
     "dist_token",
     "reg_token",
     "pos_embed",
+    "absolute_pos_embed",
     "norm.",
     "norm_pre.",
     "fc_norm.",
@@ -73,21 +77,23 @@ impl Model {
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
         let (weights, layout) = layout::to_timm(checkpoint.weights)?;
         let checkpoint = Checkpoint { weights, ..checkpoint };
-        let (config, mut notes) = config::infer_vit(&checkpoint, layout)?;
-        let network = Box::new(vit::Vit::new(config.clone(), &checkpoint.weights)?);
+        let (config, mut notes) = Config::infer(&checkpoint, layout)?;
+        let network: Box<dyn Network> = match &config {
+            Config::Vit(vit) => Box::new(vit::Vit::new(vit.clone(), &checkpoint.weights)?),
+            Config::Swin(swin) => Box::new(swin::Swin::new(swin.clone(), &checkpoint.weights)?),
+        };
         let sites = network.sites();
         let unused = checkpoint.weights.unused();
-        if let Some(key) = unused.iter().find(|key| PARTS.iter().any(|part| key.starts_with(part))) {
+        if let Some(key) = unused.iter().find(|key| PARTS.iter().any(|part| key.starts_with(part)) && !key.ends_with("attn_mask")) {
             let found = "a part that this igq does not know, without which the logits would be wrong";
-            return Err(checkpoint.weights.wrong(key, "a plain ViT".into(), found.into()));
+            return Err(checkpoint.weights.wrong(key, "a ViT or Swin Transformer".into(), found.into()));
         }
-        notes.push(format!("names as {} writes them", layout.name()));
         if !unused.is_empty() {
             let some = unused.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
             notes.push(format!("{} tensor(s) of the file are not used: {some}", unused.len()));
         }
         Ok(Self {
-            labels: labels(checkpoint.config.as_ref(), config.classes),
+            labels: labels(checkpoint.config.as_ref(), config.classes()),
             digest: blake3::hash(format!("{config:?} {}", checkpoint.weights.digest()).as_bytes()).to_hex().to_string(),
             parameters: checkpoint.weights.parameters_used(),
             name: checkpoint.name,
@@ -130,11 +136,7 @@ impl Model {
     /// One line: `ViT, 6 blocks, width 128, 4 heads, 28x28x1 in patches of 4x4, 10 classes`.
     #[must_use]
     pub fn describe(&self) -> String {
-        let c = &self.config;
-        format!(
-            "ViT, {} blocks, width {}, {} heads, {}x{}x{} in patches of {}x{}, {} classes",
-            c.depth, c.embed_dim, c.heads, c.image_size.1, c.image_size.0, c.in_chans, c.patch_size.1, c.patch_size.0, c.classes
-        )
+        self.config.describe()
     }
 }
 

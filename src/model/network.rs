@@ -2,11 +2,10 @@
 //! the middle from the residual stream that an earlier pass left at a boundary.
 
 use candle_core::Tensor;
-use schemars::JsonSchema;
-use serde::Serialize;
 
-use super::site::Site;
+use super::site::{Site, SiteKind};
 use super::tap::Tap;
+use super::tokens::TokenLayout;
 use crate::error::Result;
 
 /// The linear layer behind a site.
@@ -53,8 +52,10 @@ pub struct SiteInfo {
     pub step: usize,
     /// Tokens of one picture, `N`.
     pub tokens: usize,
-    /// What is grouped: channels, or for the softmax rows (`H N`, head-major).
+    /// What is grouped: channels, or for the softmax rows (`H N`, in the order of [`TokenLayout::softmax_row`]).
     pub channels: usize,
+    /// Where its tokens lie.
+    pub layout: TokenLayout,
     /// Heads that share the operand; 1 for linear layers.
     pub heads: usize,
     /// The linear layer whose input the site is; `None` for operands of matrix products.
@@ -64,26 +65,39 @@ pub struct SiteInfo {
 }
 
 impl SiteInfo {
-    /// The input `(tokens, channels)` of a linear layer.
+    /// The input `(tokens, channels)` of a linear layer; the tokens lie nowhere until [`Self::over`] says where.
     #[must_use]
     pub fn of_layer(site: Site, step: usize, tokens: usize, channels: usize, layer: LayerShape) -> Self {
         let product = Product { count: 1, rows: tokens, inner: channels, columns: layer.outputs, right: RightOperand::Weight };
-        Self { site, step, tokens, channels, heads: 1, layer: Some(layer), product: Some(product) }
+        let layout = TokenLayout::grid(tokens, (0, 0));
+        Self { site, step, tokens, channels, layout, heads: 1, layer: Some(layer), product: Some(product) }
     }
-}
 
-/// How tokens lie over the picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct TokenLayout {
-    /// Tokens before the patches (class token, registers).
-    pub prefix: usize,
-    /// Rows and columns of the patch grid.
-    pub grid: (usize, usize),
+    /// The same with tokens that lie as `layout` says.
+    #[must_use]
+    pub fn over(self, layout: TokenLayout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// The operands of an attention whose tokens lie as `layout` says: queries, keys, values, softmax.
+    #[must_use]
+    pub fn of_attention(site: impl Fn(SiteKind) -> Site, step: usize, layout: TokenLayout, dim: usize, heads: usize) -> [Self; 4] {
+        let (tokens, n, head_dim) = (layout.tokens(), layout.window_tokens(), dim / heads);
+        let operand = |kind, channels, product| Self { site: site(kind), step, tokens, channels, layout, heads, layer: None, product };
+        let count = heads * layout.window_count();
+        let product = |inner, columns, right| Some(Product { count, rows: n, inner, columns, right });
+        [
+            operand(SiteKind::Q, dim, product(head_dim, n, RightOperand::Inner(site(SiteKind::K)))),
+            operand(SiteKind::K, dim, None),
+            operand(SiteKind::V, dim, None),
+            operand(SiteKind::Attn, heads * tokens, product(n, head_dim, RightOperand::Columns(site(SiteKind::V)))),
+        ]
+    }
 }
 
 /// A vision transformer as a row of steps.
 pub trait Network: Send + Sync {
-    /// Number of steps: embedding, two halves of every block (attention, MLP), classifier.
+    /// Number of steps: embedding, two halves of every block (attention, MLP), every merging of tokens, classifier.
     fn steps(&self) -> usize;
 
     /// Runs one step. Step 0 takes pixels `(B, C, height, width)`, the last gives logits `(B, K)`; in between is the residual stream.
@@ -98,8 +112,13 @@ pub trait Network: Send + Sync {
     /// The float weight `(C_out, C)` of the layer whose input is `site`.
     fn weight(&self, site: Site) -> Option<&Tensor>;
 
-    /// How tokens lie over the picture.
+    /// How the tokens of the patch embedding lie over the picture.
     fn tokens(&self) -> TokenLayout;
+
+    /// How the tokens of a site lie over the picture.
+    fn layout(&self, site: Site) -> TokenLayout {
+        self.sites().into_iter().find(|info| info.site == site).map_or(self.tokens(), |info| info.layout)
+    }
 }
 
 /// Runs a whole forward pass: pixels `(B, C, height, width)` to logits `(B, K)`.

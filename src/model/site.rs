@@ -30,6 +30,8 @@ pub enum SiteKind {
     Fc1,
     /// Input of the second MLP layer (after GELU).
     Fc2,
+    /// Input of the layer that merges two by two tokens into one between stages.
+    Merge,
     /// Input of the classifier.
     Head,
     /// Input of the second classifier of a distilled model.
@@ -39,8 +41,20 @@ pub enum SiteKind {
 
 impl SiteKind {
     /// All kinds, in the order of the forward pass.
-    pub const ALL: [Self; 11] =
-        [Self::Patch, Self::Qkv, Self::Q, Self::K, Self::V, Self::Attn, Self::Proj, Self::Fc1, Self::Fc2, Self::Head, Self::HeadDist];
+    pub const ALL: [Self; 12] = [
+        Self::Patch,
+        Self::Qkv,
+        Self::Q,
+        Self::K,
+        Self::V,
+        Self::Attn,
+        Self::Proj,
+        Self::Fc1,
+        Self::Fc2,
+        Self::Merge,
+        Self::Head,
+        Self::HeadDist,
+    ];
 
     /// The name used in addresses and flags.
     #[must_use]
@@ -55,6 +69,7 @@ impl SiteKind {
             Self::Proj => "proj",
             Self::Fc1 => "fc1",
             Self::Fc2 => "fc2",
+            Self::Merge => "merge",
             Self::Head => "head",
             Self::HeadDist => "head_dist",
         }
@@ -73,6 +88,7 @@ impl SiteKind {
             Self::Proj => "input of the attention's output projection",
             Self::Fc1 => "input of the first MLP layer",
             Self::Fc2 => "input of the second MLP layer, after GELU",
+            Self::Merge => "input of the layer that merges two by two tokens",
             Self::Head => "input of the classifier",
             Self::HeadDist => "input of the classifier on the distillation token",
         }
@@ -102,10 +118,13 @@ impl FromStr for SiteKind {
     }
 }
 
-/// Address of one quantized operand. Its text form is stable: `patch`, `head`, `blocks.3.fc2`.
+/// Address of one quantized operand. Its text form is stable: `patch`, `head`, `blocks.3.fc2`; in a network with stages
+/// `layers.2.blocks.3.fc2` and `layers.1.merge`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Site {
-    /// Transformer block, counted from 0; `None` for sites outside of blocks.
+    /// Stage, counted from 0; `None` where there are none.
+    pub stage: Option<u16>,
+    /// Transformer block (of the stage), counted from 0; `None` for sites outside of blocks.
     pub block: Option<u16>,
     /// Which operand.
     pub kind: SiteKind,
@@ -115,38 +134,45 @@ impl Site {
     /// A site outside of blocks: `patch`, `head`.
     #[must_use]
     pub const fn outside(kind: SiteKind) -> Self {
-        Self { block: None, kind }
+        Self { stage: None, block: None, kind }
     }
 
     /// A site of a block.
     #[must_use]
     pub const fn in_block(block: u16, kind: SiteKind) -> Self {
-        Self { block: Some(block), kind }
+        Self { stage: None, block: Some(block), kind }
+    }
+
+    /// The same in a stage.
+    #[must_use]
+    pub const fn in_stage(self, stage: u16) -> Self {
+        Self { stage: Some(stage), ..self }
     }
 }
 
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.block {
-            Some(block) => f.pad(&format!("blocks.{block}.{}", self.kind)),
-            None => self.kind.fmt(f),
-        }
+        let stage = self.stage.map(|stage| format!("layers.{stage}.")).unwrap_or_default();
+        let block = self.block.map(|block| format!("blocks.{block}.")).unwrap_or_default();
+        f.pad(&format!("{stage}{block}{}", self.kind))
     }
+}
+
+/// `3` and `fc2` from `blocks.3.fc2`; all of the text where it does not begin with the prefix.
+fn numbered<'a>(text: &'a str, prefix: &str) -> Option<(Option<u16>, &'a str)> {
+    let Some(rest) = text.strip_prefix(prefix) else { return Some((None, text)) };
+    let (number, rest) = rest.split_once('.')?;
+    Some((Some(number.parse().ok()?), rest))
 }
 
 impl FromStr for Site {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self, Error> {
-        let malformed = || Error::setting("site", s, "an address such as `blocks.3.fc2` or `head`");
-        match s.strip_prefix("blocks.") {
-            Some(rest) => {
-                let (block, kind) = rest.split_once('.').ok_or_else(malformed)?;
-                let block = block.parse().map_err(|_| malformed())?;
-                Ok(Self::in_block(block, kind.parse().map_err(|_| malformed())?))
-            }
-            None => Ok(Self::outside(s.parse().map_err(|_| malformed())?)),
-        }
+        let malformed = || Error::setting("site", s, "an address such as `blocks.3.fc2`, `layers.2.blocks.3.fc2` or `head`");
+        let (stage, rest) = numbered(s, "layers.").ok_or_else(malformed)?;
+        let (block, kind) = numbered(rest, "blocks.").ok_or_else(malformed)?;
+        Ok(Self { stage, block, kind: kind.parse().map_err(|_| malformed())? })
     }
 }
 
@@ -170,7 +196,7 @@ impl JsonSchema for Site {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "Address of a quantized operand, such as `blocks.3.fc2` or `head`.",
+            "description": "Address of a quantized operand, such as `blocks.3.fc2`, `layers.2.blocks.3.fc2` or `head`.",
         })
     }
 }
@@ -243,11 +269,11 @@ mod tests {
 
     #[test]
     fn an_address_reads_back_as_itself() {
-        for text in ["patch", "head", "head_dist", "blocks.0.qkv", "blocks.11.fc2", "blocks.3.attn"] {
+        for text in ["patch", "head", "head_dist", "blocks.0.qkv", "blocks.11.fc2", "layers.1.merge", "layers.2.blocks.3.attn"] {
             let site: Site = text.parse().unwrap();
             assert_eq!(site.to_string(), text);
         }
-        for text in ["", "blocks", "blocks.x.fc2", "blocks.1", "blocks.1.nothing", "fc9"] {
+        for text in ["", "blocks", "blocks.x.fc2", "blocks.1", "blocks.1.nothing", "fc9", "layers.1", "layers.x.merge"] {
             assert!(text.parse::<Site>().is_err(), "{text} is no address");
         }
     }

@@ -5,78 +5,17 @@
 use candle_core::{D, Tensor};
 
 use super::config::{Pool, VitConfig};
-use super::network::{LayerShape, Network, Product, RightOperand, SiteInfo, TokenLayout};
-use super::ops::{Norm, softmax};
+use super::network::{LayerShape, Network, SiteInfo};
+use super::ops::{Linear, Norm, PatchEmbed, softmax};
 use super::positions;
 use super::site::{Site, SiteKind};
 use super::tap::Tap;
+use super::tokens::TokenLayout;
 use super::weights::Weights;
 use crate::error::Result;
 
-/// A linear layer `y = x W^T + b` whose input is a site.
-#[derive(Debug)]
-struct Linear {
-    site: Site,
-    weight: Tensor,       // (C_out, C)
-    bias: Option<Tensor>, // (C_out)
-}
-
-impl Linear {
-    fn new(weights: &Weights, name: &str, site: Site, shape: (usize, usize), bias: bool) -> Result<Self> {
-        Ok(Self {
-            site,
-            weight: weights.get(&format!("{name}.weight"), &[shape.0, shape.1])?,
-            bias: bias.then(|| weights.get(&format!("{name}.bias"), &[shape.0])).transpose()?,
-        })
-    }
-
-    /// `(B, N, C)` to `(B, N, C_out)`.
-    fn forward(&self, x: Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let x = tap.activation(self.site, x)?;
-        let weight = tap.weight(self.site, &self.weight)?;
-        let (b, n, c) = x.dims3()?;
-        let y = x.reshape((b * n, c))?.matmul(&weight.t()?)?;
-        let y = match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        };
-        Ok(y.reshape((b, n, weight.dim(0)?))?)
-    }
-}
-
 fn norm(weights: &Weights, name: &str, cfg: &VitConfig) -> Result<Norm> {
     Norm::new(weights, name, cfg.embed_dim, cfg.norm_eps)
-}
-
-#[derive(Debug)]
-struct PatchEmbed {
-    proj: Linear,
-    grid: (usize, usize),
-    patch: (usize, usize),
-}
-
-impl PatchEmbed {
-    fn new(weights: &Weights, cfg: &VitConfig) -> Result<Self> {
-        let name = "patch_embed.proj";
-        let (ph, pw) = cfg.patch_size;
-        let pixels = cfg.in_chans * ph * pw;
-        let kernel = weights.get(&format!("{name}.weight"), &[cfg.embed_dim, cfg.in_chans, ph, pw])?;
-        let proj = Linear {
-            site: Site::outside(SiteKind::Patch),
-            weight: kernel.reshape((cfg.embed_dim, pixels))?,
-            bias: Some(weights.get(&format!("{name}.bias"), &[cfg.embed_dim])?),
-        };
-        Ok(Self { proj, grid: cfg.grid(), patch: cfg.patch_size })
-    }
-
-    /// `(B, in_chans, height, width)` to `(B, N, D)`: a convolution whose stride is its kernel is a linear layer over patches.
-    fn forward(&self, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let (b, c, _, _) = pixels.dims4()?;
-        let ((rows, columns), (ph, pw)) = (self.grid, self.patch);
-        let patches =
-            pixels.reshape((b, c, rows, ph, columns, pw))?.permute((0, 2, 4, 1, 3, 5))?.reshape((b, rows * columns, c * ph * pw))?;
-        self.proj.forward(patches, tap)
-    }
 }
 
 #[derive(Debug)]
@@ -210,7 +149,7 @@ impl Vit {
         let patches = positions.narrow(1, first, stored.0 * stored.1)?;
         let head = |name, kind, channels| Linear::new(weights, name, Site::outside(kind), (cfg.classes, channels), true);
         Ok(Self {
-            patch_embed: PatchEmbed::new(weights, &cfg)?,
+            patch_embed: PatchEmbed::new(weights, dim, cfg.in_chans, cfg.patch_size, cfg.grid())?,
             prefix: prefix(weights, &cfg, &positions.narrow(1, 0, first)?)?,
             pos_embed: positions::resample(&patches, stored, cfg.grid(), cfg.position_resampling)?,
             blocks,
@@ -263,25 +202,20 @@ impl Vit {
 /// The sites of a plain ViT, from its configuration alone.
 #[must_use]
 pub fn sites(cfg: &VitConfig) -> Vec<SiteInfo> {
-    let (rows, columns) = cfg.grid();
-    let (tokens, dim, heads) = (cfg.tokens(), cfg.embed_dim, cfg.heads);
+    let (dim, all) = (cfg.embed_dim, TokenLayout::grid(cfg.prefix_tokens(), cfg.grid()));
     let layer = |name: String, outputs| LayerShape { name, outputs };
+    let patches = TokenLayout::grid(0, cfg.grid());
     let pixels = cfg.in_chans * cfg.patch_size.0 * cfg.patch_size.1;
-    let patch = Site::outside(SiteKind::Patch);
-    let mut sites = vec![SiteInfo::of_layer(patch, 0, rows * columns, pixels, layer("patch_embed.proj".into(), dim))];
+    let patch = SiteInfo::of_layer(Site::outside(SiteKind::Patch), 0, patches.tokens(), pixels, layer("patch_embed.proj".into(), dim));
+    let mut sites = vec![patch.over(patches)];
     for block in 0..cfg.depth {
         let step = 1 + 2 * block;
         let site = |kind| Site::in_block(u16::try_from(block).unwrap_or(u16::MAX), kind);
         let linear = |kind, step, channels, part: &str, outputs| {
-            SiteInfo::of_layer(site(kind), step, tokens, channels, layer(format!("blocks.{block}.{part}"), outputs))
+            SiteInfo::of_layer(site(kind), step, all.tokens(), channels, layer(format!("blocks.{block}.{part}"), outputs)).over(all)
         };
-        let operand = |kind, channels, product| SiteInfo { site: site(kind), step, tokens, channels, heads, layer: None, product };
-        let product = |inner, columns, right| Some(Product { count: heads, rows: tokens, inner, columns, right });
         sites.push(linear(SiteKind::Qkv, step, dim, "attn.qkv", 3 * dim));
-        sites.push(operand(SiteKind::Q, dim, product(dim / heads, tokens, RightOperand::Inner(site(SiteKind::K)))));
-        sites.push(operand(SiteKind::K, dim, None));
-        sites.push(operand(SiteKind::V, dim, None));
-        sites.push(operand(SiteKind::Attn, heads * tokens, product(tokens, dim / heads, RightOperand::Columns(site(SiteKind::V)))));
+        sites.extend(SiteInfo::of_attention(site, step, all, dim, cfg.heads));
         sites.push(linear(SiteKind::Proj, step, dim, "attn.proj", dim));
         sites.push(linear(SiteKind::Fc1, step + 1, dim, "mlp.fc1", cfg.mlp_dim));
         sites.push(linear(SiteKind::Fc2, step + 1, cfg.mlp_dim, "mlp.fc2", dim));
@@ -317,6 +251,7 @@ impl Network for Vit {
 
     fn weight(&self, site: Site) -> Option<&Tensor> {
         let layer = match (site.block, site.kind) {
+            _ if site.stage.is_some() => None,
             (None, SiteKind::Patch) => Some(&self.patch_embed.proj),
             (None, SiteKind::Head) => Some(&self.head),
             (None, SiteKind::HeadDist) => self.head_dist.as_ref(),
@@ -333,6 +268,6 @@ impl Network for Vit {
     }
 
     fn tokens(&self) -> TokenLayout {
-        TokenLayout { prefix: self.cfg.prefix_tokens(), grid: self.cfg.grid() }
+        TokenLayout::grid(self.cfg.prefix_tokens(), self.cfg.grid())
     }
 }

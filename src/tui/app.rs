@@ -279,7 +279,7 @@ impl App {
     #[must_use]
     pub fn attention_site(&self) -> Option<Site> {
         let softmaxes = || self.info.sites.iter().filter(|s| s.kind.is_softmax());
-        softmaxes().find(|s| s.block == self.site.block).or_else(|| softmaxes().next()).copied()
+        softmaxes().find(|s| (s.stage, s.block) == (self.site.stage, self.site.block)).or_else(|| softmaxes().next()).copied()
     }
 
     /// The channels of the selected site in the order in which they stand, by the first picture.

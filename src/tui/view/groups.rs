@@ -133,7 +133,8 @@ fn cursor_line(app: &App, report: &SiteReport, other: Option<&SiteReport>, inner
         return;
     }
     let what = if report.kind.is_softmax() {
-        format!("row {c} (head {}, token {})", c / report.tokens.max(1), c % report.tokens.max(1))
+        let (head, token) = report.layout.head_and_token(report.channels / report.tokens.max(1), c);
+        format!("row {c} (head {head}, token {token})")
     } else {
         format!("channel {c}")
     };

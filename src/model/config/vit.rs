@@ -1,15 +1,14 @@
-//! What a checkpoint is: sizes and variants read from its tensors first and its `config.json` second, with a note for everything that
-//! had to be inferred. It builds nothing.
+//! Sizes and variants of a plain ViT, and how they are told from a checkpoint.
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::checkpoint::Checkpoint;
-use super::layout::{self, Layout};
-use super::positions::Resampling;
-use super::weights::Weights;
+use super::{declared_blocks, declared_size, lookup, number, pair, patch_embed};
 use crate::error::{Error, Result};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::layout::Layout;
+use crate::model::positions::Resampling;
 
 /// How the tokens become the vector that the classifier sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -91,6 +90,16 @@ impl VitConfig {
         }
     }
 
+    /// One line: `ViT, 6 blocks, width 128, 4 heads, 28x28x1 in patches of 4x4, 10 classes`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let ((height, width), (patch_height, patch_width)) = (self.image_size, self.patch_size);
+        format!(
+            "ViT, {} blocks, width {}, {} heads, {width}x{height}x{} in patches of {patch_width}x{patch_height}, {} classes",
+            self.depth, self.embed_dim, self.heads, self.in_chans, self.classes
+        )
+    }
+
     /// Number of tokens, `N`.
     #[must_use]
     pub fn tokens(&self) -> usize {
@@ -99,39 +108,16 @@ impl VitConfig {
     }
 }
 
-/// A value of `config.json`, looked up at the top level, in `model_args` and in `pretrained_cfg`.
-pub(crate) fn lookup<'a>(config: Option<&'a Value>, key: &str) -> Option<&'a Value> {
-    let config = config?;
-    config
-        .get("model_args")
-        .and_then(|args| args.get(key))
-        .or_else(|| config.get(key))
-        .or_else(|| config.get("pretrained_cfg").and_then(|cfg| cfg.get(key)))
-        .filter(|value| !value.is_null())
-}
-
-/// Reads what a ViT checkpoint is, whose tensors have timm's names by now. The second value says, line by line, what was inferred and from where.
+/// Reads what a ViT checkpoint is, whose tensors have timm's names by now. `notes` gets a line for all that was inferred.
 ///
 /// # Errors
 /// When the tensors are not those of a plain ViT, or contradict each other or the configuration.
-pub fn infer_vit(checkpoint: &Checkpoint, layout: Layout) -> Result<(VitConfig, Vec<String>)> {
+pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -> Result<VitConfig> {
     let weights = &checkpoint.weights;
     let config = checkpoint.config.as_ref();
-    let mut notes = Vec::new();
-    require_vit(weights)?;
-
-    let embed = weights.shape("patch_embed.proj.weight", 4)?;
-    let (embed_dim, in_chans, patch_size) = (embed[0], embed[1], (embed[2], embed[3]));
-    if in_chans != 1 && in_chans != 3 {
-        return Err(weights.wrong("patch_embed.proj.weight", "1 or 3 input channels".into(), format!("{in_chans}")));
-    }
+    let (embed_dim, in_chans, patch_size) = patch_embed(weights)?;
     let depth = (0..usize::from(u16::MAX)).take_while(|i| weights.has(&format!("blocks.{i}.norm1.weight"))).count();
-    if let Some(declared) = ["depth", "num_hidden_layers"].iter().find_map(|key| lookup(config, key)).and_then(number)
-        && declared != depth
-    {
-        let expected = format!("{declared} blocks, as config.json says");
-        return Err(weights.wrong(&format!("blocks.{depth}.norm1.weight"), expected, format!("{depth} blocks")));
-    }
+    declared_blocks(checkpoint, &format!("blocks.{depth}.norm1.weight"), &["depth", "num_hidden_layers"], &json!(depth))?;
     let mlp_dim = weights.shape("blocks.0.mlp.fc1.weight", 2)?[0];
     let head = weights.shape("head.weight", 2)?;
     let (class_token, dist_token) = (weights.has("cls_token"), weights.has("dist_token"));
@@ -141,12 +127,11 @@ pub fn infer_vit(checkpoint: &Checkpoint, layout: Layout) -> Result<(VitConfig, 
     if head_dist && !(class_token && dist_token) {
         return Err(weights.wrong("head_dist.weight", "a class and a distillation token".into(), "no such tokens in the file".into()));
     }
-    let input = input(checkpoint, [summary, summary + registers, 0], patch_size, &mut notes)?;
+    let input = input(checkpoint, [summary, summary + registers, 0], patch_size, notes)?;
     let qkv_bias = weights.has("blocks.0.attn.qkv.bias");
     if lookup(config, "qkv_bias").and_then(Value::as_bool) == Some(true) && !qkv_bias {
         return Err(weights.wrong("blocks.0.attn.qkv.bias", "a bias, as config.json says".into(), "none in the file".into()));
     }
-    refuse_other_activations(checkpoint)?;
     notes.push(format!(
         "from the tensors: {depth} blocks, width {embed_dim}, MLP {mlp_dim}, patch {}x{}, {in_chans} input channel(s), {} classes, stored as {}",
         patch_size.0, patch_size.1, head[0], weights.stored_as()
@@ -160,7 +145,7 @@ pub fn infer_vit(checkpoint: &Checkpoint, layout: Layout) -> Result<(VitConfig, 
         position_resampling: input.resampling,
         embed_dim,
         depth,
-        heads: heads(checkpoint, embed_dim, &mut notes)?,
+        heads: heads(checkpoint, embed_dim, notes)?,
         mlp_dim,
         classes: head[0],
         class_token,
@@ -172,12 +157,12 @@ pub fn infer_vit(checkpoint: &Checkpoint, layout: Layout) -> Result<(VitConfig, 
         head_dist,
         qkv_bias,
         layer_scale: weights.has("blocks.0.ls1.gamma"),
-        norm_eps: norm_eps(checkpoint, layout, &mut notes),
+        norm_eps: norm_eps(checkpoint, layout, notes),
     };
     if dist_token && !head_dist {
         notes.push("the distillation token has no classifier: the class token alone decides, as transformers does it".into());
     }
-    Ok((vit, notes))
+    Ok(vit)
 }
 
 fn pool(checkpoint: &Checkpoint, double: bool, average: bool) -> Result<Pool> {
@@ -195,22 +180,6 @@ fn pool(checkpoint: &Checkpoint, double: bool, average: bool) -> Result<Pool> {
     }
 }
 
-/// The networks here compute GELU with the error function; another activation would give other logits without a word.
-fn refuse_other_activations(checkpoint: &Checkpoint) -> Result<()> {
-    let config = checkpoint.config.as_ref();
-    let text = |key| lookup(config, key).and_then(Value::as_str);
-    let named = text("hidden_act").or_else(|| text("act_layer"));
-    let quick = text("architecture").filter(|name| name.contains("quickgelu"));
-    match named.filter(|name| *name != "gelu").or(quick) {
-        Some(other) => Err(Error::content(
-            &checkpoint.name,
-            format!("expected the activation `gelu` in config.json, found `{other}`"),
-            "name a checkpoint with GELU",
-        )),
-        None => Ok(()),
-    }
-}
-
 /// Epsilon of the layer norms: what config.json says, else what the library that wrote the file has as its default.
 fn norm_eps(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -> f64 {
     if let Some(eps) = lookup(checkpoint.config.as_ref(), "layer_norm_eps").and_then(Value::as_f64) {
@@ -222,20 +191,6 @@ fn norm_eps(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) ->
         notes.push(format!("no config.json beside the weights: norm epsilon {eps:e}, the default of {}, is assumed", layout.name()));
     }
     eps
-}
-
-/// Whether a checkpoint can be a vision transformer at all; a part that is missing from one that can be is named later, exactly.
-fn require_vit(weights: &Weights) -> Result<()> {
-    let needed = ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "pos_embed"];
-    if !needed.iter().any(|key| weights.has(key)) {
-        let some = weights.names_in_file().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>();
-        return Err(layout::not_a_vit(weights, &format!("{} tensors such as {}", weights.keys().count(), some.join(", "))));
-    }
-    if weights.has("head.weight") {
-        return Ok(());
-    }
-    let expected = "a classifier".into();
-    Err(weights.wrong("head.weight", expected, "none: this is a backbone, or a tensor is missing; name a classification checkpoint".into()))
 }
 
 fn heads(checkpoint: &Checkpoint, embed_dim: usize, notes: &mut Vec<String>) -> Result<usize> {
@@ -286,7 +241,7 @@ fn input(checkpoint: &Checkpoint, prefixes: [usize; 3], patch: (usize, usize), n
         (side * side + prefix == positions).then_some(((side, side), prefix))
     });
     let prepared = checkpoint.preprocessor.as_ref().filter(|_| by_preprocessing).and_then(prepared_size);
-    let declared = ["img_size", "image_size", "input_size"].iter().find_map(|key| lookup(config, key).and_then(pair));
+    let declared = declared_size(config);
     let size = match (prepared.or(declared), square) {
         (Some(size), _) => size,
         (None, Some(((rows, columns), _))) => {
@@ -335,17 +290,4 @@ fn prepared_size(preprocessor: &Value) -> Option<(usize, usize)> {
     let size = preprocessor.get("crop_size").filter(|_| crops).or_else(|| preprocessor.get("size"))?;
     let side = |key| size.get(key).and_then(number);
     side("height").zip(side("width")).or_else(|| pair(size))
-}
-
-fn number(value: &Value) -> Option<usize> {
-    value.as_u64().and_then(|n| usize::try_from(n).ok())
-}
-
-/// Height and width from `224`, `[224, 224]` or `[3, 224, 224]`.
-fn pair(value: &Value) -> Option<(usize, usize)> {
-    match value.as_array() {
-        Some(list) if list.len() >= 2 => Some((number(&list[list.len() - 2])?, number(&list[list.len() - 1])?)),
-        Some(_) => None,
-        None => number(value).map(|n| (n, n)),
-    }
 }

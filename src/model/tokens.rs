@@ -1,0 +1,143 @@
+//! Where tokens lie over the picture: a grid behind some tokens that lie nowhere, or windows of a grid that may be shifted. It says
+//! which row of a softmax belongs to which head and token; a network gathers its windows by it, and a screen draws by it.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// Attention within windows: the tokens of one window stand one behind the other, row by row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Windows {
+    /// Rows and columns of a window.
+    pub size: (usize, usize),
+    /// How far the windows are shifted down and right; what leaves the grid comes back on the other side.
+    pub shift: (usize, usize),
+}
+
+/// How tokens lie over the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct TokenLayout {
+    /// Tokens before the patches (class token, registers).
+    pub prefix: usize,
+    /// Rows and columns of the patch grid.
+    pub grid: (usize, usize),
+    /// The windows, where attention is within windows; without them tokens stand row by row and see one another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Windows>,
+}
+
+impl TokenLayout {
+    /// Tokens row by row over a grid, behind `prefix` others.
+    #[must_use]
+    pub const fn grid(prefix: usize, grid: (usize, usize)) -> Self {
+        Self { prefix, grid, windows: None }
+    }
+
+    /// The same tokens in the order of windows.
+    #[must_use]
+    pub const fn in_windows(self, windows: Windows) -> Self {
+        Self { windows: Some(windows), ..self }
+    }
+
+    /// Number of tokens, `N`.
+    #[must_use]
+    pub const fn tokens(&self) -> usize {
+        self.prefix + self.grid.0 * self.grid.1
+    }
+
+    /// Number of tokens that see one another, `n`: those of a window, or all.
+    #[must_use]
+    pub const fn window_tokens(&self) -> usize {
+        match self.windows {
+            Some(windows) => windows.size.0 * windows.size.1,
+            None => self.tokens(),
+        }
+    }
+
+    /// Number of windows of one picture; 1 without windows.
+    #[must_use]
+    pub const fn window_count(&self) -> usize {
+        self.tokens() / if self.window_tokens() == 0 { 1 } else { self.window_tokens() }
+    }
+
+    /// Row and column of a token in the grid, with the shift undone; `None` for tokens that lie nowhere.
+    #[must_use]
+    pub const fn place(&self, token: usize) -> Option<(usize, usize)> {
+        let (rows, columns) = self.grid;
+        if token < self.prefix || token >= self.tokens() {
+            return None;
+        }
+        let Some(Windows { size: (height, width), shift }) = self.windows else {
+            return Some(((token - self.prefix) / columns, (token - self.prefix) % columns));
+        };
+        let (window, inside) = (token / (height * width), token % (height * width));
+        let across = columns / width;
+        let row = window / across * height + inside / width;
+        let column = window % across * width + inside % width;
+        Some(((row + shift.0) % rows, (column + shift.1) % columns))
+    }
+
+    /// The token at a row and column of the grid: the inverse of [`Self::place`].
+    #[must_use]
+    pub const fn token_at(&self, row: usize, column: usize) -> Option<usize> {
+        let (rows, columns) = self.grid;
+        if row >= rows || column >= columns {
+            return None;
+        }
+        let Some(Windows { size: (height, width), shift }) = self.windows else {
+            return Some(self.prefix + row * columns + column);
+        };
+        let (row, column) = ((row + rows - shift.0) % rows, (column + columns - shift.1) % columns);
+        let window = row / height * (columns / width) + column / width;
+        Some(window * height * width + row % height * width + column % width)
+    }
+
+    /// The softmax row of a query token in a head: window by window, then head by head, then token by token.
+    #[must_use]
+    pub const fn softmax_row(&self, heads: usize, head: usize, token: usize) -> usize {
+        let n = self.window_tokens();
+        (token / n * heads + head) * n + token % n
+    }
+
+    /// Head and query token of a softmax row: the inverse of [`Self::softmax_row`].
+    #[must_use]
+    pub const fn head_and_token(&self, heads: usize, row: usize) -> (usize, usize) {
+        let n = self.window_tokens();
+        (row / n % heads, row / (heads * n) * n + row % n)
+    }
+
+    /// The key token of a column in the softmax row of `query`.
+    #[must_use]
+    pub const fn key(&self, query: usize, column: usize) -> usize {
+        let n = self.window_tokens();
+        query / n * n + column
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_token_lies_nowhere_and_patches_row_by_row() {
+        let layout = TokenLayout::grid(1, (2, 3));
+        assert_eq!((layout.tokens(), layout.window_tokens(), layout.window_count()), (7, 7, 1));
+        assert_eq!((layout.place(0), layout.place(1), layout.place(6), layout.place(7)), (None, Some((0, 0)), Some((1, 2)), None));
+        assert_eq!((layout.token_at(1, 2), layout.token_at(2, 0)), (Some(6), None));
+        assert_eq!((layout.softmax_row(4, 2, 5), layout.head_and_token(4, 19), layout.key(5, 3)), (19, (2, 5), 3));
+    }
+
+    #[test]
+    fn windows_cover_the_grid_once_and_shift_around_it() {
+        let shifted = TokenLayout::grid(0, (4, 6)).in_windows(Windows { size: (2, 2), shift: (1, 1) });
+        assert_eq!((shifted.window_count(), shifted.place(0), shifted.place(3)), (6, Some((1, 1)), Some((2, 2))));
+        assert_eq!(shifted.place(23), Some((0, 0)), "the last token comes back at the first corner");
+        for token in 0..24 {
+            let (row, column) = shifted.place(token).unwrap();
+            assert_eq!(shifted.token_at(row, column), Some(token));
+            for head in 0..3 {
+                assert_eq!(shifted.head_and_token(3, shifted.softmax_row(3, head, token)), (head, token));
+            }
+        }
+        assert_eq!((shifted.softmax_row(3, 2, 5), shifted.key(5, 0), shifted.key(5, 3)), (4 * 5 + 1, 4, 7));
+    }
+}
