@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[allow(dead_code)] // Its `main`.
+#[path = "../examples/make_checkpoint.rs"]
+mod make_checkpoint;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -235,4 +238,35 @@ fn a_swin_that_does_not_fit_is_refused() {
     let config = fs::read_to_string(copy.path().join("config.json")).unwrap().replace("\"img_size\": 32", "\"img_size\": 40");
     fs::write(copy.path().join("config.json"), config).unwrap();
     refused(copy.path(), &["windows of 4, 4 tokens do not fill", "40x40"]);
+}
+
+#[test]
+fn random_checkpoints_are_those_of_timm_but_for_their_values() {
+    for (name, timm) in [("vit_mini", "timm_vit"), ("deit_mini_distilled", "timm_deit_distilled"), ("swin_mini", "timm_swin")] {
+        let make = |seed| {
+            let folder = tempfile::tempdir().unwrap();
+            make_checkpoint::make(name, folder.path(), seed).unwrap();
+            folder
+        };
+        let folder = make(1);
+        let shapes = |path: &Path| tensors(path).into_iter().map(|(key, t)| (key, t.dims().to_vec())).collect::<BTreeMap<_, _>>();
+        let file = folder.path().join("model.safetensors");
+        assert_eq!(shapes(&file), shapes(&golden(&format!("{timm}/model.safetensors"))), "{name}");
+        assert_eq!(fs::read(&file).unwrap(), fs::read(make(1).path().join("model.safetensors")).unwrap(), "the same seed");
+        assert_ne!(fs::read(&file).unwrap(), fs::read(make(2).path().join("model.safetensors")).unwrap(), "another seed");
+
+        let ours = Model::open(folder.path().to_str().unwrap()).unwrap();
+        let theirs = Model::open(golden(timm).to_str().unwrap()).unwrap();
+        assert_eq!(ours.config, theirs.config);
+        let preprocess = |model: &Model| {
+            let (channels, size) = (model.config.in_chans(), model.config.image_size());
+            igq::input::Preprocess::from_config(model.raw_config.as_ref(), None, channels, size).unwrap()
+        };
+        assert_eq!(preprocess(&ours), preprocess(&theirs));
+        let input = &tensors(golden(&format!("{timm}/expected.safetensors")))["input"];
+        let logits = forward(ours.network(), input, &mut Identity).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(logits.iter().all(|v| v.is_finite()) && logits.iter().any(|v| *v != 0.0));
+    }
+    let error = make_checkpoint::make("resnet", Path::new("nowhere"), 0).unwrap_err().to_string();
+    assert!(error.contains("resnet") && error.contains("deit_tiny"), "{error}");
 }
