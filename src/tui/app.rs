@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 
+use super::history::History;
 use super::theme::Look;
 use crate::analysis::report::{Report, Sensitivity, SiteReport};
 use crate::engine::command::Settings;
@@ -181,6 +182,8 @@ pub struct App {
     pub sensitivity: HashMap<Site, Sensitivity>,
     /// The newest request.
     pub wanted: u64,
+    /// Steps of the settings.
+    pub history: History,
     /// How far the engine is.
     pub progress: Progress,
     /// A line for the person.
@@ -219,6 +222,7 @@ impl App {
             snapshot: None,
             sensitivity: HashMap::new(),
             wanted: 0,
+            history: History::default(),
             progress: Progress::default(),
             notice: None,
             broken: None,
@@ -234,6 +238,7 @@ impl App {
     /// The request for what is wanted now, as the newest.
     pub fn request(&mut self) -> Request {
         self.wanted += 1;
+        self.history.asked(self.wanted);
         Request { id: self.wanted, settings: self.settings.clone(), picture: self.picture, compare: self.compare }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod frame;
+pub mod history;
 pub mod keymap;
 pub mod message;
 pub mod runtime;

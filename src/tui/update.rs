@@ -3,10 +3,12 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseEventKind};
 
 use super::app::{App, Notice, View};
+use super::history::History;
 use super::keymap::{self, Action};
 use super::message::{Effect, Message};
 use crate::analysis::findings;
 use crate::engine::Event;
+use crate::engine::command::Settings;
 use crate::model::Site;
 
 /// How far PgUp and PgDn go.
@@ -74,6 +76,7 @@ fn on_event(app: &mut App, event: Event) {
         Event::Snapshot(snapshot) => {
             if app.snapshot.as_ref().is_none_or(|shown| shown.id <= snapshot.id) {
                 app.sensitivity.clear();
+                app.history.answered(snapshot.id);
                 app.snapshot = Some(snapshot);
                 app.clamp();
             }
@@ -91,6 +94,7 @@ fn on_event(app: &mut App, event: Event) {
                     app.picture = shown.picture;
                     app.compare = shown.compare.as_ref().map(|c| c.picture);
                     app.wanted = shown.id;
+                    app.history.failed(shown.id);
                 }
                 app.notice = Some(Notice { text, is_error: true });
             }
@@ -161,8 +165,17 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::WeightBits(up) => app.settings.wbits = app.settings.wbits.step(up),
         Action::ActivationBits(up) => app.settings.abits = app.settings.abits.step(up),
         Action::SoftmaxBits(up) => app.settings.sbits = app.settings.sbits.step(up),
-        Action::Groups(up) => app.settings.groups = app.settings.groups.step(up),
-        Action::RowGroups(up) => app.settings.row_groups = app.settings.row_groups.step(up),
+        Action::SoftmaxShape => app.settings.softmax = app.settings.softmax.next(),
+        Action::Groups(up) => {
+            share_counts(app);
+            app.settings.groups = app.settings.groups.step(up);
+        }
+        Action::RowGroups(up) => {
+            share_counts(app);
+            app.settings.row_groups = app.settings.row_groups.step(up);
+        }
+        Action::Undo => travel(app, History::undo, "nothing to undo"),
+        Action::Redo => travel(app, History::redo, "nothing to redo"),
         Action::Method(forward) => app.settings.method = app.settings.method.step(forward),
         Action::KeepFloat => app.settings.toggle_float(app.site),
         Action::Kind => app.settings.toggle_kind(app.site.kind),
@@ -201,7 +214,27 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Theme => app.look = app.look.next_theme(),
     }
     app.clamp();
+    if before.0 != app.settings && !matches!(action, Action::Undo | Action::Redo) {
+        app.history.changed(before.0.clone());
+    }
     if before == (app.settings.clone(), app.picture, app.compare) { Vec::new() } else { vec![Effect::Request(app.request())] }
+}
+
+/// One step of the history.
+fn travel(app: &mut App, step: fn(&mut History, &Settings) -> Option<Settings>, at_end: &str) {
+    match step(&mut app.history, &app.settings) {
+        Some(settings) => app.settings = settings,
+        None => app.notice = Some(Notice { text: at_end.into(), is_error: false }),
+    }
+}
+
+/// Counts of single sites would hide a change of the count that all share.
+fn share_counts(app: &mut App) {
+    let shared = app.settings.with_counts([]);
+    if shared != app.settings {
+        app.settings = shared;
+        app.notice = Some(Notice { text: "all sites share one count again; u takes it back".into(), is_error: false });
+    }
 }
 
 fn back(app: &mut App) {

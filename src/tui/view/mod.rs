@@ -104,37 +104,17 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     for (view, x, name) in tabs {
         put(buf, area, x, 0, &name, if view == app.view { look.selected() } else { look.dim() });
     }
-    let s = &app.settings;
-    let mut settings = format!(" W{} A{} S{} · {}", bits(s.wbits), bits(s.abits), bits(s.sbits), s.method);
-    if s.method.uses_groups() {
-        settings += &format!(" · {} groups · {} row groups", s.groups, s.row_groups);
-    }
-    let off: Vec<&str> = app.info.sites.iter().map(|s| s.kind).filter(|k| !s.kinds.contains(k)).map(crate::model::SiteKind::name).collect();
-    let mut off = off;
-    off.dedup();
-    off.sort_unstable();
-    off.dedup();
-    if !off.is_empty() {
-        settings += &format!(" · off: {}", off.join(" "));
-    }
-    if !s.keep_float.is_empty() {
-        let kept: Vec<&str> = s.keep_float.iter().map(crate::model::SitePattern::as_str).collect();
-        settings += &format!(" · float: {}", kept.join(" "));
-    }
+    let settings = format!(" {}", app.settings.describe());
     let state = state(app);
     let width = state.chars().count() as u16;
     let line = Rect { width: area.width.saturating_sub(width + 1), ..area };
     put(buf, line, 0, 1, &settings, Style::new());
     let used = settings.chars().count() as u16;
     if line.width > used + 20 {
-        put(buf, line, used + 2, 1, &format!("({})", s.method.describe()), look.dim());
+        put(buf, line, used + 2, 1, &format!("({})", app.settings.method.describe()), look.dim());
     }
     let style = if app.is_stale() { look.bad() } else { look.dim() };
     put(buf, area, area.width.saturating_sub(width), 1, &state, style);
-}
-
-fn bits(bits: crate::engine::command::BitWidth) -> String {
-    if bits.is_float() { "32 (float)".into() } else { bits.to_string() }
 }
 
 /// Whether the numbers belong to the settings, and what is being computed.
