@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 
+use super::budget::Budget;
 use super::history::History;
+use super::studies::Studies;
 use super::theme::Look;
 use crate::analysis::report::{Report, Sensitivity, SiteReport};
 use crate::engine::command::Settings;
@@ -22,11 +24,15 @@ pub enum View {
     Groups,
     /// The rows of a softmax attention and their groups.
     Attention,
+    /// Group counts under a budget of bit operations.
+    Budget,
+    /// Methods beside each other, and a pinned answer against the present one.
+    Compare,
 }
 
 impl View {
     /// All views, in the order of their keys.
-    pub const ALL: [Self; 3] = [Self::Overview, Self::Groups, Self::Attention];
+    pub const ALL: [Self; 5] = [Self::Overview, Self::Groups, Self::Attention, Self::Budget, Self::Compare];
 
     /// Its name on the screen.
     #[must_use]
@@ -35,6 +41,20 @@ impl View {
             Self::Overview => "Overview",
             Self::Groups => "Groups",
             Self::Attention => "Attention",
+            Self::Budget => "Budget",
+            Self::Compare => "Compare",
+        }
+    }
+
+    /// The number on its key.
+    #[must_use]
+    pub const fn key(self) -> char {
+        match self {
+            Self::Overview => '1',
+            Self::Groups => '2',
+            Self::Attention => '3',
+            Self::Budget => '5',
+            Self::Compare => '6',
         }
     }
 
@@ -182,6 +202,14 @@ pub struct App {
     pub sensitivity: HashMap<Site, Sensitivity>,
     /// The newest request.
     pub wanted: u64,
+    /// Studies: what is under way, what was found.
+    pub studies: Studies,
+    /// The budget and its counts.
+    pub budget: Budget,
+    /// The row of the comparison under the cursor.
+    pub row: usize,
+    /// The answer that was pinned, A of "A against B".
+    pub pinned: Option<Arc<Snapshot>>,
     /// Steps of the settings.
     pub history: History,
     /// How far the engine is.
@@ -222,6 +250,10 @@ impl App {
             snapshot: None,
             sensitivity: HashMap::new(),
             wanted: 0,
+            studies: Studies::default(),
+            budget: Budget::default(),
+            row: 0,
+            pinned: None,
             history: History::default(),
             progress: Progress::default(),
             notice: None,
@@ -324,8 +356,20 @@ impl App {
         sites
     }
 
+    /// The sites that the arrow keys walk over in the present view.
+    #[must_use]
+    pub fn listed_sites(&self) -> Vec<Site> {
+        match (self.view, &self.budget.solved) {
+            (View::Overview | View::Compare, _) => self.visible_sites(),
+            (View::Attention, _) => self.info.sites.iter().copied().filter(|s| s.kind.is_softmax()).collect(),
+            (View::Budget, Some(solved)) => solved.allocation.sites.iter().map(|s| s.site).collect(),
+            (View::Groups | View::Budget, _) => self.info.sites.clone(),
+        }
+    }
+
     /// Brings cursors back inside what is there.
     pub fn clamp(&mut self) {
+        self.row = self.row.min(self.studies.comparison.as_ref().map_or(0, |c| c.rows.len().saturating_sub(1)));
         if let Some(report) = self.site_report() {
             let channels = report.ranges.min.len();
             self.channel = self.channel.min(channels.saturating_sub(1));

@@ -43,6 +43,13 @@ pub enum Action {
     Undo,
     Redo,
     Reset,
+    BudgetStep(bool),
+    Exact,
+    Apply,
+    TakeRow,
+    Pin,
+    Suggest,
+    TakeSuggestion,
     Theme,
     Export,
     Copy,
@@ -91,6 +98,8 @@ const ALL: &[View] = &[];
 const OVERVIEW: &[View] = &[View::Overview];
 const GROUPS: &[View] = &[View::Groups];
 const ATTENTION: &[View] = &[View::Attention];
+const BUDGET: &[View] = &[View::Budget];
+const COMPARE: &[View] = &[View::Compare];
 const CURSOR: &[View] = &[View::Groups, View::Attention];
 
 const fn bind(
@@ -128,8 +137,8 @@ pub const BINDINGS: &[Binding] = &[
     bind(&[Char('r')], Action::Reset, ALL, "r", "back to the settings of the start", ""),
     bind(&[Char('n')], Action::Picture(true), ALL, "n", "next picture", "n/p picture"),
     bind(&[Char('p')], Action::Picture(false), ALL, "p", "previous picture", ""),
-    bind(&[Char('j'), Code(KeyCode::Down)], Action::Site(true), ALL, "j ↓", "next site", "j/k site"),
-    bind(&[Char('k'), Code(KeyCode::Up)], Action::Site(false), ALL, "k ↑", "previous site", ""),
+    bind(&[Char('j'), Code(KeyCode::Down)], Action::Site(true), ALL, "j ↓", "next site (Compare: row)", "j/k site"),
+    bind(&[Char('k'), Code(KeyCode::Up)], Action::Site(false), ALL, "k ↑", "previous site (Compare: row)", ""),
     bind(
         &[Code(KeyCode::PageDown), Ctrl('d')],
         Action::Page(true),
@@ -155,15 +164,32 @@ pub const BINDINGS: &[Binding] = &[
     bind(&[Char('.'), Char('>')], Action::Head(true), ATTENTION, ".", "next head", "./, head"),
     bind(&[Char(','), Char('<')], Action::Head(false), ATTENTION, ",", "previous head", ""),
     bind(&[Char('v')], Action::Map, ATTENTION, "v", "map: float, quantized, difference, error of each token", "v map"),
+    bind(
+        &[Char('B'), Char('l'), Code(KeyCode::Right)],
+        Action::BudgetStep(true),
+        BUDGET,
+        "B →",
+        "a larger budget of bit operations (about 2 %)",
+        "b/B budget",
+    ),
+    bind(&[Char('b'), Char('h'), Code(KeyCode::Left)], Action::BudgetStep(false), BUDGET, "b ←", "a smaller budget", ""),
+    bind(&[Code(KeyCode::Enter)], Action::Apply, BUDGET, "Enter", "apply the counts to the settings", "Enter apply"),
+    bind(&[Char('X')], Action::Exact, BUDGET, "X", "measure every site instead of estimating (Esc stops and keeps)", "X exact"),
+    bind(&[Code(KeyCode::Enter)], Action::TakeRow, COMPARE, "Enter", "take over the row's method and bits", "Enter take row"),
+    bind(&[Char('P')], Action::Pin, ALL, "P", "pin what is shown as A, to compare later answers with it", "P pin"),
+    bind(&[Char('F')], Action::Suggest, ALL, "F", "suggest what to keep in float so that the prediction comes back", "F suggest"),
+    bind(&[Char('Y')], Action::TakeSuggestion, ALL, "Y", "apply the suggestion", ""),
     bind(&[Char('1')], Action::Show(View::Overview), ALL, "1", "Overview", ""),
     bind(&[Char('2')], Action::Show(View::Groups), ALL, "2", "Groups", ""),
     bind(&[Char('3')], Action::Show(View::Attention), ALL, "3", "Attention", ""),
+    bind(&[Char('5')], Action::Show(View::Budget), ALL, "5", "Budget", ""),
+    bind(&[Char('6')], Action::Show(View::Compare), ALL, "6", "Compare", ""),
     bind(&[Code(KeyCode::Tab)], Action::NextView, ALL, "Tab", "next view", "Tab view"),
     bind(&[Code(KeyCode::BackTab)], Action::PreviousView, ALL, "Shift-Tab", "previous view", ""),
     bind(&[Char('e')], Action::Export, ALL, "e", "write the frame (SVG) and its report (JSON) to this folder", ""),
     bind(&[Char('y')], Action::Copy, ALL, "y", "copy the selected site's numbers to the clipboard", ""),
     bind(&[Char('t')], Action::Theme, ALL, "t", "next theme", ""),
-    bind(&[Code(KeyCode::Esc)], Action::Back, ALL, "Esc", "one step back; never quits", ""),
+    bind(&[Code(KeyCode::Esc)], Action::Back, ALL, "Esc", "stop a study; else one step back; never quits", ""),
     bind(&[Char('?')], Action::Help, ALL, "?", "this help", "? help"),
     bind(&[Char('q'), Ctrl('c')], Action::Quit, ALL, "q Ctrl-C", "quit", "q quit"),
     bind(&[Ctrl('z')], Action::Suspend, ALL, "Ctrl-Z", "stop; `fg` comes back", ""),

@@ -1,8 +1,10 @@
 //! Everything that can happen to the screen, and everything that it can ask for in return.
 
+use std::time::Duration;
+
 use crossterm::event::{KeyEvent, MouseEvent};
 
-use crate::engine::{Event, Progress, Request};
+use crate::engine::{Event, Progress, Request, Study};
 
 /// Something happened.
 #[derive(Debug, Clone)]
@@ -17,6 +19,8 @@ pub enum Message {
     Engine(Event),
     /// The engine told how far it is.
     Progress(Progress),
+    /// The engine told how far a study is, so long after its start.
+    Study(Progress, Duration),
 }
 
 /// Something to do outside of the state.
@@ -24,6 +28,10 @@ pub enum Message {
 pub enum Effect {
     /// Ask the engine for a run.
     Request(Request),
+    /// Ask the engine for a study, in place of the one under way.
+    Study(Study),
+    /// End the study under way.
+    StopStudy,
     /// Leave.
     Quit,
     /// Stop as a job of the shell (Ctrl-Z).

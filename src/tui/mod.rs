@@ -1,11 +1,13 @@
 //! Step 6 of the data flow: the screen. State, messages and pure drawing; it reads reports and sends requests, and never touches a tensor.
 
 pub mod app;
+pub mod budget;
 pub mod frame;
 pub mod history;
 pub mod keymap;
 pub mod message;
 pub mod runtime;
+pub mod studies;
 pub mod terminal;
 pub mod theme;
 pub mod update;

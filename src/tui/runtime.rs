@@ -48,6 +48,7 @@ async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut report
     let size = screen.terminal.size().map_err(lost)?;
     app.size = (size.width, size.height);
     worker.request(app.request());
+    let mut studied = Instant::now();
     let mut dirty = true;
     let mut drawn = Instant::now().checked_sub(FRAME).unwrap_or_else(Instant::now);
     loop {
@@ -68,6 +69,9 @@ async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut report
                 None => return app.broken.take().map_or(Ok(()), |text| Err(Error::content("igq", text, "start again"))),
             },
             changed = reports.progress.changed(), if !dirty => changed.ok().map(|()| Message::Progress(reports.progress.borrow_and_update().clone())),
+            changed = reports.study.changed(), if !dirty => {
+                changed.ok().map(|()| Message::Study(reports.study.borrow_and_update().clone(), studied.elapsed()))
+            }
             () = tokio::time::sleep_until(drawn + FRAME), if dirty => None,
         };
         // Keys that already wait are handled before the next frame.
@@ -89,6 +93,11 @@ async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut report
             match effect {
                 Effect::Quit => return Ok(()),
                 Effect::Request(request) => worker.request(request),
+                Effect::Study(study) => {
+                    studied = Instant::now();
+                    worker.study(study);
+                }
+                Effect::StopStudy => worker.stop_study(),
                 Effect::Suspend => {
                     drop(keys); // The reader must not hold the terminal while the shell has it.
                     screen.suspend()?;

@@ -6,6 +6,7 @@ use super::app::{App, Notice, View};
 use super::history::History;
 use super::keymap::{self, Action};
 use super::message::{Effect, Message};
+use super::studies;
 use crate::analysis::findings;
 use crate::engine::Event;
 use crate::engine::command::Settings;
@@ -16,6 +17,17 @@ const PAGE: usize = 10;
 
 /// What `message` does to the screen, and what it asks for.
 pub fn update(app: &mut App, message: Message) -> Vec<Effect> {
+    let before = (app.settings.clone(), app.picture);
+    let mut effects = on_message(app, message);
+    if before != (app.settings.clone(), app.picture) {
+        effects.extend(studies::outdate(app));
+    }
+    app.budget.renew(&app.settings, &app.studies);
+    effects.extend(studies::ask(app));
+    effects
+}
+
+fn on_message(app: &mut App, message: Message) -> Vec<Effect> {
     match message {
         Message::Key(key) if key.kind != KeyEventKind::Release => on_key(app, &key),
         Message::Mouse(event) => match event.kind {
@@ -42,6 +54,10 @@ pub fn update(app: &mut App, message: Message) -> Vec<Effect> {
             app.progress = progress;
             Vec::new()
         }
+        Message::Study(progress, elapsed) => {
+            app.studies.learn_progress(progress, elapsed);
+            Vec::new()
+        }
     }
 }
 
@@ -56,6 +72,8 @@ pub enum Hit {
     Channel(usize),
     /// A token of the attention map.
     Token(usize),
+    /// A row of the comparison.
+    Row(usize),
 }
 
 fn click(app: &mut App, hit: Hit) -> Vec<Effect> {
@@ -66,6 +84,7 @@ fn click(app: &mut App, hit: Hit) -> Vec<Effect> {
         }
         Hit::Channel(channel) => app.channel = channel,
         Hit::Token(token) => app.token = token,
+        Hit::Row(row) => app.row = row,
     }
     app.clamp();
     Vec::new()
@@ -99,8 +118,13 @@ fn on_event(app: &mut App, event: Event) {
                 app.notice = Some(Notice { text, is_error: true });
             }
         }
-        Event::StudyFailed(text) => app.notice = Some(Notice { text, is_error: true }),
-        Event::Perturbed(_) | Event::Compared(_) | Event::Suggested(_) => {}
+        Event::StudyFailed(text) => {
+            app.studies.end();
+            app.notice = Some(Notice { text, is_error: true });
+        }
+        Event::Perturbed(found) => app.studies.learn(found),
+        Event::Compared(found) => studies::compared(app, found),
+        Event::Suggested(found) => studies::suggested(app, found),
         Event::Broken(text) => app.broken = Some(text),
     }
 }
@@ -158,10 +182,10 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Export => return vec![Effect::Export],
         Action::Copy => return copy(app),
         Action::Help => app.help = Some(0),
-        Action::Back => back(app),
-        Action::Show(view) => app.view = view,
-        Action::NextView => app.view = app.view.step(true),
-        Action::PreviousView => app.view = app.view.step(false),
+        Action::Back => return back(app),
+        Action::Show(view) => show(app, view),
+        Action::NextView => show(app, app.view.step(true)),
+        Action::PreviousView => show(app, app.view.step(false)),
         Action::WeightBits(up) => app.settings.wbits = app.settings.wbits.step(up),
         Action::ActivationBits(up) => app.settings.abits = app.settings.abits.step(up),
         Action::SoftmaxBits(up) => app.settings.sbits = app.settings.sbits.step(up),
@@ -190,7 +214,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Cursor(forward) => move_cursor(app, if forward { 1 } else { -1 }),
         Action::Page(forward) => {
             let by = if forward { PAGE as isize } else { -(PAGE as isize) };
-            if app.view == View::Overview { move_site(app, by) } else { move_cursor(app, by) }
+            if has_cursor(app.view) { move_cursor(app, by) } else { move_site(app, by) }
         }
         Action::First => to_end(app, isize::MIN / 2),
         Action::Last => to_end(app, isize::MAX / 2),
@@ -211,6 +235,13 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             app.head = around(app.head, forward, heads);
         }
         Action::Map => app.map = app.map.next(),
+        Action::BudgetStep(more) => app.budget.step(more),
+        Action::Exact => return studies::exact(app),
+        Action::Apply => apply_counts(app),
+        Action::TakeRow => take_row(app),
+        Action::Pin => pin(app),
+        Action::Suggest => return studies::suggest(app),
+        Action::TakeSuggestion => take_suggestion(app),
         Action::Theme => app.look = app.look.next_theme(),
     }
     app.clamp();
@@ -224,7 +255,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
 fn travel(app: &mut App, step: fn(&mut History, &Settings) -> Option<Settings>, at_end: &str) {
     match step(&mut app.history, &app.settings) {
         Some(settings) => app.settings = settings,
-        None => app.notice = Some(Notice { text: at_end.into(), is_error: false }),
+        None => say(app, at_end),
     }
 }
 
@@ -233,17 +264,67 @@ fn share_counts(app: &mut App) {
     let shared = app.settings.with_counts([]);
     if shared != app.settings {
         app.settings = shared;
-        app.notice = Some(Notice { text: "all sites share one count again; u takes it back".into(), is_error: false });
+        say(app, "all sites share one count again; u takes it back");
     }
 }
 
-fn back(app: &mut App) {
+fn show(app: &mut App, view: View) {
+    app.view = view;
+    app.studies.allow_again();
+}
+
+fn say(app: &mut App, text: impl Into<String>) {
+    app.notice = Some(Notice { text: text.into(), is_error: false });
+}
+
+/// One step back: the filter, the study, the second picture, the view.
+fn back(app: &mut App) -> Vec<Effect> {
     if !app.filter.is_empty() {
         app.filter.clear();
+    } else if app.studies.running.is_some() {
+        return studies::stop(app);
+    } else if app.studies.suggestion.is_some() {
+        app.studies.suggestion = None;
     } else if app.compare.is_some() {
         app.compare = None;
+        return vec![Effect::Request(app.request())];
     } else {
         app.view = View::Overview;
+    }
+    Vec::new()
+}
+
+fn apply_counts(app: &mut App) {
+    match &app.budget.solved {
+        Some(solved) if solved.base == studies::base(&app.settings) => {
+            app.settings = solved.apply(&app.settings);
+            say(app, "applied the counts of the budget; u takes them back");
+        }
+        _ => say(app, "there are no counts for these settings yet"),
+    }
+}
+
+fn take_row(app: &mut App) {
+    let row = app.studies.comparison.as_ref().and_then(|c| c.rows.get(app.row));
+    let Some(row) = row.map(|r| r.settings.clone()) else { return say(app, "no row is there yet") };
+    let Settings { method, wbits, abits, sbits, .. } = row;
+    app.settings = Settings { method, wbits, abits, sbits, ..app.settings.clone() };
+}
+
+fn pin(app: &mut App) {
+    if let Some(snapshot) = app.snapshot.clone() {
+        say(app, format!("pinned as A: {}; 6 compares it with what comes", snapshot.report.settings.describe()));
+        app.pinned = Some(snapshot);
+    }
+}
+
+fn take_suggestion(app: &mut App) {
+    match app.studies.suggestion.take() {
+        Some(found) => {
+            app.settings = found.settings.clone();
+            say(app, "applied the suggestion; u takes it back");
+        }
+        None => say(app, "there is no suggestion; F looks for one"),
     }
 }
 
@@ -260,16 +341,17 @@ fn toggle_compare(app: &mut App) {
 
 fn copy(app: &mut App) -> Vec<Effect> {
     let Some(text) = app.site_report().and_then(|site| serde_json::to_string_pretty(site).ok()) else { return Vec::new() };
-    app.notice = Some(Notice { text: format!("copied the numbers of {}", app.site), is_error: false });
+    say(app, format!("copied the numbers of {}", app.site));
     vec![Effect::Copy(text)]
 }
 
 fn move_site(app: &mut App, by: isize) {
-    let sites = match app.view {
-        View::Overview => app.visible_sites(),
-        View::Groups => app.info.sites.clone(),
-        View::Attention => app.info.sites.iter().copied().filter(|s| s.kind.is_softmax()).collect(),
-    };
+    if app.view == View::Compare {
+        let rows = app.studies.comparison.as_ref().map_or(0, |c| c.rows.len());
+        app.row = shifted(app.row, by, rows);
+        return;
+    }
+    let sites = app.listed_sites();
     let current = if app.view == View::Attention { app.attention_site() } else { Some(app.site) };
     let at = sites.iter().position(|s| Some(*s) == current);
     if let Some(site) = at.and_then(|at| sites.get(shifted(at, by, sites.len()))).or(sites.first()) {
@@ -279,7 +361,7 @@ fn move_site(app: &mut App, by: isize) {
 
 fn move_cursor(app: &mut App, by: isize) {
     match app.view {
-        View::Overview => {}
+        View::Overview | View::Budget | View::Compare => {}
         View::Groups => {
             let order = app.channel_order();
             if let Some(at) = order.iter().position(|&c| c == app.channel) {
@@ -290,8 +372,12 @@ fn move_cursor(app: &mut App, by: isize) {
     }
 }
 
+const fn has_cursor(view: View) -> bool {
+    matches!(view, View::Groups | View::Attention)
+}
+
 fn to_end(app: &mut App, by: isize) {
-    if app.view == View::Overview { move_site(app, by) } else { move_cursor(app, by) }
+    if has_cursor(app.view) { move_cursor(app, by) } else { move_site(app, by) }
 }
 
 /// Heads and tokens of the attention that is shown.

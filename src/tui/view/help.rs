@@ -28,6 +28,17 @@ const fn words(view: View) -> &'static [&'static str] {
             "Rows of the softmax share quantizers too, grouped by their largest value.",
             "Left: the group of each query token. Right: where the token under the cursor looks.",
         ],
+        View::Budget => &[
+            "More groups cost bit operations (BOPs) and lose less. Omega: KL of the prediction when",
+            "only this site is quantized. The counts are the best ones within the bound.",
+            "+1 step, -1 step: what one count more or fewer would gain or lose for each million",
+            "BOPs. Omega is estimated from gradients within a second; X measures it instead.",
+        ],
+        View::Compare => &[
+            "Every method at 4, 6 and 8 bits, with your other settings: on this picture, and on",
+            "the evaluation set (set KL, share that agrees with float, top-1 and its interval).",
+            "Below or beside: the pinned answer A against the present answer B.",
+        ],
     }
 }
 

@@ -1,6 +1,8 @@
 //! From state to cells: the frame around the views, and what a click lands on. Reads the state, never changes it.
 
 mod attention;
+mod budget;
+mod compare;
 mod groups;
 mod help;
 mod overview;
@@ -39,6 +41,8 @@ pub fn render(app: &App, area: Rect, buf: &mut Buffer) {
         View::Overview => overview::draw(app, body, buf),
         View::Groups => groups::draw(app, body, buf),
         View::Attention => attention::draw(app, body, buf),
+        View::Budget => budget::draw(app, body, buf),
+        View::Compare => compare::draw(app, body, buf),
     }
     status(app, area, buf);
     footer(app, area, buf);
@@ -58,7 +62,7 @@ pub fn hit(app: &App, column: u16, row: u16) -> Option<Hit> {
         return None;
     }
     if row == 0 {
-        let found = tabs(area).into_iter().find(|(_, x, text)| (*x..*x + text.len() as u16).contains(&column));
+        let found = tabs(app.view, area).into_iter().find(|(_, x, text)| (*x..*x + text.len() as u16).contains(&column));
         return found.map(|(view, ..)| Hit::View(view));
     }
     let body = body(app, area);
@@ -66,6 +70,8 @@ pub fn hit(app: &App, column: u16, row: u16) -> Option<Hit> {
         View::Overview => overview::hit(app, body, column, row),
         View::Groups => groups::hit(app, body, column, row),
         View::Attention => attention::hit(app, body, column, row),
+        View::Budget => budget::hit(app, body, column, row),
+        View::Compare => compare::hit(app, body, column, row),
     }
 }
 
@@ -74,10 +80,19 @@ fn body(app: &App, area: Rect) -> Rect {
     Rect { x: area.x, y: area.y + 2, width: area.width, height: area.height.saturating_sub(frame) }
 }
 
-/// The names of the views with their columns, at the right end of the first line.
-fn tabs(area: Rect) -> Vec<(View, u16, String)> {
-    let names: Vec<(View, String)> =
-        View::ALL.into_iter().zip(1..).map(|(view, key)| (view, format!(" {key} {} ", view.title()))).collect();
+/// Least room for what stands left of the views' names.
+const LEFT: usize = 24;
+
+/// The names of the views with their columns, at the right end of the first line; where it is narrow only the present one is named.
+fn tabs(present: View, area: Rect) -> Vec<(View, u16, String)> {
+    let named = |short: bool| -> Vec<(View, String)> {
+        let name =
+            |view: View| if short && view != present { format!(" {} ", view.key()) } else { format!(" {} {} ", view.key(), view.title()) };
+        View::ALL.into_iter().map(|view| (view, name(view))).collect()
+    };
+    let all = named(false);
+    let fits = all.iter().map(|(_, n)| n.len()).sum::<usize>() + LEFT <= usize::from(area.width);
+    let names = if fits { all } else { named(true) };
     let mut x = area.width.saturating_sub(names.iter().map(|(_, n)| n.len() as u16).sum());
     let mut placed = Vec::new();
     for (view, name) in names {
@@ -90,15 +105,17 @@ fn tabs(area: Rect) -> Vec<(View, u16, String)> {
 
 fn header(app: &App, area: Rect, buf: &mut Buffer) {
     let look = app.look;
-    let tabs = tabs(area);
+    let tabs = tabs(app.view, area);
     let room = tabs.first().map_or(0, |t| t.1);
     let left = Rect { width: room.saturating_sub(1), height: 1, ..area };
     put(buf, left, 0, 0, " igq ", look.accent());
     let picture = format!("{} of {}", app.picture + 1, app.info.picture_count);
     let rest = if area.width >= 130 {
         format!("{} · {} · picture {picture}", app.info.model, app.info.description)
-    } else {
+    } else if app.info.model.chars().count() + picture.len() + 16 <= usize::from(left.width) {
         format!("{} · picture {picture}", app.info.model)
+    } else {
+        format!("picture {picture}")
     };
     put(buf, left, 5, 0, &rest, Style::new());
     for (view, x, name) in tabs {
@@ -132,6 +149,10 @@ fn status_lines(app: &App, area: Rect) -> Vec<String> {
         notice.text.clone()
     } else if app.filtering || !app.filter.is_empty() {
         format!("filter: {}{}", app.filter, if app.filtering { "_  (Enter keeps it, Esc clears it)" } else { "" })
+    } else if let Some(line) = app.studies.line().filter(|_| app.snapshot.is_some()) {
+        line
+    } else if let Some(found) = &app.studies.suggestion {
+        format!("Y applies: {}", found.text)
     } else if let Some(snapshot) = &app.snapshot {
         snapshot.report.verdict.clone()
     } else {
@@ -153,6 +174,8 @@ fn status(app: &App, area: Rect, buf: &mut Buffer) {
         Some(notice) if notice.is_error => look.bad(),
         Some(_) => look.good(),
         None if app.filtering || !app.filter.is_empty() || app.snapshot.is_none() => look.accent(),
+        None if app.studies.running.is_some() => look.accent(),
+        None if app.studies.suggestion.is_some() => look.good(),
         None => Style::new(),
     };
     let lines = status_lines(app, area);

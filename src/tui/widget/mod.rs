@@ -3,6 +3,7 @@
 pub mod bars;
 pub mod patches;
 pub mod picture;
+pub mod plot;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -51,6 +52,19 @@ pub fn short(value: f64) -> String {
         format!("{value:.3}")
     } else {
         format!("{value:.0e}")
+    }
+}
+
+/// Bit operations in at most seven characters: `123.4 M`, `1.23 G`.
+#[must_use]
+pub fn operations(count: u64) -> String {
+    let value = count as f64;
+    match count {
+        0..1_000 => count.to_string(),
+        1_000..1_000_000 => format!("{:.1} k", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", value / 1e6),
+        1_000_000_000..1_000_000_000_000 => format!("{:.2} G", value / 1e9),
+        _ => format!("{:.2} T", value / 1e12),
     }
 }
 
