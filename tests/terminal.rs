@@ -26,8 +26,12 @@ fn size(cols: u16, rows: u16) -> PtySize {
 
 impl Terminal {
     fn start(cols: u16, rows: u16, args: &[&str]) -> Self {
+        Self::start_program(env!("CARGO_BIN_EXE_igq").as_ref(), cols, rows, args)
+    }
+
+    fn start_program(program: &std::ffi::OsStr, cols: u16, rows: u16, args: &[&str]) -> Self {
         let pair = native_pty_system().openpty(size(cols, rows)).unwrap();
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_igq"));
+        let mut command = CommandBuilder::new(program);
         command.args(args);
         command.env("TERM", "xterm-256color");
         command.env("XDG_STATE_HOME", std::env::temp_dir().join("igq-test-state"));
@@ -134,4 +138,35 @@ fn without_a_terminal_it_says_so() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_igq")).stdin(std::process::Stdio::null()).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && error.contains("terminal") && !error.contains("panicked"), "{error}");
+}
+
+/// Not a test by itself: the program that panics in the test below.
+#[test]
+#[ignore = "started in a pseudo-terminal by the next test"]
+fn panics_with_the_terminal_taken() {
+    println!("before the screen");
+    color_eyre::install().unwrap();
+    let ended = std::panic::catch_unwind(|| {
+        let mut screen = igq::tui::terminal::Screen::enter(true).unwrap();
+        screen.terminal.draw(|frame| frame.render_widget("on the screen", frame.area())).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        panic!("the first line\nand the second of the message");
+    });
+    println!("prompt$ after the screen: {}", ended.is_err());
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_before_it_prints() {
+    let this = std::env::current_exe().unwrap();
+    let mut terminal =
+        Terminal::start_program(this.as_os_str(), 80, 40, &["--ignored", "--nocapture", "--exact", "panics_with_the_terminal_taken"]);
+    terminal.wait_for("the prompt", |s| s.contains("prompt$ after the screen: true") && s.contains("test result"));
+    terminal.left_cleanly();
+    let shown = terminal.shown();
+    let at = |text: &str| shown.find(text).unwrap_or_else(|| panic!("no {text:?} on:\n{shown}"));
+    let order = [at("before the screen"), at("The application panicked"), at("the first line"), at("and the second"), at("prompt$")];
+    assert!(order.is_sorted() && !shown.contains("on the screen"), "{shown}");
+    // Nothing starts further right than its line: raw mode ended before the message.
+    assert!(shown.lines().any(|line| line.starts_with("The application panicked")), "{shown}");
+    assert_eq!(shown.matches("the first line").count(), 1, "{shown}");
 }

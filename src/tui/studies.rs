@@ -85,7 +85,12 @@ impl Studies {
     /// Keeps perturbations, unless more is known already.
     pub fn learn(&mut self, found: Arc<Perturbed>) {
         let same = |k: &Arc<Perturbed>| k.settings == found.settings && k.perturbation.estimate == found.perturbation.estimate;
-        if found.done && self.running == Some(Study::Perturb { settings: found.settings.clone(), estimate: found.perturbation.estimate }) {
+        // A sweep that was stopped tells its last part late: only the whole ends a sweep that goes on since.
+        let all = self.known(&found.settings, Estimate::Fisher).map_or(0, |fast| fast.table.sites.len());
+        if found.done
+            && found.table.sites.len() >= all
+            && self.running == Some(Study::Perturb { settings: found.settings.clone(), estimate: found.perturbation.estimate })
+        {
             self.running = None;
         }
         if self.known.iter().any(|k| same(k) && k.table.sites.len() > found.table.sites.len()) {

@@ -193,7 +193,7 @@ fn table(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
 
 fn curve(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
     let look = app.look;
-    let title = if area.width >= 56 { "Predicted KL (sum of omega, logarithmic) against BOPs" } else { "Predicted KL, BOPs" };
+    let title = if area.width >= 60 { "Predicted KL (sum of omega), log scale, against BOPs, root scale" } else { "Predicted KL, BOPs" };
     let inner = panel(buf, area, title, look);
     let points: Vec<(f64, f64)> = solved.frontier.iter().map(|(bops, kl)| (*bops as f64, *kl)).collect();
     let mut marks: Vec<Mark> = solved

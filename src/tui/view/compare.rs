@@ -17,7 +17,8 @@ fn areas(app: &App, area: Rect) -> [Rect; 2] {
     if area.width >= 160 {
         return Layout::horizontal([Constraint::Length(100), Constraint::Fill(1)]).areas(area);
     }
-    let beside = if app.pinned.is_none() { 4 } else { (area.height.saturating_sub(25)).clamp(area.height / 2, 16).min(area.height) };
+    let half = (area.height / 2).min(16);
+    let beside = if app.pinned.is_none() { 4 } else { area.height.saturating_sub(25).clamp(half, 16) };
     Layout::vertical([Constraint::Fill(1), Constraint::Length(beside)]).areas(area)
 }
 

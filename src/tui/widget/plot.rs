@@ -1,4 +1,4 @@
-//! A curve in braille dots with marked points; whole characters where only ASCII may be used.
+//! A falling curve in braille dots with marked points; whole characters where only ASCII may be used.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -18,7 +18,7 @@ pub struct Mark {
     pub style: Style,
 }
 
-/// Draws `curve` and then `marks`; up is logarithmic. `across` writes a value of the horizontal axis. Later marks win.
+/// Draws `curve` and then `marks`. Up is logarithmic; across is the root of the distance from the left end, where such curves fall. `across` writes a value of the horizontal axis. Later marks win.
 pub fn draw(curve: &[(f64, f64)], marks: &[Mark], across: impl Fn(f64) -> String, look: Look, area: Rect, buf: &mut Buffer) {
     let area = area.intersection(buf.area);
     let warp = |(x, y): (f64, f64)| (x, y.max(1e-12).log10());
@@ -31,10 +31,11 @@ pub fn draw(curve: &[(f64, f64)], marks: &[Mark], across: impl Fn(f64) -> String
     let (bottom, top) = (fold(|p| p.1, f64::min), fold(|p| p.1, f64::max));
     let plot = Rect { height: area.height - 1, ..area };
     let (columns, rows) = (usize::from(plot.width) * 2, usize::from(plot.height) * 4);
+    // The root of a share keeps the ends where they are.
     let share = |v: f64, low: f64, high: f64| if high > low { (v - low) / (high - low) } else { 0.5 };
     let dot = |p: (f64, f64)| {
         let (x, y) = warp(p);
-        let across = share(x, left, right) * (columns - 1) as f64;
+        let across = share(x, left, right).sqrt() * (columns - 1) as f64;
         let down = (1.0 - share(y, bottom, top)) * (rows - 1) as f64;
         (across, down)
     };
