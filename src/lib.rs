@@ -24,9 +24,9 @@
 //! Work is spread over pictures and sites, not over the elements of one tensor ([`threads`]): two suffix runs side by side are twice as
 //! fast as one after the other with all cores.
 //!
-//! Deviations from the first design: a second thread for studies (sweeps, comparisons), so that a long one never delays a run; runs with every operand kept ([`analysis::FloatRun`], [`analysis::QuantizedRun`]) live in `analysis`,
-//! because reports and dumps are their only users; the softmax needs no module of its own in `quant`, because its rows take the path of
-//! channels with ranges `(0, max)`.
+//! Deviations from the first design: a second thread for studies (sweeps, comparisons), so that a long one never delays a run; runs with
+//! every operand kept ([`analysis::FloatRun`], [`analysis::QuantizedRun`]) live in `analysis`, because reports and dumps are their only
+//! users; the softmax needs no module of its own in `quant`, because its rows take the path of channels with ranges `(0, max)`.
 
 pub mod analysis;
 pub mod cli;
