@@ -3,7 +3,7 @@
 
 use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -18,7 +18,7 @@ use crate::model::tap::Cancel;
 use crate::output;
 use crate::quant::{Method, Settings, file};
 use crate::tui::app::{App, View};
-use crate::tui::{frame, theme};
+use crate::tui::{frame, studies, theme};
 
 /// Does what a command says.
 ///
@@ -170,6 +170,10 @@ fn snapshot(common: &Common, look: &Look, select: &Selection, format: FrameForma
     }
     app.show(snapshot);
     session.sweep(&outcome, &Cancel::default(), |site, value| app.learn_sensitivity(&[(site, value)]))?;
+    if select.view == View::Budget && settings.method.uses_groups() {
+        app.studies.learn(Arc::new(budget::estimated(&session, &studies::base(&settings))?));
+        app.budget.renew(&settings, &app.studies);
+    }
     let buffer = frame::render(&app, select.size.0, select.size.1)?;
     let text = match format {
         FrameFormat::Txt => frame::to_text(&buffer),

@@ -34,6 +34,7 @@ impl Terminal {
         let mut command = CommandBuilder::new(program);
         command.args(args);
         command.env("TERM", "xterm-256color");
+        command.env("RUST_BACKTRACE", "0");
         command.env("XDG_STATE_HOME", std::env::temp_dir().join("igq-test-state"));
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::evaluate::{Evaluation, EvaluationRow, evaluate};
-use super::event::Progress;
+use super::event::{Perturbed, Progress};
 use super::session::Session;
 use crate::analysis::SCHEMA_VERSION;
 use crate::analysis::allocation::{Allocation, Table, UNIFORM, uniformly};
@@ -142,6 +142,17 @@ pub fn perturb(
     computed?;
     sites.sort_by_key(|s| infos.iter().position(|info| info.site == s.site));
     Ok(Perturbation { estimate, candidates: candidates.to_vec(), images: reference.images(), sites })
+}
+
+/// The fast estimate as the screen takes it.
+///
+/// # Errors
+/// As [`perturb`].
+pub fn estimated(session: &Session, settings: &Settings) -> Result<Perturbed> {
+    let perturbation = perturb(session, settings, Estimate::Fisher, &default_candidates(), &[], &Cancel::default(), &|_, _| ())?;
+    let table = Table::new(session.opened().model.sites(), settings, &perturbation);
+    let total = perturbation.sites.len();
+    Ok(Perturbed { settings: settings.clone(), perturbation, table, rank_correlation: Vec::new(), total, done: true })
 }
 
 /// How well fast and exact agree on the order of the sites.

@@ -24,14 +24,13 @@ fn areas(app: &App, area: Rect) -> [Rect; 2] {
 
 pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
     let [table, pinned] = areas(app, area);
-    match &app.studies.comparison {
-        Some(comparison) => rows(app, comparison, table, buf),
-        None => {
-            let inner = panel(buf, table, "Methods and bits", app.look);
-            let text = app.studies.line().unwrap_or_else(|| "no comparison yet; 6 asks for it".into());
-            for (line, y) in wrap(&text, usize::from(inner.width.saturating_sub(2))).iter().zip(0..) {
-                put(buf, inner, 1, y, line, app.look.dim());
-            }
+    if let Some(comparison) = &app.studies.comparison {
+        rows(app, comparison, table, buf);
+    } else {
+        let inner = panel(buf, table, "Methods and bits", app.look);
+        let text = app.studies.line().unwrap_or_else(|| "no comparison yet; 6 asks for it".into());
+        for (line, y) in wrap(&text, usize::from(inner.width.saturating_sub(2))).iter().zip(0..) {
+            put(buf, inner, 1, y, line, app.look.dim());
         }
     }
     against(app, pinned, buf);

@@ -202,7 +202,9 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
     let fixed = always.len() as u16 + 1;
     put(buf, area, area.width.saturating_sub(fixed), y, always, look.accent());
     let mut x = 1;
-    let words = keymap::BINDINGS.iter().filter(|b| keymap::applies(b, app.view) && !b.footer.is_empty());
+    // What only this view knows comes first.
+    let own = |own: bool| keymap::BINDINGS.iter().filter(move |b| b.views.is_empty() != own);
+    let words = own(true).chain(own(false)).filter(|b| keymap::applies(b, app.view) && !b.footer.is_empty());
     for binding in words.filter(|b| !always.contains(b.footer)) {
         let length = binding.footer.len() as u16;
         if x + length + 2 + fixed > area.width {
