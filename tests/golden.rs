@@ -10,7 +10,10 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use common::{difference, edited, golden, tensors};
+use igq::engine::{Options, Session};
+use igq::model::tap::Cancel;
 use igq::model::{Identity, Model, Recorder, SiteKind, forward, forward_from, trace};
+use igq::quant::Settings;
 
 /// Largest difference between the logits of the model in `folder` and those of the library that wrote `name`.
 fn logits_differ(folder: &Path, name: &str) -> f32 {
@@ -125,6 +128,107 @@ fn a_distilled_model_has_a_site_for_each_head() {
         assert_eq!((info.channels, info.layer.as_ref().unwrap().outputs, info.step), (48, 7, model.network().steps() - 1));
         assert_eq!(model.network().weight(info.site).unwrap().dims(), [7, 48]);
     }
+}
+
+/// DINOv2 with registers as transformers writes it: names, a position for the class token but none for registers, a head of twice the
+/// width. Made from timm's by a class position of zero and a head that ignores the mean of the patches.
+#[test]
+fn logits_with_registers_in_the_names_of_transformers() {
+    let copy = edited("timm_dinov2_reg4", |timm| {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let mut hf = HashMap::from([("dinov2_with_registers.embeddings.mask_token".to_string(), zeros(&[1, 48]))]);
+        for (key, tensor) in timm {
+            let tensor = match key.as_str() {
+                "pos_embed" => Tensor::cat(&[&zeros(&[1, 1, 48]), &tensor], 1).unwrap(),
+                "head.weight" => Tensor::cat(&[&tensor, &zeros(&[7, 48])], 1).unwrap(),
+                _ => tensor,
+            };
+            if let Some((block, part)) = key.split_once(".attn.qkv.") {
+                for (name, third) in ["query", "key", "value"].iter().zip(tensor.chunk(3, 0).unwrap()) {
+                    hf.insert(format!("{block}.attention.attention.{name}.{part}"), third.contiguous().unwrap());
+                }
+            } else {
+                hf.insert(key, tensor);
+            }
+        }
+        let names = [
+            ("blocks.", "dinov2_with_registers.encoder.layer."),
+            (".attn.proj.", ".attention.output.dense."),
+            (".ls1.gamma", ".layer_scale1.lambda1"),
+            (".ls2.gamma", ".layer_scale2.lambda1"),
+            ("cls_token", "dinov2_with_registers.embeddings.cls_token"),
+            ("reg_token", "dinov2_with_registers.embeddings.register_tokens"),
+            ("pos_embed", "dinov2_with_registers.embeddings.position_embeddings"),
+            ("patch_embed.proj.", "dinov2_with_registers.embeddings.patch_embeddings.projection."),
+            ("head.", "classifier."),
+        ];
+        let rename = |key: String| match key.strip_prefix("norm.") {
+            Some(part) => format!("dinov2_with_registers.layernorm.{part}"),
+            None => names.iter().fold(key, |key, (timm, theirs)| key.replace(timm, theirs)),
+        };
+        hf.into_iter().map(|(key, tensor)| (rename(key), tensor)).collect()
+    });
+    let config = fs::read_to_string(golden("hf_dinov2/config.json")).unwrap();
+    let config = config.replace("\"model_type\": \"dinov2\"", "\"model_type\": \"dinov2_with_registers\"");
+    fs::write(copy.path().join("config.json"), config).unwrap();
+    let worst = logits_differ(copy.path(), "timm_dinov2_reg4");
+    assert!(worst < 1e-5, "logits differ by {worst}");
+    let model = Model::open(copy.path().to_str().unwrap()).unwrap();
+    let vit = model.config.vit().unwrap();
+    assert_eq!((vit.registers, vit.prefix_positions, vit.pool), (4, 1, igq::model::Pool::TokenAndAvg));
+    assert_eq!(vit.position_resampling, igq::model::positions::Resampling::BicubicAntialias);
+}
+
+/// transformers' DeiT without teacher: a distillation token, but only the class token is classified.
+#[test]
+fn a_distillation_token_without_a_head_of_its_own_only_takes_part() {
+    let logits = |edit: fn(&mut HashMap<String, Tensor>)| {
+        let copy = edited("hf_deit_teacher", |mut tensors| {
+            edit(&mut tensors);
+            tensors
+        });
+        let model = Model::open(copy.path().to_str().unwrap()).unwrap();
+        let input = tensors(golden("hf_deit_teacher/expected.safetensors"))["input"].clone();
+        (forward(model.network(), &input, &mut Identity).unwrap(), model)
+    };
+    let (halved, _) = logits(|tensors| {
+        for part in ["weight", "bias"] {
+            let key = format!("distillation_classifier.{part}");
+            let zeros = tensors[&key].zeros_like().unwrap();
+            tensors.insert(key, zeros);
+        }
+    });
+    let (single, model) = logits(|tensors| {
+        for part in ["weight", "bias"] {
+            tensors.remove(&format!("distillation_classifier.{part}"));
+            let head = tensors.remove(&format!("cls_classifier.{part}")).unwrap();
+            tensors.insert(format!("classifier.{part}"), head);
+        }
+    });
+    assert!(difference(&single, &(halved * 2.0).unwrap()) < 1e-6);
+    assert!(model.notes.iter().any(|note| note.contains("distillation token has no classifier")), "{:?}", model.notes);
+}
+
+/// Nothing in the quantized run knows whether a network has stages and windows.
+#[test]
+fn a_swin_is_quantized_like_any_other() {
+    let options = Options { model: golden("timm_swin").to_str().unwrap().into(), calibration_images: 4, ..Options::default() };
+    let session = Session::open(&options, &|_| ()).unwrap();
+    let run = |bits: u8| {
+        let bits = bits.to_string().parse().unwrap();
+        let settings = Settings { wbits: bits, abits: bits, sbits: bits, ..Settings::default() };
+        session.run(0, &settings, &Cancel::default()).unwrap()
+    };
+    let float = run(32);
+    assert_eq!(float.quantized.logits, float.base.float.logits, "32 bits are float bit for bit");
+    let (four, eight) = (run(4), run(8));
+    for (outcome, name) in [(&four, "4 bits"), (&eight, "8 bits")] {
+        assert_eq!(outcome.report.sites.len(), 35, "{name}");
+        let attention = outcome.report.site("layers.0.blocks.1.attn".parse().unwrap()).unwrap();
+        assert_eq!((attention.channels, attention.assignment.len(), attention.layout.window_count()), (512, 512, 16));
+    }
+    let worst = |outcome: &igq::engine::Outcome| outcome.report.sites.iter().filter_map(|s| s.local.error.sqnr_db).fold(f64::MAX, f64::min);
+    assert!(worst(&four) < worst(&eight), "{} dB at 4 bits, {} at 8", worst(&four), worst(&eight));
 }
 
 /// The shapes that a pass shows at every site are those that the description of the sites gives.
