@@ -238,6 +238,10 @@ fn a_swin_that_does_not_fit_is_refused() {
     let config = fs::read_to_string(copy.path().join("config.json")).unwrap().replace("\"img_size\": 32", "\"img_size\": 40");
     fs::write(copy.path().join("config.json"), config).unwrap();
     refused(copy.path(), &["windows of 4, 4 tokens do not fill", "40x40"]);
+    let copy = edited("hf_swin", |tensors| tensors);
+    let config = fs::read_to_string(golden("hf_swin/config.json")).unwrap().replace("\"image_size\": 32", "\"image_size\": [32, 16]");
+    fs::write(copy.path().join("config.json"), config).unwrap();
+    refused(copy.path(), &["square input", "16x32"]);
 }
 
 #[test]

@@ -117,6 +117,11 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         notes.push(format!("input size is not in config.json: {}x{} assumed, so that the last stage is one window", size.0, size.1));
         size
     });
+    if layout == Layout::Transformers && image_size.0 != image_size.1 {
+        // There a window as high as the grid is not shifted sideways either, which `SwinConfig::shift` does not do.
+        let problem = format!("expected a square input, found {}x{} pixels", image_size.1, image_size.0);
+        return Err(Error::content(&checkpoint.name, problem, "name a checkpoint of timm for other shapes"));
+    }
     let head = weights.shape("head.fc.weight", 2)?;
     notes.push(format!(
         "from the tensors: {depths} blocks, {in_chans} input channel(s), {} classes, stored as {}",
