@@ -77,7 +77,9 @@ pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
         let mut at = 0;
         for tied in order.chunk_by(|&i, &j| values[i] == values[j]) {
             let mean = at as f64 + (tied.len() - 1) as f64 / 2.0;
-            tied.iter().for_each(|&i| ranks[i] = mean);
+            for &i in tied {
+                ranks[i] = mean;
+            }
             at += tied.len();
         }
         ranks

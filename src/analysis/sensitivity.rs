@@ -97,12 +97,15 @@ pub struct SensitivityReport {
     pub seconds: f64,
 }
 
+/// The plans of a site at several levels of something.
+pub type PlansAt<'l, T> = dyn Fn(&SiteInfo) -> Result<Vec<(T, SitePlan)>> + Sync + 'l;
+
 /// What is looked at beside the settings as they are.
 pub struct Levels<'l> {
     /// Plans of a site at every bit-width.
-    pub bits: &'l (dyn Fn(&SiteInfo) -> Result<Vec<(BitWidth, SitePlan)>> + Sync),
+    pub bits: &'l PlansAt<'l, BitWidth>,
     /// Plans of a site at several group counts.
-    pub groups: &'l (dyn Fn(&SiteInfo) -> Result<Vec<(GroupCount, SitePlan)>> + Sync),
+    pub groups: &'l PlansAt<'l, GroupCount>,
 }
 
 /// Looks at every quantized site both ways, several at a time; `found` hears each.

@@ -57,7 +57,7 @@ impl Store {
     #[must_use]
     pub fn calibration(&self, sites: &[SiteInfo]) -> Option<Calibration> {
         let path = self.path("calibration", &(), "safetensors");
-        self.read(&path, |path| read_calibration(path, sites))
+        Self::read(&path, |path| read_calibration(path, sites))
     }
 
     /// Keeps the ranges of the pictures.
@@ -73,7 +73,7 @@ impl Store {
             let text = fs::read(path).map_err(crate::Error::io("read", path))?;
             serde_json::from_slice(&text).map_err(|e| crate::Error::content("cache entry", e.to_string(), "it is computed again"))
         };
-        self.read(&self.path(what, key, "json"), parse)
+        Self::read(&self.path(what, key, "json"), parse)
     }
 
     /// Keeps a value under a key.
@@ -82,7 +82,7 @@ impl Store {
         self.write(&self.path(what, key, "json"), |path| write_whole(path, &text));
     }
 
-    fn read<T>(&self, path: &Path, read: impl FnOnce(&Path) -> Result<T>) -> Option<T> {
+    fn read<T>(path: &Path, read: impl FnOnce(&Path) -> Result<T>) -> Option<T> {
         if !path.is_file() {
             return None;
         }

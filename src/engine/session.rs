@@ -148,7 +148,9 @@ impl Opened {
                     known
                 } else {
                     let fresh = calibrate(self.model.network(), &batches, cancel, report)?;
-                    store.iter().for_each(|s| s.keep_calibration(&fresh));
+                    if let Some(store) = &store {
+                        store.keep_calibration(&fresh);
+                    }
                     fresh
                 };
                 (name.clone(), batches, calibration)

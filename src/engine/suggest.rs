@@ -14,6 +14,7 @@ use crate::input::PictureSet;
 use crate::model::tap::Cancel;
 use crate::model::{RightOperand, Site, SiteInfo};
 use crate::quant::allocate::{self, Choice};
+use crate::quant::run::SitePlan;
 use crate::quant::{BitWidth, FakeQuantize, Plan, Settings, SiteOverride, bops, unobserved};
 
 /// The smallest set of sites found that brings back the float prediction of picture `index` when they stay in float.
@@ -39,7 +40,7 @@ pub fn restore_picture(
     let mut kept: Vec<Site> = Vec::new();
     let mut logits = run(session, &base, &plan, cancel)?;
     while argmax(&logits) != float_class {
-        let quantized: Vec<Site> = sites.iter().map(|s| s.site).filter(|s| plan.sites.get(s).is_some_and(|p| p.is_quantized())).collect();
+        let quantized: Vec<Site> = sites.iter().map(|s| s.site).filter(|s| plan.sites.get(s).is_some_and(SitePlan::is_quantized)).collect();
         progress(Progress { stage: "looking for what to keep in float".into(), done: kept.len(), total: sites.len() });
         let mut best: Option<(f64, Site, Vec<f32>)> = None;
         for site in quantized {
@@ -69,7 +70,9 @@ pub fn restore_picture(
         }
     }
     let mut suggested = settings.clone();
-    kept.iter().for_each(|site| suggested.toggle_float(*site));
+    for site in &kept {
+        suggested.toggle_float(*site);
+    }
     // Verified by a run of the settings themselves, not of the plan that was searched with.
     let verified = run(session, &base, &session.plan(&suggested)?, cancel)?;
     debug_assert_eq!(verified, logits);
@@ -158,7 +161,8 @@ pub fn restore_set(
             progress(Progress { stage: stage.into(), done, total: set.len() });
             last = rows.into_iter().next();
         })?;
-        Ok(last.map(|row| stands(settings, &row)).unwrap_or(Standing { images: 0, kl: 0.0, agreement: 100.0, bops: 0 }))
+        let nothing = Standing { images: 0, kl: 0.0, agreement: 100.0, bops: 0 };
+        Ok(last.map_or(nothing, |row| stands(settings, &row)))
     };
     let before = measure(settings, "the settings as they are")?;
     let best = measure(&full, "all bits at 8")?;

@@ -219,6 +219,8 @@ impl TwinQuantizer {
 mod tests {
     use super::*;
 
+    type Make = fn(&[f32], BitWidth) -> Quantizer;
+
     fn bits(b: u8) -> BitWidth {
         BitWidth::new(b).unwrap()
     }
@@ -250,7 +252,6 @@ mod tests {
     fn error_falls_as_bits_grow_zero_is_exact_and_codes_stay_in_range() {
         let softmax: Vec<f32> = (1..400).map(|i| (i as f32 / 400.0).powi(4)).collect();
         let gelu: Vec<f32> = (0..400).map(|i| -0.17 + 0.01 * i as f32).collect();
-        type Make = fn(&[f32], BitWidth) -> Quantizer;
         let makes: [(Make, &[f32]); 4] = [
             (|_, b| Quantizer::Log(LogQuantizer::new(1.0, 1, b).unwrap()), &softmax),
             (|_, b| Quantizer::Log(LogQuantizer::new(1.0, 2, b).unwrap()), &softmax),
