@@ -73,11 +73,20 @@ impl Budget {
         });
     }
 
-    /// Moves the bound by one step.
+    /// Moves the bound by one step; [`Self::settle`] finds the counts.
     pub fn step(&mut self, more: bool) {
-        let Some(solved) = &mut self.solved else { return };
         self.steps += if more { 1 } else { -1 };
-        solved.bound = bound(&solved.table, &mut self.steps);
+        if let Some(solved) = &mut self.solved {
+            solved.bound = bound(&solved.table, &mut self.steps);
+        }
+    }
+
+    /// Solves for a bound that was moved: once for all keys that waited.
+    pub fn settle(&mut self) {
+        let Some(solved) = &mut self.solved else { return };
+        if solved.allocation.budget == solved.bound {
+            return;
+        }
         if let Ok(allocation) = solved.table.solve(solved.bound) {
             solved.allocation = allocation;
         }

@@ -12,7 +12,7 @@ use super::app::{App, Notice};
 use super::message::{Effect, Message};
 use super::terminal::{self, Screen};
 use super::theme::Look;
-use super::update::update;
+use super::update::update_all;
 use super::{frame, view};
 use crate::cli::{self, Common};
 use crate::engine::worker::Reports;
@@ -89,7 +89,7 @@ async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut report
             }
         }
         dirty |= !messages.is_empty();
-        for effect in messages.into_iter().flat_map(|message| update(app, message)).collect::<Vec<_>>() {
+        for effect in update_all(app, messages) {
             match effect {
                 Effect::Quit => return Ok(()),
                 Effect::Request(request) => worker.request(request),

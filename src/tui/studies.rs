@@ -197,9 +197,11 @@ pub fn stop(app: &mut App) -> Vec<Effect> {
     let progress = app.studies.progress.clone();
     let text = match app.studies.end() {
         Some(Study::Perturb { estimate: Estimate::Fisher, .. }) => "stopped estimating; opening the view again starts it again".to_string(),
+        Some(Study::Perturb { .. }) if progress.total == 0 => "stopped before the first site was measured; X starts again".to_string(),
         Some(Study::Perturb { .. }) => {
             format!("stopped: {} of {} sites are measured and stay; X goes on", progress.done, progress.total)
         }
+        Some(Study::Compare { .. }) if progress.total == 0 => "stopped comparing; opening the view again starts it again".to_string(),
         Some(Study::Compare { .. }) => format!("stopped after {} of {} pictures; what was computed stays", progress.done, progress.total),
         Some(Study::Suggest { .. }) => "stopped looking for a suggestion".to_string(),
         None => return Vec::new(),

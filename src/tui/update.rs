@@ -17,11 +17,20 @@ const PAGE: usize = 10;
 
 /// What `message` does to the screen, and what it asks for.
 pub fn update(app: &mut App, message: Message) -> Vec<Effect> {
-    let before = (app.settings.clone(), app.picture);
-    let mut effects = on_message(app, message);
-    if before != (app.settings.clone(), app.picture) {
-        effects.extend(studies::outdate(app));
+    update_all(app, vec![message])
+}
+
+/// The same for messages that came together: what takes a moment is done once for all.
+pub fn update_all(app: &mut App, messages: Vec<Message>) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for message in messages {
+        let before = (app.settings.clone(), app.picture);
+        effects.extend(on_message(app, message));
+        if before != (app.settings.clone(), app.picture) {
+            effects.extend(studies::outdate(app));
+        }
     }
+    app.budget.settle();
     app.budget.renew(&app.settings, &app.studies);
     effects.extend(studies::ask(app));
     effects
@@ -295,6 +304,7 @@ fn back(app: &mut App) -> Vec<Effect> {
 }
 
 fn apply_counts(app: &mut App) {
+    app.budget.settle();
     match &app.budget.solved {
         Some(solved) if solved.base == studies::base(&app.settings) => {
             app.settings = solved.apply(&app.settings);

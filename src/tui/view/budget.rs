@@ -80,8 +80,10 @@ fn bound(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
     let limit = 1 + (share(solved.bound) * room.saturating_sub(1) as f64).round() as u16;
     put(buf, inner, limit.min(room as u16), 0, "┃", app.look.bad());
     put(buf, inner, room as u16 + 2, 0, &text, Style::new().add_modifier(Modifier::BOLD));
-    let uniform: Vec<String> =
-        solved.table.uniform.iter().map(|(g, bops)| format!("{:.1} % of {g} groups everywhere", percent(allocation.bops, *bops))).collect();
+    let wide = inner.width >= 110;
+    let compared = solved.table.uniform.iter().filter(|(g, _)| wide || g.get() == 8);
+    let shares: Vec<String> = compared.map(|(g, bops)| format!("{:.1} % of {g}", percent(allocation.bops, *bops))).collect();
+    let first = format!("uses {} groups everywhere", shares.join(", "));
     // Products cost the same whatever the counts: the run on the screen knows them, if it is one of these settings.
     let products = app.snapshot.as_ref().filter(|s| base(&s.report.settings) == solved.base).map(|s| &s.report.bops);
     let overhead = products
@@ -89,9 +91,6 @@ fn bound(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
         .unwrap_or_default();
     let from = format!("bar from {} (fewest groups) to {} (most)", operations(least), operations(most));
     let applied = if solved.apply(&app.settings) == app.settings { "these counts are in force" } else { "Enter applies these counts" };
-    let shown = uniform.len().min(if inner.width >= 110 { 4 } else { 1 });
-    let eight = uniform.iter().zip(&solved.table.uniform).find(|(_, (g, _))| g.get() == 8).map(|(text, _)| text.clone());
-    let first = if shown > 1 { uniform.join(", ") } else { eight.unwrap_or_default() };
     let second = format!("{overhead} · {applied} · predicted KL {}", short(allocation.predicted));
     let lines = [(first, Style::new()), (second, Style::new()), (source(solved), app.look.dim()), (from, app.look.dim())];
     for ((text, style), y) in lines.iter().zip(1..inner.height) {

@@ -148,7 +148,7 @@ fn against(app: &App, area: Rect, buf: &mut Buffer) {
 
 fn top5(app: &App, name: &str, report: &Report, area: Rect, buf: &mut Buffer) {
     let flipped = report.prediction.flipped;
-    let title = format!("{name}{}", if flipped { " FLIPPED" } else { " same class as float" });
+    let title = format!("{name}{}", if flipped { " FLIPPED" } else { " same class" });
     put(buf, area, 0, 0, &title, if flipped { app.look.bad() } else { app.look.good() });
     let room = usize::from(area.width).saturating_sub(8);
     let line = |c: &ClassProbability| {

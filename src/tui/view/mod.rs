@@ -127,8 +127,9 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     let line = Rect { width: area.width.saturating_sub(width + 1), ..area };
     put(buf, line, 0, 1, &settings, Style::new());
     let used = settings.chars().count() as u16;
-    if line.width > used + 20 {
-        put(buf, line, used + 2, 1, &format!("({})", app.settings.method.describe()), look.dim());
+    let method = format!("({})", app.settings.method.describe());
+    if usize::from(line.width) >= usize::from(used) + 2 + method.chars().count() {
+        put(buf, line, used + 2, 1, &method, look.dim());
     }
     let style = if app.is_stale() { look.bad() } else { look.dim() };
     put(buf, area, area.width.saturating_sub(width), 1, &state, style);

@@ -55,17 +55,24 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// Bit operations in at most seven characters: `123.4 M`, `1.23 G`.
+/// Bit operations in at most seven characters: `123.4 M`, `1.234 G`.
 #[must_use]
 pub fn operations(count: u64) -> String {
-    let value = count as f64;
-    match count {
-        0..1_000 => count.to_string(),
-        1_000..1_000_000 => format!("{:.1} k", value / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} M", value / 1e6),
-        1_000_000_000..1_000_000_000_000 => format!("{:.2} G", value / 1e9),
-        _ => format!("{:.2} T", value / 1e12),
-    }
+    let scaled = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")].into_iter().find(|(unit, _)| count as f64 >= *unit);
+    scaled.map_or_else(
+        || count.to_string(),
+        |(unit, name)| {
+            let value = count as f64 / unit;
+            let digits = if value >= 100.0 {
+                1
+            } else if value >= 10.0 {
+                2
+            } else {
+                3
+            };
+            format!("{value:.digits$} {name}")
+        },
+    )
 }
 
 #[cfg(test)]
