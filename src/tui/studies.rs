@@ -197,9 +197,9 @@ pub fn stop(app: &mut App) -> Vec<Effect> {
     let progress = app.studies.progress.clone();
     let text = match app.studies.end() {
         Some(Study::Perturb { estimate: Estimate::Fisher, .. }) => "stopped estimating; opening the view again starts it again".to_string(),
-        Some(Study::Perturb { .. }) if progress.total == 0 => "stopped before the first site was measured; X starts again".to_string(),
-        Some(Study::Perturb { .. }) => {
-            format!("stopped: {} of {} sites are measured and stay; X goes on", progress.done, progress.total)
+        Some(Study::Perturb { settings, estimate }) => {
+            let sites = |estimate| app.studies.known(&settings, estimate).map_or(0, |p| p.table.sites.len());
+            format!("stopped: {} of {} sites are measured and stay; X goes on", sites(estimate), sites(Estimate::Fisher))
         }
         Some(Study::Compare { .. }) if progress.total == 0 => "stopped comparing; opening the view again starts it again".to_string(),
         Some(Study::Compare { .. }) => format!("stopped after {} of {} pictures; what was computed stays", progress.done, progress.total),
