@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::input::{PictureSet, PictureSource};
 use crate::model::forward;
 use crate::model::tap::{Cancel, Identity};
-use crate::quant::{BitWidth, FakeQuantize, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, unobserved};
+use crate::quant::{BitWidth, FakeQuantize, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, bops, unobserved};
 
 /// Pictures that run together.
 const PART: usize = 8;
@@ -59,6 +59,8 @@ pub struct EvaluationRow {
     pub softmax: SoftmaxShape,
     /// How the values after GELU are quantized.
     pub gelu: GeluShape,
+    /// Bit operations of the whole network for one picture.
+    pub bops: u64,
     /// Percent of pictures whose most likely class is the true one; none without labels.
     pub top1: Option<f64>,
     /// Percent of pictures whose most likely class is that of the float run.
@@ -149,7 +151,9 @@ pub fn stepwise(
             float.extend(part_float);
             quantized.iter_mut().zip(part_quantized).for_each(|(all, part)| all.extend(part));
         }
-        told(float.len(), grid.iter().zip(&quantized).map(|(settings, logits)| row(settings, &float, logits, &labels)).collect());
+        let sites = opened.model.sites();
+        let row = |(settings, logits): (&Settings, &Vec<Vec<f32>>)| row(settings, bops::total(sites, settings), &float, logits, &labels);
+        told(float.len(), grid.iter().zip(&quantized).map(row).collect());
     }
     Ok(())
 }
@@ -160,7 +164,7 @@ fn has_labels(session: &Session, set: &PictureSet) -> bool {
     !built_in || session.opened().model.labels.first().is_some_and(|l| l == "T-shirt/top")
 }
 
-fn row(settings: &Settings, float: &[Vec<f32>], quantized: &[Vec<f32>], labels: &[Option<usize>]) -> EvaluationRow {
+fn row(settings: &Settings, bops: u64, float: &[Vec<f32>], quantized: &[Vec<f32>], labels: &[Option<usize>]) -> EvaluationRow {
     let images = float.len();
     let percent = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
     let agree = float.iter().zip(quantized).filter(|(f, q)| argmax(f) == argmax(q)).count();
@@ -180,6 +184,7 @@ fn row(settings: &Settings, float: &[Vec<f32>], quantized: &[Vec<f32>], labels: 
         row_groups: by_rows.then_some(settings.row_groups),
         softmax: settings.softmax,
         gelu: settings.gelu,
+        bops,
         top1: (labelled > 0).then(|| percent(hits, labelled)),
         agreement: percent(agree, images),
         kl: float.iter().zip(quantized).map(|(f, q)| kl(f, q)).sum::<f64>() / images.max(1) as f64,
