@@ -92,25 +92,27 @@ fn bound(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
     let from = format!("bar from {} (fewest groups) to {} (most)", operations(least), operations(most));
     let applied = if solved.apply(&app.settings) == app.settings { "these counts are in force" } else { "Enter applies these counts" };
     let second = format!("{overhead} · {applied} · predicted KL {}", short(allocation.predicted));
+    let from = correlation(solved).unwrap_or(from);
     let lines = [(first, Style::new()), (second, Style::new()), (source(solved), app.look.dim()), (from, app.look.dim())];
     for ((text, style), y) in lines.iter().zip(1..inner.height) {
         put(buf, inner, 0, y, text, *style);
     }
 }
 
-/// Where the perturbations come from, and how well the fast ones agree with the measured ones.
+/// Where the perturbations come from.
 fn source(solved: &Solved) -> String {
     let (exact, all) = (solved.exact.len(), solved.allocation.sites.len());
-    let mut text = match exact {
+    match exact {
         0 => "all sites by the fast estimate (diagonal Fisher); X measures them".to_string(),
         _ if exact == all => "all sites measured".to_string(),
         _ => format!("{exact} of {all} sites measured (*), the others by the fast estimate"),
-    };
-    let known: Vec<String> = solved.correlation.iter().filter_map(|(g, rho)| rho.map(|rho| format!("{g}: {rho:.2}"))).collect();
-    if !known.is_empty() {
-        text += &format!("; Spearman rank correlation of fast and measured, by count: {}", known.join("  "));
     }
-    text
+}
+
+/// How well the fast estimate orders the sites that were measured.
+fn correlation(solved: &Solved) -> Option<String> {
+    let known: Vec<String> = solved.correlation.iter().filter_map(|(g, rho)| rho.map(|rho| format!("{g}: {rho:.2}"))).collect();
+    (!known.is_empty()).then(|| format!("Spearman, fast against measured, by count: {}", known.join("  ")))
 }
 
 /// One column of the table: title, width, the least width of the panel that shows it, and its text.
