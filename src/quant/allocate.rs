@@ -25,6 +25,9 @@ pub fn solve(choices: &[Vec<Choice>], budget: u64) -> Result<Option<Vec<usize>>>
     }
     let cheapest: u64 = rows.iter().zip(choices).map(|(row, c)| c[row[0]].bops).sum();
     let Some(room) = budget.checked_sub(cheapest) else { return Ok(None) };
+    let rows = core(choices, &rows, room);
+    let cheapest: u64 = rows.iter().zip(choices).map(|(row, c)| c[row[0]].bops).sum();
+    let room = budget.saturating_sub(cheapest);
     // Costs above the cheapest, as shares of the room: the numbers of a solver should be near one.
     let mut allowed = 1.0;
     for _ in 0..8 {
@@ -50,6 +53,53 @@ fn worthwhile(row: &[Choice]) -> Vec<usize> {
         better
     });
     order
+}
+
+/// The choices that a best solution can hold: the others are ruled out by a Lagrangian bound, so the program stays exact and gets small.
+///
+/// With a price `lambda` for each operation, no solution that takes choice `j` of row `i` is better than the sum of every other row's
+/// cheapest priced choice and `j`, less the price of the budget. Where that is worse than a solution that is already known, `j` is out.
+fn core(choices: &[Vec<Choice>], rows: &[Vec<usize>], room: u64) -> Vec<Vec<usize>> {
+    // A good solution first: steps along each row's lower hull, the most gain for an operation first, as long as they fit.
+    let mut steps: Vec<(f64, usize, usize, usize)> = Vec::new();
+    for (row, kept) in rows.iter().enumerate() {
+        let rate = |from: usize, to: usize| {
+            let (from, to) = (choices[row][from], choices[row][to]);
+            (from.omega - to.omega) / (to.bops - from.bops) as f64
+        };
+        let mut at = 0;
+        while let Some(next) = (at + 1..kept.len()).max_by(|&a, &b| rate(kept[at], kept[a]).total_cmp(&rate(kept[at], kept[b]))) {
+            steps.push((rate(kept[at], kept[next]), row, kept[at], kept[next]));
+            at = next;
+        }
+    }
+    steps.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut picked: Vec<usize> = rows.iter().map(|row| row[0]).collect();
+    let (mut left, mut lambda) = (room, None);
+    for (rate, row, from, to) in steps {
+        let cost = choices[row][to].bops - choices[row][from].bops;
+        if picked[row] == from && cost <= left {
+            (picked[row], left) = (to, left - cost);
+        } else {
+            lambda = lambda.or(Some(rate));
+        }
+    }
+    let Some(lambda) = lambda else {
+        return picked.into_iter().map(|best| vec![best]).collect(); // Everything fits.
+    };
+    let known: f64 = picked.iter().zip(choices).map(|(&pick, row)| row[pick].omega).sum();
+    let priced = |row: usize, index: usize| {
+        let above = choices[row][index].bops - choices[row][rows[row][0]].bops;
+        choices[row][index].omega + lambda * above as f64
+    };
+    let least: Vec<f64> =
+        rows.iter().enumerate().map(|(row, kept)| kept.iter().map(|&i| priced(row, i)).fold(f64::INFINITY, f64::min)).collect();
+    let bound = least.iter().sum::<f64>() - lambda * room as f64;
+    let slack = 1e-9 * known.abs();
+    let possible = |(row, kept): (usize, &Vec<usize>)| {
+        kept.iter().copied().filter(|&i| i == picked[row] || bound + priced(row, i) - least[row] <= known + slack).collect()
+    };
+    rows.iter().enumerate().map(possible).collect()
 }
 
 /// The integer program over the worthwhile choices. A row's cheapest choice is what is left when no other is taken.
@@ -154,5 +204,10 @@ mod tests {
         let (bops, omega) = cost(&choices, &picked);
         assert!(bops <= uniform);
         assert!(omega <= cost(&choices, &[3; 98]).1);
+        // What the bound leaves for the solver is small.
+        let rows: Vec<Vec<usize>> = choices.iter().map(|row| worthwhile(row)).collect();
+        let cheapest: u64 = rows.iter().zip(&choices).map(|(row, c)| c[row[0]].bops).sum();
+        let open = core(&choices, &rows, uniform - cheapest).iter().filter(|row| row.len() > 1).count();
+        assert!(open <= 30, "{open} rows are open");
     }
 }
