@@ -69,7 +69,7 @@ pub enum Command {
         #[arg(long, value_delimiter = ',', default_value = "8", value_name = "N|BOPS")]
         budget: Vec<Budget>,
         /// How perturbations are found: alone (only the site quantized), among (all others quantized too), fisher (fast).
-        #[arg(long, default_value = "among")]
+        #[arg(long, default_value = "alone")]
         estimate: Estimate,
         /// Counts to choose from.
         #[arg(long, value_delimiter = ',', value_name = "N")]
