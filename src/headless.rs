@@ -1,20 +1,20 @@
 //! The commands that need no terminal: the same engine and the same report as the screen. Results go to standard output, all else to
 //! standard error.
 
-use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use clap::CommandFactory;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::analysis::Report;
-use crate::cli::{Cli, Command, Common, FrameFormat, Look, Output};
+use crate::analysis::{Report, verify};
+use crate::bar::Bar;
+use crate::cli::{Cli, Command, Common, FrameFormat, Look, Output, Which};
 use crate::engine::budget::{self, Order};
 use crate::engine::suggest::{self, Aim};
-use crate::engine::{Opened, Progress, Session, dump, evaluate, sensitivity};
+use crate::engine::{Opened, Progress, Session, dump, evaluate, inspect, sensitivity};
 use crate::error::{Error, Result};
 use crate::model::tap::Cancel;
+use crate::model::{Model, hub, is_hub_id};
 use crate::output;
 use crate::quant::{Method, Settings, file};
 use crate::tui::app::{App, View};
@@ -75,7 +75,17 @@ pub fn run(command: Command) -> Result<()> {
             let selection = Selection { view, size, site, compare };
             snapshot(&common, &look, &selection, format, output.as_deref())
         }
-        Command::Inspect { common } => inspect(&common),
+        Command::Inspect { which, output } => output::inspection(&inspect::inspect(&model(&which)?)?, &output),
+        Command::Verify { which, output, expected, tolerance } => verify(&which, &expected, tolerance, &output),
+        Command::Fetch { id, offline } => {
+            if !is_hub_id(&id) {
+                return Err(Error::setting("model to fetch", id, "an id of the Hugging Face Hub: OWNER/NAME"));
+            }
+            let bar = Bar::default();
+            let folder = hub::fetch(&id, offline, &|received| bar.show(&Progress::received(&received)))?;
+            drop(bar);
+            output::deliver(None, &format!("{}\n", folder.display()))
+        }
         Command::Schema => output::deliver(None, &output::json(&schemars::schema_for!(Report))?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "igq", &mut std::io::stdout());
@@ -90,9 +100,9 @@ fn echo(common: &Common, settings: &Settings) {
 }
 
 fn open(common: &Common, settings: Settings) -> Result<Session> {
-    let opened = Opened::new(&common.options_with(settings))?;
-    echo(common, &opened.settings);
     let bar = Bar::default();
+    let opened = Opened::fetched(&common.options_with(settings), &|progress| bar.show(&progress))?;
+    echo(common, &opened.settings);
     opened.calibrate(&Cancel::default(), &|progress| bar.show(&progress))
 }
 
@@ -183,53 +193,18 @@ fn snapshot(common: &Common, look: &Look, select: &Selection, format: FrameForma
     output::deliver(output, &text)
 }
 
-fn inspect(common: &Common) -> Result<()> {
-    let opened = Opened::new(&common.options()?)?;
-    let model = &opened.model;
-    let mut text = format!("{}: {}\nsource: {}\nparameters: {}\n", model.name, model.describe(), model.source, model.parameters);
-    text += &format!("preprocessing: {} (from {})\n", opened.preprocess.describe(), opened.preprocess.from);
-    for note in &model.notes {
-        text += &format!("- {note}\n");
-    }
-    text += &format!("sites: {}\n", model.sites().len());
-    for info in model.sites() {
-        let layer = info.layer.as_ref().map(|l| format!(", {} with {} outputs", l.name, l.outputs)).unwrap_or_default();
-        let what = if info.site.kind.is_softmax() { "rows" } else { "channels" };
-        text += &format!("  {:<16} {} tokens, {} {what}{layer}\n", info.site.to_string(), info.tokens, info.channels);
-    }
-    output::deliver(None, &text)
+/// Opens the model of a command that looks at nothing else.
+fn model(which: &Which) -> Result<Model> {
+    let bar = Bar::default();
+    Model::fetched(which.model(), which.offline, &|received| bar.show(&Progress::received(&received)))
 }
 
-/// A progress bar on standard error; where that is no terminal, a plain line at every tenth.
-#[derive(Default)]
-struct Bar(Mutex<(Option<ProgressBar>, usize)>);
-
-impl Bar {
-    fn show(&self, progress: &Progress) {
-        let (slot, tenth) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::io::stderr().is_terminal() {
-            let now = (10 * progress.done).checked_div(progress.total).unwrap_or(0);
-            if now > std::mem::replace(tenth, now) {
-                eprintln!("igq: {}/{} {}", progress.done, progress.total, progress.stage);
-            }
-            return;
-        }
-        let bar = slot.get_or_insert_with(|| {
-            let bar = ProgressBar::with_draw_target(Some(progress.total as u64), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left  {msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar
-        });
-        bar.set_length(progress.total as u64);
-        bar.set_position(progress.done as u64);
-        bar.set_message(progress.stage.clone());
+fn verify(which: &Which, expected: &Path, tolerance: f32, output: &Output) -> Result<()> {
+    let found = verify::verify(&model(which)?, expected, tolerance)?;
+    output::verification(&found, output)?;
+    if found.within {
+        return Ok(());
     }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).0.take() {
-            bar.finish_and_clear();
-        }
-    }
+    let problem = format!("the logits differ by {:e}, expected at most {tolerance:e}", found.largest_difference);
+    Err(Error::content(found.model, problem, "check that model and reference belong together, or give --tolerance"))
 }

@@ -14,7 +14,8 @@
 //! | [`tui`] | state, update, view, keys, themes, frames | engine's command and event, the report, site ids, ratatui, crossterm, tokio | candle, quant, input |
 //!
 //! `tests/layering.rs` holds every file to the table. Beside the row stand [`cli`] (what was typed), [`headless`] (the commands without a
-//! screen), [`output`] (text, JSON, CSV, Markdown), [`files`] (whole files or none) and [`error`].
+//! screen), [`output`] (text, JSON, CSV, Markdown), [`bar`] (progress on
+//! standard error), [`files`] (whole files or none) and [`error`].
 //!
 //! What the rest stands on: a network hands every operand to a [`model::Tap`] and goes on with what comes back, so no network knows of
 //! quantization; a pass is a row of steps and can start at any of them ([`model::forward_from`]), on which everything that varies one site
@@ -29,6 +30,7 @@
 //! users; the softmax needs no module of its own in `quant`, because its rows take the path of channels with ranges `(0, max)`.
 
 pub mod analysis;
+pub mod bar;
 pub mod cli;
 pub mod engine;
 pub mod error;

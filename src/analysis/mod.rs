@@ -10,6 +10,7 @@ pub mod runs;
 pub mod sensitivity;
 pub mod suffix;
 pub mod suggestion;
+pub mod verify;
 
 pub use report::{Report, SCHEMA_VERSION, SiteReport};
 pub use runs::{FloatRun, QuantizedRun, SiteRun};

@@ -13,12 +13,21 @@ use crate::quant::{BitWidth, GeluShape, GroupCount, Method, Settings, SiteOverri
 /// Flags that every command shares.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Common {
-    /// Built-in name, safetensors file, or folder with model.safetensors and config.json.
+    /// Built-in name, safetensors file, folder with model.safetensors and config.json, or OWNER/NAME on the Hugging Face Hub.
     #[arg(long, default_value = BUILT_IN)]
     pub model: String,
-    /// Picture or folder of pictures; may be repeated. Default: the built-in pictures.
+    /// Take models of the Hub from its cache only, as HF_HUB_OFFLINE=1 does.
+    #[arg(long)]
+    pub offline: bool,
+    /// Class names, one a line, instead of those of the checkpoint.
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Picture, folder of pictures, pattern ('holiday/*.jpg') or - for standard input; may be repeated. Default: the built-in pictures.
     #[arg(long, value_name = "PATH")]
     pub image: Vec<PathBuf>,
+    /// Put the pictures in a random order, the same for the same --seed.
+    #[arg(long)]
+    pub shuffle: bool,
     /// Index of the picture in the set.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub picture: usize,
@@ -76,7 +85,7 @@ pub struct Common {
     /// Take all settings from a JSON file that igq wrote (a report, an allocation, a suggestion).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "site_groups", "site_abits", "site_wbits"])]
     pub settings_file: Option<PathBuf>,
-    /// Seed of the choice of calibration pictures from a larger folder.
+    /// Seed of the choice of calibration pictures from a larger folder, and of --shuffle.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Compute everything anew: neither read nor write the user's cache folder.
@@ -205,7 +214,10 @@ impl Common {
     pub fn options_with(&self, settings: Settings) -> Options {
         Options {
             model: self.model.clone(),
+            offline: self.offline,
+            labels: self.labels.clone(),
             images: self.image.clone(),
+            shuffle: self.shuffle,
             calibration: self.calibration.clone(),
             calibration_images: self.calibration_images as usize,
             quantizers: self.quantizers.clone(),

@@ -11,6 +11,7 @@ pub use common::Common;
 use crate::analysis::perturbation::Estimate;
 use crate::engine::budget::Budget;
 use crate::engine::sensitivity::By;
+use crate::model::BUILT_IN;
 use crate::quant::GroupCount;
 use crate::tui::app::View;
 use crate::tui::theme::ThemeName;
@@ -161,7 +162,31 @@ pub enum Command {
     /// Say what a checkpoint is and what was inferred.
     Inspect {
         #[command(flatten)]
-        common: Common,
+        which: Which,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Compare the float logits with those of a reference file; exit code 1 when they differ by more than the tolerance.
+    Verify {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        output: Output,
+        /// Safetensors file with the tensors `input` (B, C, height, width) and `logits` (B, classes).
+        #[arg(long, value_name = "FILE")]
+        expected: PathBuf,
+        /// Largest absolute difference of a logit that passes.
+        #[arg(long, default_value = "1e-4", value_name = "X", value_parser = parse_tolerance)]
+        tolerance: f32,
+    },
+    /// Download a model of the Hugging Face Hub into its cache and print where it is.
+    Fetch {
+        /// OWNER/NAME, such as timm/deit_tiny_patch16_224.fb_in1k.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Only say where it is in the cache.
+        #[arg(long)]
+        offline: bool,
     },
     /// Print the JSON schema of the report of `run`.
     Schema,
@@ -170,6 +195,28 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// The model of a command that looks at nothing else.
+#[derive(Debug, Clone, Args)]
+pub struct Which {
+    /// Built-in name, safetensors file, folder with model.safetensors and config.json, or OWNER/NAME on the Hugging Face Hub.
+    #[arg(value_name = "MODEL", default_value = BUILT_IN, conflicts_with = "named")]
+    pub given: String,
+    /// The same as a flag, as in the other commands.
+    #[arg(long = "model", value_name = "MODEL")]
+    pub named: Option<String>,
+    /// Take models of the Hub from its cache only, as HF_HUB_OFFLINE=1 does.
+    #[arg(long)]
+    pub offline: bool,
+}
+
+impl Which {
+    /// What was named, either way.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        self.named.as_deref().unwrap_or(&self.given)
+    }
 }
 
 /// Where a result goes.
@@ -227,4 +274,9 @@ fn parse_size(text: &str) -> std::result::Result<(u16, u16), String> {
         Some((w, h)) if (1..=1000).contains(&w) && (1..=1000).contains(&h) => Ok((w, h)),
         _ => Err("expected columns x rows from 1x1 to 1000x1000, such as 120x40".into()),
     }
+}
+
+fn parse_tolerance(text: &str) -> std::result::Result<f32, String> {
+    let expected = || "expected a number that is not negative, such as 1e-4".to_string();
+    text.parse().ok().filter(|t: &f32| t.is_finite() && *t >= 0.0).ok_or_else(expected)
 }

@@ -8,7 +8,7 @@ use crate::analysis::allocation::Table;
 use crate::analysis::perturbation::Perturbation;
 use crate::analysis::report::{Prediction, Sensitivity};
 use crate::analysis::suggestion::Suggestion;
-use crate::model::{Site, TokenLayout};
+use crate::model::{Received, Site, TokenLayout};
 use crate::quant::{GroupCount, Settings};
 
 /// How far a long computation is.
@@ -20,6 +20,15 @@ pub struct Progress {
     pub done: usize,
     /// Parts in all; 0 if unknown.
     pub total: usize,
+}
+
+impl Progress {
+    /// How much of a file has come from the Hub, in megabytes.
+    #[must_use]
+    pub fn received(received: &Received) -> Self {
+        let mega = |bytes: usize| bytes.div_ceil(1_000_000);
+        Self { stage: format!("MB of {} received", received.file), done: mega(received.bytes), total: mega(received.of) }
+    }
 }
 
 /// The pixels that a model sees, for people.

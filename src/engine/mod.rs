@@ -6,6 +6,8 @@ pub mod command;
 pub mod dump;
 pub mod evaluate;
 pub mod event;
+pub mod inspect;
+pub mod options;
 pub mod sensitivity;
 pub mod session;
 mod study;
@@ -14,5 +16,6 @@ pub mod worker;
 
 pub use command::{Request, Study};
 pub use event::{AttentionMap, Event, PictureView, Progress, Snapshot};
-pub use session::{Opened, Options, Outcome, Session};
+pub use options::Options;
+pub use session::{Opened, Outcome, Session};
 pub use worker::Worker;

@@ -10,53 +10,24 @@ use candle_core::Tensor;
 
 use super::cache::Store;
 use super::event::{AttentionMap, PictureView, Progress, SessionInfo, Snapshot};
+use super::options::Options;
 use crate::analysis::report::{BopsReport, CalibrationReport, ClassName, ModelReport, PictureReport, Report, SCHEMA_VERSION, Sensitivity};
 use crate::analysis::suffix::Reference;
 use crate::analysis::{FloatRun, QuantizedRun, findings, measure, sensitivity};
 use crate::error::{Error, Result};
 use crate::input::{Picture, PictureSet, PictureSource, Prepared, Preprocess, Raster, builtin};
 use crate::model::tap::Cancel;
-use crate::model::{BUILT_IN, Model, Site, SiteInfo, SitePattern};
+use crate::model::{Model, Site, SiteInfo, SitePattern, labels};
 use crate::quant::run::SitePlan;
 use crate::quant::{Cache, Calibration, Method, Plan, Settings, bops, calibrate, file, pipeline, plan};
 
+/// What photograph models should be calibrated on.
+pub const CALIBRATION_ADVICE: &str =
+    "calibrate on 32 of your own pictures (--calibration DIR): better than the crops of the four built-in ones";
 /// Pictures in one batch of calibration or evaluation.
 pub const BATCH: usize = 16;
 /// Pictures whose float runs are kept.
 const KEPT: usize = 4;
-
-/// What a session is made of, as resolved from the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Built-in name, file or folder.
-    pub model: String,
-    /// Pictures and folders of pictures; empty for the built-in ones.
-    pub images: Vec<PathBuf>,
-    /// Folder of calibration pictures; `None` for the built-in ones.
-    pub calibration: Option<PathBuf>,
-    /// Most calibration pictures to take.
-    pub calibration_images: usize,
-    /// Fitted quantizers to use instead of a calibration.
-    pub quantizers: Option<PathBuf>,
-    /// The first settings.
-    pub settings: Settings,
-    /// Folder of the cache; `None` for none.
-    pub cache: Option<PathBuf>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            model: BUILT_IN.into(),
-            images: Vec::new(),
-            calibration: None,
-            calibration_images: 32,
-            quantizers: None,
-            settings: Settings::default(),
-            cache: None,
-        }
-    }
-}
 
 /// A model that is open and checked, before its calibration.
 pub struct Opened {
@@ -84,15 +55,31 @@ impl Opened {
     /// # Errors
     /// When any of them is missing, damaged or does not fit the model.
     pub fn new(options: &Options) -> Result<Self> {
-        let model = Model::open(&options.model)?;
+        Self::fetched(options, &|_| ())
+    }
+
+    /// The same, with a word on what comes from the Hub.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn fetched(options: &Options, progress: &dyn Fn(Progress)) -> Result<Self> {
+        let mut model = Model::fetched(&options.model, options.offline, &|received| progress(Progress::received(&received)))?;
+        if let Some(path) = &options.labels {
+            model.labels = labels::of_file(path, model.config.classes())?;
+        }
         let config = &model.config;
-        let preprocess =
-            Preprocess::from_config(model.raw_config.as_ref(), model.raw_preprocessor.as_ref(), config.in_chans(), config.image_size())?;
-        let pictures = match options.images.as_slice() {
+        if config.in_chans() == 3 && options.calibration.is_none() && options.quantizers.is_none() {
+            model.notes.push(CALIBRATION_ADVICE.into());
+        }
+        let preprocess = preprocessing(&model)?;
+        let mut pictures = match options.images.as_slice() {
             [] if config.in_chans() == 1 => PictureSet::fashion_test(),
             [] => PictureSet::photographs(),
             paths => PictureSet::from_paths(paths)?,
         };
+        if options.shuffle {
+            fastrand::Rng::with_seed(options.settings.seed).shuffle(&mut pictures.pictures);
+        }
         let idle = |pattern: &&SitePattern| !model.sites().iter().any(|info| pattern.matches(info.site));
         if let Some(pattern) = options.settings.keep_float.iter().find(idle) {
             return Err(Error::setting("--keep-float", pattern, "a pattern that covers a site of the model; `igq inspect` lists them"));
@@ -159,6 +146,15 @@ impl Opened {
         let report = CalibrationReport { source, images: calibration.images };
         Ok(Session { opened: self, store, calibration, batches, report, floats: Mutex::default(), reference: Mutex::default() })
     }
+}
+
+/// How pictures become what `model` takes.
+///
+/// # Errors
+/// When its preprocessing configuration is unusable.
+pub fn preprocessing(model: &Model) -> Result<Preprocess> {
+    let config = &model.config;
+    Preprocess::from_config(model.raw_config.as_ref(), model.raw_preprocessor.as_ref(), config.in_chans(), config.image_size())
 }
 
 /// The pictures that the quantizers are fitted on.

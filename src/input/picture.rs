@@ -1,7 +1,7 @@
 //! Pictures: decode, orient, flatten to 8-bit grey or colour, within a limit on pixels. No resizing here.
 
 use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageReader};
@@ -85,6 +85,16 @@ impl Picture {
         let source = path.display().to_string();
         let name = path.file_name().map_or_else(|| source.clone(), |n| n.to_string_lossy().into());
         Ok(Self { name, raster: decode(&source, &bytes)?, source, label: None })
+    }
+
+    /// Reads one picture of the same kinds from standard input.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_stdin() -> Result<Self> {
+        let (mut bytes, source) = (Vec::new(), "standard input");
+        std::io::stdin().lock().read_to_end(&mut bytes).map_err(Error::io("read", Path::new(source)))?;
+        Ok(Self { name: "stdin".into(), raster: decode(source, &bytes)?, source: source.into(), label: None })
     }
 }
 

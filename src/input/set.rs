@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::builtin;
 use super::picture::Picture;
@@ -21,6 +22,8 @@ pub enum PictureSource {
     Photograph(usize),
     /// A file, and its class where the set is labelled.
     File(PathBuf, Option<usize>),
+    /// A picture that came once and cannot be read again: standard input.
+    Held(Arc<Picture>),
 }
 
 impl PictureSource {
@@ -33,6 +36,7 @@ impl PictureSource {
             Self::FashionTest(index) => builtin::fashion_test(*index),
             Self::FashionCalibration(index) => builtin::fashion_calibration(*index),
             Self::Photograph(index) => builtin::photograph(*index),
+            Self::Held(picture) => Ok(Picture::clone(picture)),
             Self::File(path, label) => Ok(Picture { label: *label, ..Picture::open(path)? }),
         }
     }
@@ -69,19 +73,23 @@ impl PictureSet {
         Self { name: "built-in photographs".into(), pictures }
     }
 
-    /// Files and folders (their pictures, sorted by name) in the order given.
+    /// Files, folders (their pictures, sorted by name), patterns such as `*.jpg` (what they match, sorted) and `-` for standard input, in
+    /// the order given.
     ///
     /// # Errors
-    /// When a path does not exist, or a folder holds no pictures.
+    /// When a path does not exist, a folder holds no pictures, or a pattern matches none.
     pub fn from_paths(paths: &[PathBuf]) -> Result<Self> {
         let mut pictures = Vec::new();
         for path in paths {
-            if path.is_dir() {
-                let files = pictures_in(path)?;
+            let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
+            if path.is_dir() || pattern.is_some() {
+                let files = pattern.map_or_else(|| pictures_in(path), matches)?;
                 if files.is_empty() {
                     return Err(no_pictures(path));
                 }
                 pictures.extend(files.into_iter().map(|file| PictureSource::File(file, None)));
+            } else if path.as_os_str() == "-" {
+                pictures.push(PictureSource::Held(Arc::new(Picture::from_stdin()?)));
             } else {
                 fs::metadata(path).map_err(Error::io("read", path))?;
                 pictures.push(PictureSource::File(path.clone(), None));
@@ -185,12 +193,19 @@ fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries(folder)?.into_iter().filter(|path| path.is_dir()).collect())
 }
 
+fn is_picture(path: &Path) -> bool {
+    let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    path.is_file() && ENDINGS.contains(&ending.as_str())
+}
+
+/// The pictures that a pattern matches, sorted.
+fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
+    let found = glob::glob(pattern).map_err(|e| Error::setting("--image", pattern, format!("a pattern such as holiday/*.jpg ({e})")))?;
+    Ok(found.filter_map(std::result::Result::ok).filter(|path| is_picture(path)).collect())
+}
+
 fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let is_picture = |path: &PathBuf| {
-        let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-        path.is_file() && ENDINGS.contains(&ending.as_str())
-    };
-    let mut files: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_picture).collect();
+    let mut files: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| is_picture(path)).collect();
     files.sort();
     Ok(files)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::hub;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
@@ -27,8 +28,21 @@ pub struct Checkpoint {
 /// Name of the model that is compiled into the binary.
 pub const BUILT_IN: &str = "fashion-vit";
 
+/// The weights of a checkpoint in one file.
+pub(super) const WEIGHTS: &str = "model.safetensors";
 /// The list of the shards of a large checkpoint.
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+/// How much of a file has come from the Hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// Its name.
+    pub file: &'a str,
+    /// Bytes that have come.
+    pub bytes: usize,
+    /// Bytes in all.
+    pub of: usize,
+}
 
 impl Checkpoint {
     /// The built-in model (see `assets/SOURCES.md`).
@@ -48,19 +62,30 @@ impl Checkpoint {
         })
     }
 
-    /// Opens what `--model` names: the built-in name, a safetensors file, the index of a sharded one, or a folder that holds either.
+    /// Opens what `--model` names: the built-in name, a safetensors file, the index of a sharded one, a folder that holds either, or an
+    /// id on the Hugging Face Hub, whose cache is read before the network; `offline`: instead of it.
     ///
     /// # Errors
-    /// When there is no such file, or it is not a readable checkpoint.
-    pub fn open(model: &str) -> Result<Self> {
+    /// When there is no such file, folder or model, or it is not a readable checkpoint.
+    pub fn open(model: &str, offline: bool, progress: &dyn Fn(Received)) -> Result<Self> {
         if model == BUILT_IN {
             return Self::built_in();
         }
         let path = Path::new(model);
         if !path.exists() {
-            let advice = format!("name a safetensors file, a folder with model.safetensors, or `{BUILT_IN}`");
-            return Err(Error::content(model, "no such file or folder", advice));
+            if !is_hub_id(model) {
+                let advice = format!("name a safetensors file, a folder with {WEIGHTS}, a model of the Hub (OWNER/NAME), or `{BUILT_IN}`");
+                return Err(Error::content(model, "no such file or folder", advice));
+            }
+            let folder = hub::fetch(model, offline, progress)?;
+            let opened = Self::from_path(model, &folder)?;
+            let name = model.rsplit('/').next().unwrap_or(model).into();
+            return Ok(Self { name, source: format!("{model} on the Hugging Face Hub ({})", opened.source), ..opened });
         }
+        Self::from_path(model, path)
+    }
+
+    fn from_path(model: &str, path: &Path) -> Result<Self> {
         let file = if path.is_dir() { weights_in(path)? } else { path.to_path_buf() };
         let folder = file.parent().unwrap_or(Path::new("."));
         let source = file.display().to_string();
@@ -77,8 +102,20 @@ impl Checkpoint {
     }
 }
 
+/// Whether `model` can be a model's id on the Hugging Face Hub: `OWNER/NAME` and not the name of a file.
+#[must_use]
+pub fn is_hub_id(model: &str) -> bool {
+    let part = |part: &str| {
+        let plain = part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        plain && part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') && !part.contains("..") && part.len() <= 96
+    };
+    let ending = Path::new(model).extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+    let file = ["safetensors", "json", "bin", "pt", "pth", "ckpt", "gguf", "onnx"].contains(&ending.as_str());
+    !file && model.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+}
+
 fn weights_in(folder: &Path) -> Result<PathBuf> {
-    if let Some(file) = ["model.safetensors", INDEX].map(|name| folder.join(name)).into_iter().find(|file| file.is_file()) {
+    if let Some(file) = [WEIGHTS, INDEX].map(|name| folder.join(name)).into_iter().find(|file| file.is_file()) {
         return Ok(file);
     }
     let entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
@@ -102,8 +139,9 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
     Err(Error::content(folder.display().to_string(), problem, advice))
 }
 
-/// Opens all shards that an index lists, and checks that each has the tensors it is listed for.
-fn sharded(index: &Path, folder: &Path) -> Result<Weights> {
+/// Which shard has which tensor, as an index says. All shards are plain file names: a list from elsewhere must not reach files outside
+/// of its folder.
+fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -112,14 +150,30 @@ fn sharded(index: &Path, folder: &Path) -> Result<Weights> {
     let text = fs::read_to_string(index).map_err(Error::io("read", index))?;
     let Index { weight_map } =
         serde_json::from_str(&text).map_err(|e| Error::content(&name, format!("not a list of shards ({e})"), "download it again"))?;
+    let plain = |shard: &&String| Path::new(shard).file_name().is_some_and(|file| file == shard.as_str());
+    match weight_map.values().find(|shard| !plain(shard)) {
+        Some(shard) => Err(no_shard(&name, shard)),
+        None => Ok(weight_map),
+    }
+}
+
+fn no_shard(index: &str, shard: &str) -> Error {
+    let problem = format!("expected the shard `{shard}` in the same folder, found no such file");
+    Error::content(index, problem, "download all shards")
+}
+
+/// The shards that an index lists.
+#[cfg(feature = "hub")]
+pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    Ok(weight_map(index)?.into_values().collect())
+}
+
+/// Opens all shards that an index lists, and checks that each has the tensors it is listed for.
+fn sharded(index: &Path, folder: &Path) -> Result<Weights> {
+    let (name, weight_map) = (index.display().to_string(), weight_map(index)?);
     let shards: BTreeSet<&String> = weight_map.values().collect();
-    for shard in &shards {
-        // A list from elsewhere must not reach files outside of its folder.
-        let plain = Path::new(shard).file_name().is_some_and(|file| file == shard.as_str());
-        if !plain || !folder.join(shard).is_file() {
-            let problem = format!("expected the shard `{shard}` in the same folder, found no such file");
-            return Err(Error::content(&name, problem, "download all shards"));
-        }
+    if let Some(shard) = shards.iter().find(|shard| !folder.join(shard).is_file()) {
+        return Err(no_shard(&name, shard));
     }
     let weights = Weights::open(&name, &shards.iter().map(|shard| folder.join(shard)).collect::<Vec<_>>())?;
     match weight_map.iter().find(|(key, _)| !weights.has(key)) {

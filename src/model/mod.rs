@@ -2,6 +2,9 @@
 
 pub mod checkpoint;
 pub mod config;
+#[cfg_attr(not(feature = "hub"), path = "no_hub.rs")]
+pub mod hub;
+pub mod labels;
 pub mod layout;
 pub mod network;
 pub mod ops;
@@ -15,7 +18,7 @@ pub mod weights;
 
 use serde_json::Value;
 
-pub use checkpoint::{BUILT_IN, Checkpoint};
+pub use checkpoint::{BUILT_IN, Checkpoint, Received, is_hub_id};
 pub use config::{Config, Pool, SwinConfig, SwinStage, VitConfig};
 pub use network::{Network, Product, RightOperand, SiteInfo, Trace, forward, forward_from, trace};
 pub use site::{Site, SiteKind, SitePattern};
@@ -92,8 +95,13 @@ impl Model {
             let some = unused.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
             notes.push(format!("{} tensor(s) of the file are not used: {some}", unused.len()));
         }
+        let labels = labels::of_config(checkpoint.config.as_ref(), config.classes()).or_else(|| {
+            let assumed = labels::of_imagenet(config.in_chans(), config.classes())?;
+            notes.push("1000 classes without names: those of ImageNet-1k are assumed (--labels FILE gives others)".into());
+            Some(assumed)
+        });
         Ok(Self {
-            labels: labels(checkpoint.config.as_ref(), config.classes()),
+            labels: labels.unwrap_or_default(),
             digest: blake3::hash(format!("{config:?} {}", checkpoint.weights.digest()).as_bytes()).to_hex().to_string(),
             parameters: checkpoint.weights.parameters_used(),
             name: checkpoint.name,
@@ -112,7 +120,15 @@ impl Model {
     /// # Errors
     /// As [`Checkpoint::open`] and [`Self::from_checkpoint`].
     pub fn open(model: &str) -> Result<Self> {
-        Self::from_checkpoint(Checkpoint::open(model)?)
+        Self::fetched(model, false, &|_| ())
+    }
+
+    /// The same, never from the network if `offline`, and with a word on what has come from it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn fetched(model: &str, offline: bool, progress: &dyn Fn(Received)) -> Result<Self> {
+        Self::from_checkpoint(Checkpoint::open(model, offline, progress)?)
     }
 
     /// The network.
@@ -138,17 +154,4 @@ impl Model {
     pub fn describe(&self) -> String {
         self.config.describe()
     }
-}
-
-/// Class names from `label_names` (timm, ours) or `id2label` (transformers); empty unless there is one for every class.
-fn labels(config: Option<&Value>, classes: usize) -> Vec<String> {
-    let text = |value: &Value| value.as_str().map(str::to_string);
-    let listed =
-        config::lookup(config, "label_names").and_then(Value::as_array).map(|list| list.iter().filter_map(text).collect::<Vec<_>>());
-    let mapped = config::lookup(config, "id2label")
-        .and_then(Value::as_object)
-        .map(|map| (0..classes).filter_map(|class| map.get(&class.to_string()).and_then(text)).collect());
-    // transformers numbers classes that nobody named: `LABEL_0`.
-    let named = |names: &Vec<String>| names.len() == classes && !names.iter().all(|name| name.starts_with("LABEL_"));
-    listed.or(mapped).filter(named).unwrap_or_default()
 }

@@ -1,9 +1,11 @@
 //! Results as text, JSON, CSV and Markdown, all from the same structs that the screen reads.
 
+mod models;
 mod studies;
 
 use comfy_table::{Table, presets};
 
+pub use models::{inspection, verification};
 pub use studies::{allocation, sensitivity, suggestion};
 
 use crate::analysis::Report;

@@ -14,6 +14,7 @@ use super::terminal::{self, Screen};
 use super::theme::Look;
 use super::update::update_all;
 use super::{frame, view};
+use crate::bar::Bar;
 use crate::cli::{self, Common};
 use crate::engine::worker::Reports;
 use crate::engine::{Opened, Worker};
@@ -28,7 +29,9 @@ const FRAME: Duration = Duration::from_millis(16);
 /// # Errors
 /// When the model cannot be opened, there is no terminal, or the session could not be prepared.
 pub fn run(common: &Common, look: &cli::Look) -> Result<()> {
-    let opened = Opened::new(&common.options()?)?;
+    let bar = Bar::default();
+    let opened = Opened::fetched(&common.options()?, &|progress| bar.show(&progress))?;
+    drop(bar);
     let _log = log_to_file();
     let mut app = App::new(opened.info(), opened.settings.clone(), Look::resolve(look.theme, look.ascii, false));
     app.picture = common.picture.min(app.info.picture_count.saturating_sub(1));

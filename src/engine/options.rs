@@ -1,0 +1,48 @@
+//! What a session is made of, as resolved from the command line.
+
+use std::path::PathBuf;
+
+use crate::model::BUILT_IN;
+use crate::quant::Settings;
+
+/// What a session is made of, as resolved from the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Built-in name, file, folder or id on the Hub.
+    pub model: String,
+    /// Never use the network.
+    pub offline: bool,
+    /// Class names, one a line; `None` for those of the checkpoint.
+    pub labels: Option<PathBuf>,
+    /// Pictures, folders of pictures, patterns, `-` for standard input; empty for the built-in ones.
+    pub images: Vec<PathBuf>,
+    /// Whether the pictures are put in an order by the seed of the settings.
+    pub shuffle: bool,
+    /// Folder of calibration pictures; `None` for the built-in ones.
+    pub calibration: Option<PathBuf>,
+    /// Most calibration pictures to take.
+    pub calibration_images: usize,
+    /// Fitted quantizers to use instead of a calibration.
+    pub quantizers: Option<PathBuf>,
+    /// The first settings.
+    pub settings: Settings,
+    /// Folder of the cache; `None` for none.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            model: BUILT_IN.into(),
+            offline: false,
+            labels: None,
+            images: Vec::new(),
+            shuffle: false,
+            calibration: None,
+            calibration_images: 32,
+            quantizers: None,
+            settings: Settings::default(),
+            cache: None,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What stands for the Hub in a build without the feature `hub`: a sentence.
+
+use std::path::PathBuf;
+
+use super::checkpoint::Received;
+use crate::error::{Error, Result};
+
+/// Says that this build cannot.
+///
+/// # Errors
+/// Always.
+pub fn fetch(id: &str, _offline: bool, _progress: &dyn Fn(Received)) -> Result<PathBuf> {
+    let problem = "no such file or folder, and this igq was built without the Hugging Face Hub";
+    Err(Error::content(id, problem, "name a file or folder, or build with the feature `hub`"))
+}
