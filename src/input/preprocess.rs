@@ -189,10 +189,16 @@ impl Preprocess {
         if (height, width) == (raster.height, raster.width) {
             return Ok(raster);
         }
-        if height.saturating_mul(width) > MAX_RESIZED {
+        if height.max(raster.height).saturating_mul(width) > MAX_RESIZED {
             let problem = format!("expected a picture less elongated than {}x{}", raster.width, raster.height);
             return Err(Error::content(source, problem, "crop it first"));
         }
+        // Across and then down, rounded to 8 bits in between, as Pillow does it; the library alone would take the other order.
+        let across = self.scaled(source, &raster, width, raster.height)?;
+        self.scaled(source, &across, width, height)
+    }
+
+    fn scaled(&self, source: &str, raster: &Raster, width: usize, height: usize) -> Result<Raster> {
         let pixel = if raster.channels == 3 { fir::PixelType::U8x3 } else { fir::PixelType::U8 };
         let failed = |e: &dyn std::fmt::Display| Error::content(source, format!("cannot be resized ({e})"), "name another picture");
         let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
