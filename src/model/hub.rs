@@ -207,9 +207,10 @@ impl<'a> Hub<'a> {
                 "accept the model's terms on its page, or set HF_TOKEN to a token that may read it",
             ),
             (_, Some(code)) => (format!("{endpoint} answered {code} to the question for {file}"), "try again later"),
-            (ApiError::RequestError(e), None) => {
-                (format!("no connection to {endpoint} ({e})"), "check the network; a model in the cache or a folder needs none")
-            }
+            (ApiError::RequestError(e), None) => (
+                format!("no such file or folder, and no connection to {endpoint} ({e})"),
+                "check the network; a model in the cache or a folder needs none",
+            ),
             (ApiError::IoError(e), None) => {
                 (format!("receiving {file} from {endpoint} ended early ({e})"), "run it again: it goes on with what was received")
             }
