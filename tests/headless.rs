@@ -6,27 +6,13 @@ mod common;
 
 use std::fs;
 
-use assert_cmd::Command;
+use common::cli::{igq, stdout};
 use common::golden;
 use serde_json::Value;
 
-fn igq(args: &[&str]) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("igq").unwrap().env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).args(args).assert()
-}
-
-fn stdout(args: &[&str]) -> String {
-    String::from_utf8(igq(args).success().get_output().stdout.clone()).unwrap()
-}
-
-/// One sentence on standard error that holds `words`, the exit code, no panic, nothing on standard output.
+/// Refused with nothing on standard output.
 fn refused(args: &[&str], code: i32, words: &[&str]) {
-    let output = igq(args).code(code).get_output().clone();
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(!error.contains("panicked"), "{error}");
-    assert!(output.stdout.is_empty());
-    for word in words {
-        assert!(error.contains(word), "{args:?} said: {error}");
-    }
+    assert!(common::cli::refused(args, code, words).stdout.is_empty());
 }
 
 #[test]

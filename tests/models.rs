@@ -6,26 +6,10 @@ mod common;
 
 use std::fs;
 
-use assert_cmd::Command;
 use candle_core::{DType, Device, Tensor};
+use common::cli::{command, igq, refused, stdout};
 use common::{edited, golden, tensors};
 use serde_json::Value;
-
-fn igq(args: &[&str]) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("igq").unwrap().env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).args(args).assert()
-}
-
-fn stdout(args: &[&str]) -> String {
-    String::from_utf8(igq(args).success().get_output().stdout.clone()).unwrap()
-}
-
-/// What is said on standard error with this exit code.
-fn refused(args: &[&str], code: i32, words: &[&str]) {
-    let error = String::from_utf8(igq(args).code(code).get_output().stderr.clone()).unwrap();
-    for word in words {
-        assert!(error.contains(word) && !error.contains("panicked"), "{args:?} said: {error}");
-    }
-}
 
 #[test]
 fn every_golden_folder_verifies_within_a_ten_thousandth() {
@@ -165,7 +149,7 @@ fn pictures_come_from_patterns_and_standard_input_and_are_shuffled_by_the_seed()
     assert_eq!(sorted(one), sorted(two));
 
     let args = ["run", "--image", "-", "--format", "json", "--calibration-images", "1", "--no-cache"];
-    let piped = |bytes: Vec<u8>| Command::cargo_bin("igq").unwrap().args(args).write_stdin(bytes).assert();
+    let piped = |bytes: Vec<u8>| command(&args).write_stdin(bytes).assert();
     let report = piped(fs::read(pattern("3.png")).unwrap()).success().get_output().stdout.clone();
     let report: Value = serde_json::from_slice(&report).unwrap();
     assert_eq!(report["picture"]["source"], "standard input");

@@ -1,7 +1,7 @@
 //! The real binary in a pseudo-terminal: it starts, draws, reacts to keys and to a new size, quits, and leaves the terminal as it was.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
@@ -26,15 +26,19 @@ fn size(cols: u16, rows: u16) -> PtySize {
 
 impl Terminal {
     fn start(cols: u16, rows: u16, args: &[&str]) -> Self {
-        Self::start_program(env!("CARGO_BIN_EXE_igq").as_ref(), cols, rows, args)
+        Self::start_program(env!("CARGO_BIN_EXE_igq").as_ref(), cols, rows, args, &[])
     }
 
-    fn start_program(program: &std::ffi::OsStr, cols: u16, rows: u16, args: &[&str]) -> Self {
+    fn start_program(program: &std::ffi::OsStr, cols: u16, rows: u16, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let pair = native_pty_system().openpty(size(cols, rows)).unwrap();
         let mut command = CommandBuilder::new(program);
         command.args(args);
         command.env("TERM", "xterm-256color");
         command.env("RUST_BACKTRACE", "0");
+        command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+        for (name, value) in variables {
+            command.env(name, value);
+        }
         command.env("XDG_STATE_HOME", std::env::temp_dir().join("igq-test-state"));
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
@@ -141,10 +145,10 @@ fn without_a_terminal_it_says_so() {
     assert!(!output.status.success() && error.contains("terminal") && !error.contains("panicked"), "{error}");
 }
 
-/// Not a test by itself: the program that panics in the test below.
-#[test]
-#[ignore = "started in a pseudo-terminal by the next test"]
-fn panics_with_the_terminal_taken() {
+/// Set in the program that the test below starts: the test itself, which then panics.
+const PANICS: &str = "IGQ_TEST_PANICS";
+
+fn panic_with_the_terminal_taken() {
     println!("before the screen");
     color_eyre::install().unwrap();
     let ended = std::panic::catch_unwind(|| {
@@ -158,9 +162,12 @@ fn panics_with_the_terminal_taken() {
 
 #[test]
 fn a_panic_gives_the_terminal_back_before_it_prints() {
+    if std::env::var_os(PANICS).is_some() {
+        return panic_with_the_terminal_taken();
+    }
     let this = std::env::current_exe().unwrap();
-    let mut terminal =
-        Terminal::start_program(this.as_os_str(), 80, 40, &["--ignored", "--nocapture", "--exact", "panics_with_the_terminal_taken"]);
+    let args = ["--nocapture", "--exact", "a_panic_gives_the_terminal_back_before_it_prints"];
+    let mut terminal = Terminal::start_program(this.as_os_str(), 80, 40, &args, &[(PANICS, "1")]);
     terminal.wait_for("the prompt", |s| s.contains("prompt$ after the screen: true") && s.contains("test result"));
     terminal.left_cleanly();
     let shown = terminal.shown();

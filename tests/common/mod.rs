@@ -2,6 +2,9 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // Test code: a failure here is a failed test.
 
+pub mod cli;
+pub mod screen;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
