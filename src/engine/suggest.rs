@@ -36,9 +36,9 @@ pub fn restore_picture(
     let sites = session.opened().model.sites();
     let float_class = argmax(&base.float.logits);
     let mut plan = session.plan(settings)?;
-    let before = standing(session, settings, &base, &run(session, &base, &plan, cancel)?);
-    let mut kept: Vec<Site> = Vec::new();
     let mut logits = run(session, &base, &plan, cancel)?;
+    let before = standing(session, settings, &base, &logits);
+    let mut kept: Vec<Site> = Vec::new();
     while argmax(&logits) != float_class {
         let quantized: Vec<Site> = sites.iter().map(|s| s.site).filter(|s| plan.sites.get(s).is_some_and(SitePlan::is_quantized)).collect();
         progress(Progress { stage: "looking for what to keep in float".into(), done: kept.len(), total: sites.len() });
