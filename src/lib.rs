@@ -7,8 +7,8 @@
 //! | module | does | may use | may not use |
 //! |---|---|---|---|
 //! | [`input`] | pictures: decode, orient, resize, crop, normalise; sets of pictures | image, `fast_image_resize`, candle-core | threads, terminal, the modules below |
-//! | [`model`] | checkpoints, the network, sites and taps | candle, safetensors, serde | quant, image, terminal |
-//! | [`quant`] | the method: calibrate, fit, assign, quantize, plan, bit operations, the integer program | model, candle-core, rayon | input, tokio, ratatui, clock, stdout |
+//! | [`model`] | checkpoints, the network, sites and taps | candle, `rten-vecmath`, safetensors, serde | quant, image, terminal |
+//! | [`quant`] | the method: calibrate, fit, assign, quantize, plan, bit operations, the integer program | model, candle-core, rayon, pulp | input, tokio, ratatui, clock, stdout |
 //! | [`analysis`] | metrics, suffix runs, perturbation, allocation, sensitivity, verdicts, the report | quant, model | tokio, ratatui |
 //! | [`engine`] | session, evaluation, studies, cache, dump; the only threads and channels | all above, tokio::sync, std::thread | ratatui, crossterm |
 //! | [`tui`] | state, update, view, keys, themes, frames | engine's command and event, the report, site ids, ratatui, crossterm, tokio | candle, quant, input |
@@ -23,7 +23,8 @@
 //! group counts and bits are chosen by one integer program ([`quant::allocate`]); the screen is `update` and `view` over one state.
 //!
 //! Work is spread over pictures and sites, not over the elements of one tensor ([`threads`]): two suffix runs side by side are twice as
-//! fast as one after the other with all cores.
+//! fast as one after the other with all cores. Two inner loops are written for vector instructions, by libraries that choose them at run
+//! time: GELU and softmax (`rten-vecmath`), and the search for the nearest quantizer (pulp).
 //!
 //! Deviations from the first design: a second thread for studies (sweeps, comparisons), so that a long one never delays a run; runs with
 //! every operand kept ([`analysis::FloatRun`], [`analysis::QuantizedRun`]) live in `analysis`, because reports and dumps are their only

@@ -1,23 +1,23 @@
 //! How much the prediction is perturbed by each group count of each site (section 3.3): exactly, by re-running the suffix of the network,
 //! or fast, by a diagonal Fisher estimate from one forward and backward pass.
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{D, DType, Device, Tensor, Var};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::metrics;
-use super::suffix::Reference;
+use super::suffix::{Reference, parts};
 use crate::error::Result;
 use crate::model::tap::Cancel;
 use crate::model::{Network, Site, SiteInfo, Tap, Trace, forward};
-use crate::quant::run::{SitePlan, fake_quantize};
-use crate::quant::{BitWidth, GroupCount, Plan};
+use crate::quant::run::{SitePlan, fake_quantize_picture};
+use crate::quant::{GroupCount, Plan};
 
 /// Counts that are tried unless others are asked for \[D\].
 pub const CANDIDATES: [u8; 10] = [2, 4, 6, 8, 10, 12, 14, 16, 24, 32];
-/// Pictures of one backward pass, which keeps every operand.
-const BACKWARD_BATCH: usize = 8;
+/// Pictures of one backward pass, which keeps every operand; passes run side by side.
+const BACKWARD_BATCH: usize = 2;
 
 /// How perturbations are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
@@ -150,35 +150,42 @@ pub fn fisher(
     cancel: &Cancel,
 ) -> Result<Vec<SitePerturbation>> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut omega: Vec<Vec<f64>> = sites.iter().map(|(_, plans)| vec![0.0; plans.len()]).collect();
-    let mut images = 0;
-    for batch in batches {
-        let pictures = batch.dim(0)?;
-        for start in (0..pictures).step_by(BACKWARD_BATCH) {
-            cancel.check()?;
-            let part = batch.narrow(0, start, BACKWARD_BATCH.min(pictures - start))?.contiguous()?;
-            images += part.dim(0)?;
-            let mut probe = Probe { seen: Vec::new() };
-            let logits = forward(network, &part, &mut probe)?;
-            let directions: Vec<f32> = logits.to_vec2::<f32>()?.iter().flat_map(|row| direction(row, &mut random)).collect();
-            let directions = Tensor::from_vec(directions, logits.dims(), &Device::Cpu)?;
-            let gradients = (&logits * directions)?.sum_all()?.backward()?;
-            let estimated = sites.par_iter().map(|(info, plans)| {
-                cancel.check()?;
-                let Some((_, x, zero)) = probe.seen.iter().find(|(site, ..)| *site == info.site) else {
-                    return Ok(vec![0.0; plans.len()]);
-                };
-                let Some(gradient) = gradients.get(zero.as_tensor()) else { return Ok(vec![0.0; plans.len()]) };
-                let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
-                plans.iter().map(|plan| weighted_error(info.site, x, &gradient, plan)).collect::<Result<Vec<f64>>>()
-            });
-            for (sums, more) in omega.iter_mut().zip(estimated.collect::<Result<Vec<_>>>()?) {
-                sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-            }
+    let parts: Vec<_> = parts(batches, BACKWARD_BATCH)?.into_iter().map(|part| (part, random.fork())).collect();
+    let estimated = parts.into_par_iter().map(|(part, random)| fisher_of_part(network, &part, sites, random, cancel));
+    let estimated = estimated.collect::<Result<Vec<_>>>()?;
+    let images = batches.iter().map(|batch| batch.dim(0)).sum::<candle_core::Result<usize>>()?.max(1) as f64;
+    let omega = |site: usize, plan: usize| 0.5 * estimated.iter().map(|part| part[site][plan]).sum::<f64>() / images;
+    let of_site = |(index, (info, plans)): (usize, &Candidates)| SitePerturbation {
+        site: info.site,
+        omega: (0..plans.len()).map(|plan| omega(index, plan)).collect(),
+    };
+    Ok(sites.iter().enumerate().map(of_site).collect())
+}
+
+/// `sum g^2 e^2` over a few pictures, for every site and plan.
+fn fisher_of_part(
+    network: &dyn Network,
+    part: &Tensor,
+    sites: &[Candidates],
+    mut random: fastrand::Rng,
+    cancel: &Cancel,
+) -> Result<Vec<Vec<f64>>> {
+    cancel.check()?;
+    let mut probe = Probe { seen: Vec::new() };
+    let logits = forward(network, part, &mut probe)?;
+    let directions: Vec<f32> = logits.to_vec2::<f32>()?.iter().flat_map(|row| direction(row, &mut random)).collect();
+    let directions = Tensor::from_vec(directions, logits.dims(), &Device::Cpu)?;
+    cancel.check()?;
+    let gradients = (&logits * directions)?.sum_all()?.backward()?;
+    let of_site = |(info, plans): &Candidates| {
+        cancel.check()?;
+        let seen = probe.seen.iter().find(|(site, ..)| *site == info.site);
+        match seen.and_then(|(_, x, zero)| Some((x, gradients.get(zero.as_tensor())?))) {
+            Some((x, gradient)) => weighted_errors(info.site, x, gradient, plans),
+            None => Ok(vec![0.0; plans.len()]),
         }
-    }
-    let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| 0.5 * sum / f64::from(images as u32).max(1.0)).collect();
-    Ok(sites.iter().zip(omega).map(|((info, _), sums)| SitePerturbation { site: info.site, omega: mean(sums) }).collect())
+    };
+    sites.par_iter().map(of_site).collect()
 }
 
 /// `S r` for one row of logits.
@@ -189,11 +196,22 @@ fn direction(logits: &[f32], random: &mut fastrand::Rng) -> Vec<f32> {
     p.iter().zip(signed).map(|(p, s)| (s - p * along) as f32).collect()
 }
 
-/// `sum g^2 e^2` over the tensor of a site.
-fn weighted_error(site: Site, x: &Tensor, gradient: &[f32], plan: &SitePlan) -> Result<f64> {
-    let Some(quantizers) = plan.quantizers.as_ref().filter(|_| plan.bits != BitWidth::FLOAT) else { return Ok(0.0) };
-    let (after, _) = fake_quantize(site, x, quantizers, plan.bits)?;
-    let (before, after) = (x.flatten_all()?.to_vec1::<f32>()?, after.flatten_all()?.to_vec1::<f32>()?);
-    let term = |((x, y), g): ((&f32, &f32), &f32)| f64::from((x - y) * g).powi(2);
-    Ok(before.iter().zip(&after).zip(gradient).map(term).sum())
+/// `sum g^2 e^2` over the tensor of a site, for every plan.
+fn weighted_errors(site: Site, x: &Tensor, gradient: &Tensor, plans: &[SitePlan]) -> Result<Vec<f64>> {
+    let last = x.dim(D::Minus1)?;
+    let (x, gradient, pictures) = (x.flatten_all()?.to_vec1::<f32>()?, gradient.flatten_all()?.to_vec1::<f32>()?, x.dim(0)?);
+    let size = x.len() / pictures;
+    let mut sums = vec![0.0; plans.len()];
+    let mut after = vec![0.0; size];
+    // One picture at a time, so that its values stay in the caches for all plans.
+    for (x, gradient) in x.chunks_exact(size).zip(gradient.chunks_exact(size)) {
+        for (sum, plan) in sums.iter_mut().zip(plans) {
+            let Some(quantizers) = &plan.quantizers else { continue };
+            after.copy_from_slice(x);
+            fake_quantize_picture(site, &mut after, last, quantizers, plan.bits);
+            let term = |((x, y), g): ((&f32, &f32), &f32)| f64::from((x - y) * g).powi(2);
+            *sum += x.iter().zip(&after).zip(gradient).map(term).sum::<f64>();
+        }
+    }
+    Ok(sums)
 }

@@ -15,6 +15,21 @@ use crate::quant::{FakeQuantize, Plan, unobserved};
 /// Pictures that run together: few, so that their operands stay in the caches, and parts run side by side.
 const PART: usize = 8;
 
+/// Batches of pictures cut into parts of at most `size`.
+///
+/// # Errors
+/// Only when candle fails.
+pub fn parts(batches: &[Tensor], size: usize) -> Result<Vec<Tensor>> {
+    let mut parts = Vec::new();
+    for batch in batches {
+        let pictures = batch.dim(0)?;
+        for start in (0..pictures).step_by(size) {
+            parts.push(batch.narrow(0, start, size.min(pictures - start))?.contiguous()?);
+        }
+    }
+    Ok(parts)
+}
+
 /// What a plan does to the predictions of a set of pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Effect {
@@ -38,13 +53,7 @@ impl Reference {
     /// When a batch has the wrong shape, or `cancel` was called.
     pub fn new(network: &dyn Network, sites: &[SiteInfo], batches: &[Tensor], cancel: &Cancel) -> Result<Self> {
         let float = Plan::float(sites);
-        let mut parts = Vec::new();
-        for batch in batches {
-            let pictures = batch.dim(0)?;
-            for start in (0..pictures).step_by(PART) {
-                parts.push(batch.narrow(0, start, PART.min(pictures - start))?.contiguous()?);
-            }
-        }
+        let parts = parts(batches, PART)?;
         let run = |part: &Tensor| trace(network, part, &mut FakeQuantize::new(&float, cancel, unobserved));
         let traces = parts.par_iter().map(run).collect::<Result<Vec<_>>>()?;
         let logits = Self::logits_of(&traces)?;

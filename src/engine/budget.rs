@@ -118,7 +118,6 @@ pub fn perturb(
         done.push(one.clone());
         found(one, total);
     };
-    let reference = session.reference(cancel)?;
     let computed = match estimate {
         _ if sites.is_empty() => Ok(()),
         Estimate::Fisher => {
@@ -126,11 +125,11 @@ pub fn perturb(
             found.map(|all| all.into_iter().for_each(tell))
         }
         Estimate::Alone => {
-            let base = Plan::float(model.sites());
+            let (base, reference) = (Plan::float(model.sites()), session.reference(cancel)?);
             perturbation::exact(network, &reference, &base, reference.traces(), &sites, cancel, &tell)
         }
         Estimate::Among => {
-            let base = session.plan(settings)?;
+            let (base, reference) = (session.plan(settings)?, session.reference(cancel)?);
             let before = reference.under(network, &base, cancel)?;
             perturbation::exact(network, &reference, &base, &before, &sites, cancel, &tell)
         }
@@ -141,7 +140,7 @@ pub fn perturb(
     }
     computed?;
     sites.sort_by_key(|s| infos.iter().position(|info| info.site == s.site));
-    Ok(Perturbation { estimate, candidates: candidates.to_vec(), images: reference.images(), sites })
+    Ok(Perturbation { estimate, candidates: candidates.to_vec(), images: session.calibration_report().images, sites })
 }
 
 /// The fast estimate as the screen takes it.
@@ -255,28 +254,42 @@ pub fn allocate(session: &Session, order: &Order, cancel: &Cancel, progress: &(d
         let calibration_kl = reference.effect_of(model.network(), &session.plan(settings)?, cancel)?.kl;
         Ok(Measured { name, bops: bops::total(model.sites(), settings), predicted, calibration_kl, evaluation: None })
     };
-    let mut solved = Vec::new();
-    for budget in order.budgets {
-        let budget = budget.resolve(session, order.settings);
-        let allocation = table.solve(budget)?;
+    let budgets: Vec<u64> = order.budgets.iter().map(|budget| budget.resolve(session, order.settings)).collect();
+    let allocations = budgets.iter().map(|&budget| table.solve(budget)).collect::<Result<Vec<_>>>()?;
+    // Uniform counts stand beside several budgets, but are run once; one pass over the set serves all.
+    let most = budgets.iter().copied().max().unwrap_or_default();
+    let mut runs = Vec::new();
+    for allocation in &allocations {
         let settings = order.settings.with_counts(allocation.counts());
-        let mut rows = vec![(settings.clone(), measure("allocated".into(), &settings, Some(allocation.predicted))?)];
-        for groups in UNIFORM.into_iter().filter_map(|g| GroupCount::new(g).ok()) {
-            let same = uniformly(order.settings, groups);
-            if bops::total(model.sites(), &same) <= budget {
-                let predicted = table.uniform(groups).map(|a| a.predicted);
-                rows.push((same.clone(), measure(format!("uniform {groups}"), &same, predicted)?));
-            }
-        }
-        if let Some(data) = order.data {
-            let grid: Vec<Settings> = rows.iter().map(|(settings, _)| settings.clone()).collect();
-            let Evaluation { rows: evaluated, .. } = evaluate(session, data, &grid, &|p| progress(p))?;
-            for ((_, measured), row) in rows.iter_mut().zip(evaluated) {
-                measured.evaluation = Some(row);
-            }
-        }
-        solved.push(Solved { budget, allocation, settings, measured: rows.into_iter().map(|(_, m)| m).collect() });
+        runs.push((measure("allocated".into(), &settings, Some(allocation.predicted))?, settings));
     }
+    for groups in UNIFORM.into_iter().filter_map(|g| GroupCount::new(g).ok()) {
+        let settings = uniformly(order.settings, groups);
+        if bops::total(model.sites(), &settings) <= most {
+            let predicted = table.uniform(groups).map(|a| a.predicted);
+            runs.push((measure(format!("uniform {groups}"), &settings, predicted)?, settings));
+        }
+    }
+    if let Some(data) = order.data {
+        let grid: Vec<Settings> = runs.iter().map(|(_, settings)| settings.clone()).collect();
+        let Evaluation { rows, .. } = evaluate(session, data, &grid, &|p| progress(p))?;
+        for ((measured, _), row) in runs.iter_mut().zip(rows) {
+            measured.evaluation = Some(row);
+        }
+    }
+    let (found, uniform) = runs.split_at(allocations.len());
+    let beside = |budget: u64| uniform.iter().map(|(m, _)| m.clone()).filter(move |m| m.bops <= budget);
+    let solved: Vec<Solved> = budgets
+        .into_iter()
+        .zip(allocations)
+        .zip(found)
+        .map(|((budget, allocation), (measured, settings))| Solved {
+            budget,
+            allocation,
+            settings: settings.clone(),
+            measured: std::iter::once(measured.clone()).chain(beside(budget)).collect(),
+        })
+        .collect();
     let mut frontier = Vec::new();
     if order.frontier > 0 {
         for point in table.frontier(order.frontier)? {

@@ -8,7 +8,7 @@ use candle_core::{D, Device, Tensor};
 
 use super::config::{SwinConfig, SwinStage};
 use super::network::{LayerShape, Network, SiteInfo};
-use super::ops::{Linear, Norm, PatchEmbed, softmax};
+use super::ops::{Linear, Norm, PatchEmbed, gelu, softmax};
 use super::site::{Site, SiteKind};
 use super::tap::Tap;
 use super::tokens::{TokenLayout, Windows};
@@ -138,7 +138,7 @@ impl Block {
 
     /// `x + mlp(norm(x))`, the second half of the block.
     fn mix(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let hidden = self.fc1.forward(self.norm2.forward(x)?, tap)?.gelu_erf()?;
+        let hidden = gelu(&self.fc1.forward(self.norm2.forward(x)?, tap)?)?;
         Ok((x + self.fc2.forward(hidden, tap)?)?)
     }
 }

@@ -6,7 +6,7 @@ use candle_core::{D, Tensor};
 
 use super::config::{Pool, VitConfig};
 use super::network::{LayerShape, Network, SiteInfo};
-use super::ops::{Linear, Norm, PatchEmbed, softmax};
+use super::ops::{Linear, Norm, PatchEmbed, gelu, softmax};
 use super::positions;
 use super::site::{Site, SiteKind};
 use super::tap::Tap;
@@ -105,7 +105,7 @@ impl Block {
 
     /// `x + mlp(norm(x))`, the second half of the block.
     fn mix(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let hidden = self.fc1.forward(self.norm2.forward(x)?, tap)?.gelu_erf()?;
+        let hidden = gelu(&self.fc1.forward(self.norm2.forward(x)?, tap)?)?;
         Ok((x + scaled(self.fc2.forward(hidden, tap)?, self.ls2.as_ref())?)?)
     }
 }

@@ -26,14 +26,26 @@ impl Cost {
     /// The cost of giving `range` to the quantizer of `bounds`.
     #[must_use]
     pub fn of(self, range: Bounds, bounds: Bounds) -> f64 {
+        let (alpha, inside) = self.clipping();
+        let above = (f64::from(range.upper) - f64::from(bounds.upper)).max(inside);
+        let below = (f64::from(bounds.lower) - f64::from(range.lower)).max(inside);
+        self.rounding(bounds) + alpha * (above * above + below * below)
+    }
+
+    /// The part of the cost that does not depend on the range.
+    fn rounding(self, bounds: Bounds) -> f64 {
         match self {
-            Self::Distance => range.distance(bounds),
-            Self::Error { alpha, max_code } => {
-                let above = (f64::from(range.upper) - f64::from(bounds.upper)).max(0.0);
-                let below = (f64::from(bounds.lower) - f64::from(range.lower)).max(0.0);
-                let step = f64::from(bounds.width()) / max_code;
-                step * step / 12.0 + alpha * (above * above + below * below)
-            }
+            Self::Distance => 0.0,
+            Self::Error { max_code, .. } => (f64::from(bounds.width()) / max_code).powi(2) / 12.0,
+        }
+    }
+
+    /// The weight of squared distances of the ends, and the least distance that counts: a range that ends inside the bounds costs
+    /// nothing to clip, but is as far from them in the paper's distance as one that ends outside.
+    const fn clipping(self) -> (f64, f64) {
+        match self {
+            Self::Distance => (1.0, f64::NEG_INFINITY),
+            Self::Error { alpha, .. } => (alpha, 0.0),
         }
     }
 }
@@ -52,17 +64,14 @@ pub fn fit(ranges: &[Bounds], groups: usize, cost: Cost) -> Vec<Bounds> {
         return Vec::new();
     }
     let mut quantizers = seeds(ranges, groups);
-    let mut assignment = vec![usize::MAX; ranges.len()];
+    let ends = Ends::of(ranges);
+    let mut assignment = Vec::new();
     for _ in 0..MAX_ROUNDS {
-        let mut moved = false;
-        for (range, group) in ranges.iter().zip(&mut assignment) {
-            let nearest = nearest(*range, &quantizers, cost);
-            moved |= nearest != *group;
-            *group = nearest;
-        }
-        if !moved {
+        let nearest = ends.nearest(&quantizers, cost);
+        if nearest == assignment {
             break;
         }
+        assignment = nearest;
         update(ranges, &assignment, &mut quantizers, cost);
     }
     quantizers.sort_by(|a, b| a.width().total_cmp(&b.width()).then(a.upper.total_cmp(&b.upper)));
@@ -77,22 +86,28 @@ fn seeds(ranges: &[Bounds], groups: usize) -> Vec<Bounds> {
 }
 
 /// Step (b): the members' best bounds; an empty group takes the range that is worst fitted now.
-fn update(ranges: &[Bounds], assignment: &[usize], quantizers: &mut [Bounds], cost: Cost) {
-    let mut members: Vec<Vec<Bounds>> = vec![Vec::new(); quantizers.len()];
-    for (range, &group) in ranges.iter().zip(assignment) {
-        members[group].push(*range);
+fn update(ranges: &[Bounds], assignment: &[u16], quantizers: &mut [Bounds], cost: Cost) {
+    let mut sizes = vec![0_usize; quantizers.len()];
+    for &group in assignment {
+        sizes[usize::from(group)] += 1;
     }
-    for (quantizer, members) in quantizers.iter_mut().zip(&members).filter(|(_, members)| !members.is_empty()) {
-        *quantizer = match cost {
-            Cost::Distance => mean(members),
-            Cost::Error { alpha, max_code } => least_error(members, alpha, max_code),
-        };
+    match cost {
+        Cost::Distance => means(ranges, assignment, &sizes, quantizers),
+        Cost::Error { alpha, max_code } => {
+            let mut members: Vec<Vec<Bounds>> = sizes.iter().map(|&size| Vec::with_capacity(size)).collect();
+            for (range, &group) in ranges.iter().zip(assignment) {
+                members[usize::from(group)].push(*range);
+            }
+            for (quantizer, members) in quantizers.iter_mut().zip(&members).filter(|(_, members)| !members.is_empty()) {
+                *quantizer = least_error(members, alpha, max_code);
+            }
+        }
     }
-    let empty: Vec<usize> = (0..members.len()).filter(|&g| members[g].is_empty()).collect();
+    let empty: Vec<usize> = (0..sizes.len()).filter(|&g| sizes[g] == 0).collect();
     if empty.is_empty() {
         return;
     }
-    let misfit = |(range, &group): (&Bounds, &usize)| cost.of(*range, quantizers[group]);
+    let misfit = |(range, &group): (&Bounds, &u16)| cost.of(*range, quantizers[usize::from(group)]);
     let mut by_misfit: Vec<(f64, usize)> = ranges.iter().zip(assignment).map(misfit).zip(0..).collect();
     by_misfit.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     for (&group, &(_, worst)) in empty.iter().zip(&by_misfit) {
@@ -100,10 +115,17 @@ fn update(ranges: &[Bounds], assignment: &[usize], quantizers: &mut [Bounds], co
     }
 }
 
-fn mean(members: &[Bounds]) -> Bounds {
-    let n = members.len() as f64;
-    let sum = |f: fn(&Bounds) -> f32| members.iter().map(|r| f64::from(f(r))).sum::<f64>();
-    Bounds::new((sum(|r| r.lower) / n) as f32, (sum(|r| r.upper) / n) as f32).with_zero()
+/// The mean of the members' bounds, for groups that have members.
+fn means(ranges: &[Bounds], assignment: &[u16], sizes: &[usize], quantizers: &mut [Bounds]) {
+    let mut sums = vec![(0.0, 0.0); quantizers.len()];
+    for (range, &group) in ranges.iter().zip(assignment) {
+        let (lower, upper) = &mut sums[usize::from(group)];
+        *lower += f64::from(range.lower);
+        *upper += f64::from(range.upper);
+    }
+    for ((quantizer, (lower, upper)), &size) in quantizers.iter_mut().zip(sums).zip(sizes).filter(|(_, size)| **size > 0) {
+        *quantizer = Bounds::new((lower / size as f64) as f32, (upper / size as f64) as f32).with_zero();
+    }
 }
 
 /// The bounds among quantiles of the members' extremes (zero included) that minimise the members' summed [`Cost::Error`].
@@ -145,18 +167,77 @@ fn least_error(members: &[Bounds], alpha: f64, max_code: f64) -> Bounds {
 /// Instance-aware assignment: each channel's range of *this* picture to the quantizer of least cost; a tie goes to the narrower one.
 #[must_use]
 pub fn assign(ranges: &[Bounds], quantizers: &[Bounds], cost: Cost) -> Vec<u16> {
-    ranges.iter().map(|range| nearest(*range, quantizers, cost) as u16).collect()
+    Ends::of(ranges).nearest(quantizers, cost)
 }
 
-fn nearest(range: Bounds, quantizers: &[Bounds], cost: Cost) -> usize {
-    let mut best = (f64::INFINITY, 0);
-    for (index, quantizer) in quantizers.iter().enumerate() {
-        let cost = cost.of(range, *quantizer);
-        if cost < best.0 {
-            best = (cost, index);
+/// The ends of ranges side by side, as vector instructions want them, with zeros up to a multiple of [`Ends::STRIDE`].
+struct Ends {
+    lower: Vec<f64>,
+    upper: Vec<f64>,
+    len: usize,
+}
+
+impl Ends {
+    /// Two of the widest vectors of float64.
+    const STRIDE: usize = 16;
+
+    fn of(ranges: &[Bounds]) -> Self {
+        let padded = ranges.len().next_multiple_of(Self::STRIDE);
+        let side = |end: fn(&Bounds) -> f32| {
+            let mut side: Vec<f64> = ranges.iter().map(|range| f64::from(end(range))).collect();
+            side.resize(padded, 0.0);
+            side
+        };
+        Self { lower: side(|r| r.lower), upper: side(|r| r.upper), len: ranges.len() }
+    }
+
+    /// Step (a): the quantizer of least cost for every range; of equal costs the first.
+    fn nearest(&self, quantizers: &[Bounds], cost: Cost) -> Vec<u16> {
+        let mut nearest = vec![0.0; self.lower.len()];
+        pulp::Arch::new().dispatch(Search { ends: self, quantizers, cost, nearest: &mut nearest });
+        nearest[..self.len].iter().map(|&index| index as u16).collect()
+    }
+}
+
+/// The search, written for whatever vectors the processor has: it is most of the time of a fit.
+struct Search<'s> {
+    ends: &'s Ends,
+    quantizers: &'s [Bounds],
+    cost: Cost,
+    nearest: &'s mut [f64], // indices
+}
+
+impl pulp::WithSimd for Search<'_> {
+    type Output = ();
+
+    #[allow(clippy::inline_always)] // `pulp` needs it: what is not inlined is not compiled for the wider vectors.
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let (alpha, inside) = self.cost.clipping();
+        let (alpha, inside) = (simd.splat_f64s(alpha), simd.splat_f64s(inside));
+        let lower = S::as_simd_f64s(&self.ends.lower).0.chunks_exact(2);
+        let upper = S::as_simd_f64s(&self.ends.upper).0.chunks_exact(2);
+        let nearest = S::as_mut_simd_f64s(self.nearest).0.chunks_exact_mut(2);
+        for ((nearest, lower), upper) in nearest.zip(lower).zip(upper) {
+            let mut least = [simd.splat_f64s(f64::INFINITY); 2];
+            let mut first = [simd.splat_f64s(0.0); 2];
+            for (index, quantizer) in self.quantizers.iter().enumerate() {
+                let index = simd.splat_f64s(index as f64);
+                let rounding = simd.splat_f64s(self.cost.rounding(*quantizer));
+                let (l, u) = (simd.splat_f64s(f64::from(quantizer.lower)), simd.splat_f64s(f64::from(quantizer.upper)));
+                for i in 0..2 {
+                    let above = simd.max_f64s(simd.sub_f64s(upper[i], u), inside);
+                    let below = simd.max_f64s(simd.sub_f64s(l, lower[i]), inside);
+                    let squares = simd.add_f64s(simd.mul_f64s(above, above), simd.mul_f64s(below, below));
+                    let cost = simd.add_f64s(rounding, simd.mul_f64s(alpha, squares));
+                    let less = simd.less_than_f64s(cost, least[i]);
+                    least[i] = simd.select_f64s(less, cost, least[i]);
+                    first[i] = simd.select_f64s(less, index, first[i]);
+                }
+            }
+            nearest.copy_from_slice(&first);
         }
     }
-    best.1
 }
 
 #[cfg(test)]
@@ -170,6 +251,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_first_of_the_cheapest_is_found(ranges in ranges(), twice in ranges(), alpha in 0.01..1.0_f64) {
+            let quantizers = [twice.clone(), twice].concat();
+            for cost in [Cost::Distance, Cost::Error { alpha, max_code: 15.0 }] {
+                let of = |range: &Bounds, quantizer: &Bounds| match cost {
+                    Cost::Distance => range.distance(*quantizer),
+                    Cost::Error { alpha, max_code } => {
+                        let above = (f64::from(range.upper) - f64::from(quantizer.upper)).max(0.0);
+                        let below = (f64::from(quantizer.lower) - f64::from(range.lower)).max(0.0);
+                        (f64::from(quantizer.width()) / max_code).powi(2) / 12.0 + alpha * (above * above + below * below)
+                    }
+                };
+                for (range, group) in ranges.iter().zip(assign(&ranges, &quantizers, cost)) {
+                    let costs: Vec<f64> = quantizers.iter().map(|quantizer| of(range, quantizer)).collect();
+                    let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+                    prop_assert_eq!(costs.iter().position(|c| *c == least), Some(usize::from(group)));
+                }
+            }
+        }
+
         #[test]
         fn one_group_is_the_mean_of_all(ranges in ranges()) {
             let n = ranges.len() as f32;

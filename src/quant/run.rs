@@ -177,26 +177,27 @@ pub fn fake_quantize(site: Site, x: &Tensor, quantizers: &SiteQuantizers, bits: 
     let last = x.dim(D::Minus1)?;
     let mut values = x.flatten_all()?.to_vec1::<f32>()?;
     let picture = values.len() / x.dim(0)?;
-    let groupings = values
-        .par_chunks_mut(picture)
-        .map(|values| {
-            let softmax = site.kind.is_softmax();
-            let ranges = if softmax { ranges::of_rows(values, last) } else { ranges::of_channels(values, last) };
-            let grouping = quantizers.group(ranges, bits)?;
-            let each = grouping.assignment.iter().map(|&g| &grouping.quantizers[usize::from(g)]);
-            if softmax {
-                for (row, quantizer) in values.chunks_exact_mut(last).zip(each) {
-                    quantizer.apply_all(row);
-                }
-            } else if let [quantizer] = grouping.quantizers.as_slice() {
-                quantizer.apply_all(values);
-            } else {
-                let channels = ChannelQuantizer::new(each.filter_map(Quantizer::as_uniform));
-                values.chunks_exact_mut(last).for_each(|token| channels.apply(token));
-            }
-            Some(grouping)
-        })
-        .collect::<Option<Vec<_>>>()
-        .unwrap_or_default();
+    let each = |values: &mut [f32]| fake_quantize_picture(site, values, last, quantizers, bits);
+    let groupings = values.par_chunks_mut(picture).map(each).collect::<Option<Vec<_>>>().unwrap_or_default();
     Ok((Tensor::from_vec(values, x.dims(), x.device())?, groupings))
+}
+
+/// Groups, quantizes and dequantizes the values of one picture at a site; `last` is the last dimension: channels, or the tokens of a
+/// softmax row. `None` for float bits, which leave the values as they are.
+pub fn fake_quantize_picture(site: Site, values: &mut [f32], last: usize, quantizers: &SiteQuantizers, bits: BitWidth) -> Option<Grouping> {
+    let softmax = site.kind.is_softmax();
+    let ranges = if softmax { ranges::of_rows(values, last) } else { ranges::of_channels(values, last) };
+    let grouping = quantizers.group(ranges, bits)?;
+    let each = grouping.assignment.iter().map(|&g| &grouping.quantizers[usize::from(g)]);
+    if softmax {
+        for (row, quantizer) in values.chunks_exact_mut(last).zip(each) {
+            quantizer.apply_all(row);
+        }
+    } else if let [quantizer] = grouping.quantizers.as_slice() {
+        quantizer.apply_all(values);
+    } else {
+        let channels = ChannelQuantizer::new(each.filter_map(Quantizer::as_uniform));
+        values.chunks_exact_mut(last).for_each(|token| channels.apply(token));
+    }
+    Some(grouping)
 }
