@@ -75,7 +75,13 @@ pub fn run(command: Command) -> Result<()> {
             let selection = Selection { view, size, site, compare };
             snapshot(&common, &look, &selection, format, output.as_deref())
         }
-        Command::Inspect { which, output } => output::inspection(&inspect::inspect(&model(&which)?)?, &output),
+        Command::Inspect { which, labels, output } => {
+            let mut model = model(&which)?;
+            if let Some(path) = labels {
+                model.name_classes(&path)?;
+            }
+            output::inspection(&inspect::inspect(&model)?, &output)
+        }
         Command::Verify { which, output, expected, tolerance } => verify(&which, &expected, tolerance, &output),
         Command::Fetch { id, offline } => {
             if !is_hub_id(&id) {

@@ -4,9 +4,11 @@
 
 mod common;
 
-use common::screen::{answer, app, filled, press, request, text};
+use common::screen::{LOOK, answer, app, filled, press, request, text};
 use crossterm::event::{KeyCode, KeyModifiers};
-use igq::engine::Event;
+use igq::engine::{Event, Options, Session};
+use igq::model::{Site, SiteKind};
+use igq::quant::Settings;
 use igq::tui::app::{App, View};
 use igq::tui::frame;
 use igq::tui::message::{Effect, Message};
@@ -189,4 +191,81 @@ fn a_click_selects_what_is_under_it() {
     let column = shown.lines().next().unwrap().find("2 Groups").unwrap();
     click(&mut app, column as u16, 0);
     assert_eq!(app.view, View::Groups);
+}
+
+#[test]
+fn a_pasted_path_opens_a_picture_and_a_wrong_one_changes_nothing() {
+    let session = common::built_in();
+    let mut app = filled(&session);
+    let before = (app.info.picture_count, app.picture);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my cat's shoe.png");
+    image::GrayImage::from_fn(28, 28, |x, y| image::Luma([(9 * x + y) as u8])).save(&path).unwrap();
+    // As terminals quote a file that is dropped on them.
+    let quoted = path.to_str().unwrap().replace(' ', "\\ ").replace('\'', "\\'");
+    for text in [quoted.clone(), format!("file://{quoted} "), path.to_str().unwrap().replace(' ', "%20").replace('\'', "%27")] {
+        let text = if text.contains("%20") { format!("file://{text}\n") } else { text };
+        assert_eq!(update(&mut app, Message::Paste(text.clone())), [Effect::Open(vec![path.clone()])], "{text}");
+    }
+    let (first, count) = session.open_pictures(&[path]).unwrap();
+    assert_eq!((first, count), (before.0, before.0 + 1));
+    let effects = update(&mut app, Message::Engine(Event::Pictures(first, count)));
+    let [Effect::Request(wanted)] = effects.as_slice() else { panic!("{effects:?}") };
+    answer(&mut app, &session, wanted);
+    assert!(app.snapshot.as_ref().unwrap().report.picture.name.contains("cat's shoe"));
+    assert!(text(&app, 120, 40).contains(&format!("{count} of {count}")));
+    // The first picture of the set comes after the last, also when the last was opened later.
+    assert_eq!(request(&mut app, 'n').unwrap().picture, 0);
+    for wrong in ["/no/such/picture.png", "tests/golden/timm_vit/config.json"] {
+        let error = session.open_pictures(&[wrong.into()]).unwrap_err().to_string();
+        assert!(error.contains(wrong), "{error}");
+        assert!(update(&mut app, Message::Engine(Event::PicturesFailed(error.clone()))).is_empty());
+        assert!(text(&app, 200, 40).contains(wrong), "{error}");
+    }
+    assert_eq!(app.info.picture_count, count);
+    // While a filter is typed, text that is pasted is typed.
+    press(&mut app, KeyCode::Char('/'));
+    assert!(update(&mut app, Message::Paste("fc2\n".into())).is_empty());
+    assert_eq!(app.filter, "fc2");
+}
+
+#[test]
+fn attention_within_windows_is_drawn_where_the_window_lies() {
+    let model = common::golden("timm_swin").to_str().unwrap().to_string();
+    let session = Session::open(&Options { model, calibration_images: 4, ..Options::default() }, &|_| ()).unwrap();
+    let mut app = App::new(session.opened().info(), Settings::default(), LOOK);
+    let first = app.request();
+    answer(&mut app, &session, &first);
+    let attention = &app.snapshot.clone().unwrap().attention;
+    let softmaxes = session.opened().model.sites().iter().filter(|info| info.site.kind.is_softmax()).count();
+    assert_eq!(attention.len(), softmaxes, "every softmax has its map");
+    app.view = View::Attention;
+    // Windows of 4x4 on a grid of 16x16; in every second block they are shifted by 2, and come back at the other side.
+    for (block, token, rows, columns) in [(0, (5, 9), [4, 5, 6, 7], [8, 9, 10, 11]), (1, (5, 9), [2, 3, 4, 5], [6, 7, 8, 9])] {
+        let site = Site { stage: Some(0), block: Some(block), kind: SiteKind::Attn };
+        assert!(app.select(site));
+        let map = attention.iter().find(|map| map.site == site).unwrap();
+        app.token = map.layout.token_at(token.0, token.1).unwrap();
+        // Every query's probabilities sum to 1, whatever window and head it is in.
+        assert!(map.float.chunks_exact(16).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
+        let frame = frame::render(&app, 120, 60).unwrap();
+        let text = frame::to_text(&frame);
+        assert!(text.contains("row of 5,9") && !text.contains("needs 16x16"), "{text}");
+        let coloured = |x: u16, y: u16| matches!(frame[(x, y)].bg, ratatui::style::Color::Rgb(..)) || (frame[(x, y)].symbol() == "[");
+        let cells: Vec<(u16, u16)> = (60..120).flat_map(|x| (3..30).map(move |y| (x, y))).filter(|&(x, y)| coloured(x, y)).collect();
+        let (left, top) = (61, 4); // Inside of the right panel, below the line of the class token.
+        let mut seen: Vec<(u16, u16)> = cells.iter().map(|&(x, y)| ((y - top), (x - left) / 2)).collect();
+        seen.dedup();
+        seen.sort_unstable();
+        seen.dedup();
+        let expected: Vec<(u16, u16)> = rows.iter().flat_map(|&row| columns.iter().map(move |&column| (row, column))).collect();
+        assert_eq!(seen, expected, "block {block}\n{text}");
+    }
+    // The cursor walks over the picture, not from window to window.
+    app.token = 0;
+    for (key, place) in [('l', (0, 1)), ('l', (0, 2)), ('h', (0, 1))] {
+        app.select(Site { stage: Some(0), block: Some(0), kind: SiteKind::Attn });
+        press(&mut app, KeyCode::Char(key));
+        assert_eq!(attention[0].layout.place(app.token), Some(place));
+    }
 }

@@ -163,6 +163,9 @@ pub enum Command {
     Inspect {
         #[command(flatten)]
         which: Which,
+        /// Class names, one a line, instead of those of the checkpoint.
+        #[arg(long, value_name = "FILE")]
+        labels: Option<PathBuf>,
         #[command(flatten)]
         output: Output,
     },

@@ -49,13 +49,13 @@ pub struct AttentionMap {
     pub site: Site,
     /// Number of heads, `H`.
     pub heads: usize,
-    /// Number of tokens, `N`.
-    pub tokens: usize,
-    /// `(H, N, N)` of the float run.
+    /// Where its tokens lie, and which of them see one another.
+    pub layout: TokenLayout,
+    /// Rows of the float run, in the order of [`TokenLayout::softmax_row`]; a row has as many values as tokens see one another.
     pub float: Vec<f32>,
-    /// `(H, N, N)` of the quantized run just before its quantizer.
+    /// Those of the quantized run just before their quantizer.
     pub before: Vec<f32>,
-    /// `(H, N, N)` of the quantized run just after its quantizer.
+    /// Those of the quantized run just after their quantizer.
     pub quantized: Vec<f32>,
 }
 
@@ -157,6 +157,10 @@ pub enum Event {
     Compared(Arc<Comparison>),
     /// A suggestion, found and verified.
     Suggested(Arc<Suggestion>),
+    /// More pictures are there: the index of the first of them, and the number of all.
+    Pictures(usize, usize),
+    /// They could not be opened.
+    PicturesFailed(String),
     /// A study could not be finished.
     StudyFailed(String),
     /// A request could not be answered.

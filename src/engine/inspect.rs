@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::session::{CALIBRATION_ADVICE, preprocessing};
+use super::opened::{CALIBRATION_ADVICE, preprocessing};
 use crate::error::Result;
 use crate::input::Preprocess;
 use crate::model::{Config, Model, Site, SiteInfo};

@@ -7,6 +7,7 @@ pub mod dump;
 pub mod evaluate;
 pub mod event;
 pub mod inspect;
+pub mod opened;
 pub mod options;
 pub mod sensitivity;
 pub mod session;
@@ -16,6 +17,7 @@ pub mod worker;
 
 pub use command::{Request, Study};
 pub use event::{AttentionMap, Event, PictureView, Progress, Snapshot};
+pub use opened::{Opened, Opening};
 pub use options::Options;
-pub use session::{Opened, Outcome, Session};
+pub use session::{Outcome, Session};
 pub use worker::Worker;

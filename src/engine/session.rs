@@ -9,179 +9,23 @@ use std::time::Instant;
 use candle_core::Tensor;
 
 use super::cache::Store;
-use super::event::{AttentionMap, PictureView, Progress, SessionInfo, Snapshot};
+use super::event::{AttentionMap, PictureView, Progress, Snapshot};
+use super::opened::Opened;
 use super::options::Options;
 use crate::analysis::report::{BopsReport, CalibrationReport, ClassName, ModelReport, PictureReport, Report, SCHEMA_VERSION, Sensitivity};
 use crate::analysis::suffix::Reference;
 use crate::analysis::{FloatRun, QuantizedRun, findings, measure, sensitivity};
 use crate::error::{Error, Result};
-use crate::input::{Picture, PictureSet, PictureSource, Prepared, Preprocess, Raster, builtin};
+use crate::input::{Picture, PictureSet, PictureSource, Prepared, Raster};
 use crate::model::tap::Cancel;
-use crate::model::{Model, Site, SiteInfo, SitePattern, labels};
+use crate::model::{Site, SiteInfo};
 use crate::quant::run::SitePlan;
-use crate::quant::{Cache, Calibration, Method, Plan, Settings, bops, calibrate, file, pipeline, plan};
+use crate::quant::{Calibration, Method, Plan, Settings, bops, pipeline, plan};
 
-/// What photograph models should be calibrated on.
-pub const CALIBRATION_ADVICE: &str =
-    "calibrate on 32 of your own pictures (--calibration DIR): better than the crops of the four built-in ones";
 /// Pictures in one batch of calibration or evaluation.
 pub const BATCH: usize = 16;
 /// Pictures whose float runs are kept.
 const KEPT: usize = 4;
-
-/// A model that is open and checked, before its calibration.
-pub struct Opened {
-    /// The model.
-    pub model: Model,
-    /// How pictures become tensors.
-    pub preprocess: Preprocess,
-    /// The pictures to look at.
-    pub pictures: PictureSet,
-    /// The settings, with what a quantizer file decides.
-    pub settings: Settings,
-    cache: Cache,
-    calibration: CalibrationPlan,
-    cache_folder: Option<PathBuf>,
-}
-
-enum CalibrationPlan {
-    Pictures(String, Vec<Picture>),
-    File(String),
-}
-
-impl Opened {
-    /// Opens the model, finds the pictures, reads the quantizer file.
-    ///
-    /// # Errors
-    /// When any of them is missing, damaged or does not fit the model.
-    pub fn new(options: &Options) -> Result<Self> {
-        Self::fetched(options, &|_| ())
-    }
-
-    /// The same, with a word on what comes from the Hub.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn fetched(options: &Options, progress: &dyn Fn(Progress)) -> Result<Self> {
-        let mut model = Model::fetched(&options.model, options.offline, &|received| progress(Progress::received(&received)))?;
-        if let Some(path) = &options.labels {
-            model.labels = labels::of_file(path, model.config.classes())?;
-        }
-        let config = &model.config;
-        if config.in_chans() == 3 && options.calibration.is_none() && options.quantizers.is_none() {
-            model.notes.push(CALIBRATION_ADVICE.into());
-        }
-        let preprocess = preprocessing(&model)?;
-        let mut pictures = match options.images.as_slice() {
-            [] if config.in_chans() == 1 => PictureSet::fashion_test(),
-            [] => PictureSet::photographs(),
-            paths => PictureSet::from_paths(paths)?,
-        };
-        if options.shuffle {
-            fastrand::Rng::with_seed(options.settings.seed).shuffle(&mut pictures.pictures);
-        }
-        let idle = |pattern: &&SitePattern| !model.sites().iter().any(|info| pattern.matches(info.site));
-        if let Some(pattern) = options.settings.keep_float.iter().find(idle) {
-            return Err(Error::setting("--keep-float", pattern, "a pattern that covers a site of the model; `igq inspect` lists them"));
-        }
-        let mut settings = options.settings.clone();
-        let mut cache = Cache::default();
-        let calibration = if let Some(path) = &options.quantizers {
-            let read = file::read(path, &model)?;
-            (settings.method, settings.groups, settings.row_groups) = (read.method, read.groups, read.row_groups);
-            if read.method == Method::IgqE {
-                (settings.abits, settings.sbits) = read.bits;
-            }
-            cache = Cache::with_quantizers(read.sites);
-            CalibrationPlan::File(path.display().to_string())
-        } else {
-            calibration_pictures(options, config.in_chans())?
-        };
-        Ok(Self { model, preprocess, pictures, settings, cache, calibration, cache_folder: options.cache.clone() })
-    }
-
-    /// What is known now.
-    #[must_use]
-    pub fn info(&self) -> SessionInfo {
-        SessionInfo {
-            model: self.model.name.clone(),
-            description: self.model.describe(),
-            preprocessing: self.preprocess.describe(),
-            notes: self.model.notes.clone(),
-            pictures: self.pictures.name.clone(),
-            picture_count: self.pictures.len(),
-            tokens: self.model.network().tokens(),
-            sites: self.model.sites().iter().map(|s| s.site).collect(),
-        }
-    }
-
-    /// Runs the float model over the calibration pictures.
-    ///
-    /// # Errors
-    /// When a picture cannot be prepared, or `cancel` was called.
-    pub fn calibrate(self, cancel: &Cancel, progress: &dyn Fn(Progress)) -> Result<Session> {
-        let mut store = None;
-        let (source, batches, calibration) = match &self.calibration {
-            CalibrationPlan::File(path) => (format!("quantizers of {path}"), Vec::new(), Calibration::default()),
-            CalibrationPlan::Pictures(name, pictures) => {
-                let prepared = pictures.iter().map(|p| Ok(self.preprocess.apply(p)?.tensor)).collect::<Result<Vec<_>>>()?;
-                let batches = prepared.chunks(BATCH).map(|b| Ok(Tensor::cat(b, 0)?)).collect::<Result<Vec<_>>>()?;
-                let total = pictures.len();
-                let report = |done| progress(Progress { stage: format!("calibrating on {name}"), done, total });
-                report(0);
-                store = self.cache_folder.as_ref().map(|folder| Store::new(folder, &self.model.digest, &batches)).transpose()?;
-                let known = store.as_ref().and_then(|s| s.calibration(self.model.sites())).filter(|known| known.images == total);
-                let calibration = if let Some(known) = known {
-                    known
-                } else {
-                    let fresh = calibrate(self.model.network(), &batches, cancel, report)?;
-                    if let Some(store) = &store {
-                        store.keep_calibration(&fresh);
-                    }
-                    fresh
-                };
-                (name.clone(), batches, calibration)
-            }
-        };
-        let report = CalibrationReport { source, images: calibration.images };
-        Ok(Session { opened: self, store, calibration, batches, report, floats: Mutex::default(), reference: Mutex::default() })
-    }
-}
-
-/// How pictures become what `model` takes.
-///
-/// # Errors
-/// When its preprocessing configuration is unusable.
-pub fn preprocessing(model: &Model) -> Result<Preprocess> {
-    let config = &model.config;
-    Preprocess::from_config(model.raw_config.as_ref(), model.raw_preprocessor.as_ref(), config.in_chans(), config.image_size())
-}
-
-/// The pictures that the quantizers are fitted on.
-fn calibration_pictures(options: &Options, in_chans: usize) -> Result<CalibrationPlan> {
-    let load = |set: &PictureSet| set.pictures.iter().map(PictureSource::load).collect::<Result<Vec<_>>>();
-    Ok(match &options.calibration {
-        Some(folder) => {
-            let mut set = PictureSet::from_paths(std::slice::from_ref(folder))?;
-            if set.len() > options.calibration_images {
-                fastrand::Rng::with_seed(options.settings.seed).shuffle(&mut set.pictures);
-                set.pictures.truncate(options.calibration_images);
-            }
-            CalibrationPlan::Pictures(format!("{} pictures of {}", set.len(), folder.display()), load(&set)?)
-        }
-        None if in_chans == 1 => {
-            let mut set = PictureSet::fashion_calibration();
-            set.pictures.truncate(options.calibration_images);
-            CalibrationPlan::Pictures(format!("{} built-in Fashion-MNIST training pictures", set.len()), load(&set)?)
-        }
-        None => {
-            let mut crops = builtin::photograph_crops()?;
-            crops.truncate(options.calibration_images);
-            let name = format!("{} crops of the built-in photographs (32 of your own are better: --calibration)", crops.len());
-            CalibrationPlan::Pictures(name, crops)
-        }
-    })
-}
 
 /// The float run of one picture, kept.
 #[derive(Clone)]
@@ -215,10 +59,24 @@ pub struct Session {
     batches: Vec<Tensor>,
     report: CalibrationReport,
     floats: Mutex<VecDeque<(usize, Base)>>,
+    /// Pictures that were opened later; their indices come behind those of the set.
+    later: Mutex<Vec<PictureSource>>,
     reference: Mutex<Option<Arc<Reference>>>,
 }
 
 impl Session {
+    /// Of what was opened and calibrated.
+    pub(super) fn new(
+        opened: Opened,
+        store: Option<Store>,
+        calibration: Calibration,
+        batches: Vec<Tensor>,
+        report: CalibrationReport,
+    ) -> Self {
+        let (floats, later, reference) = Default::default();
+        Self { opened, store, calibration, batches, report, floats, later, reference }
+    }
+
     /// Opens and calibrates in one go.
     ///
     /// # Errors
@@ -300,6 +158,28 @@ impl Session {
         Ok(reference)
     }
 
+    /// Where picture `index` is: in the set, or behind it among those that were opened later.
+    fn picture(&self, index: usize) -> Result<PictureSource> {
+        let (set, later) = (&self.opened.pictures.pictures, self.later.lock().unwrap_or_else(PoisonError::into_inner));
+        let source = set.get(index).or_else(|| later.get(index - set.len()));
+        source.cloned().ok_or_else(|| Error::setting("picture", index, format!("0 to {}", set.len() + later.len() - 1)))
+    }
+
+    /// Opens more pictures; gives the index of the first of them and the number of all.
+    ///
+    /// # Errors
+    /// When a path does not exist or the first picture cannot be read; none is added then.
+    pub fn open_pictures(&self, paths: &[PathBuf]) -> Result<(usize, usize)> {
+        let more = PictureSet::from_paths(paths)?.pictures;
+        if let Some(first) = more.first() {
+            first.load()?;
+        }
+        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = self.opened.pictures.len() + later.len();
+        later.extend(more);
+        Ok((first, self.opened.pictures.len() + later.len()))
+    }
+
     /// The float run of picture `index`, computed once.
     ///
     /// # Errors
@@ -309,9 +189,7 @@ impl Session {
         if let Some(base) = known(&self.floats.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(base);
         }
-        let source = self.opened.pictures.pictures.get(index);
-        let source = source.ok_or_else(|| Error::setting("picture", index, format!("0 to {}", self.opened.pictures.len() - 1)))?;
-        let picture = source.load()?;
+        let picture = self.picture(index)?.load()?;
         let prepared = self.opened.preprocess.apply(&picture)?;
         let float = FloatRun::new(self.opened.model.network(), &prepared.tensor)?;
         let base = Base { picture: Arc::new(picture), prepared: Arc::new(prepared), float: Arc::new(float) };
@@ -395,11 +273,9 @@ impl Outcome {
     pub fn snapshot(&self, id: u64, picture: usize) -> Snapshot {
         let map = |site: &Site| {
             let run = self.quantized.sites.get(site)?;
-            let [_, heads, tokens, _] = run.shape[..] else { return None };
-            // A softmax within windows has no map of the whole picture.
-            self.report.site(*site).filter(|s| s.layout == self.report.model.tokens)?;
+            let SiteInfo { heads, layout, .. } = self.plan.sites.get(site)?.info;
             let float = self.base.float.sites.get(site)?.clone();
-            Some(AttentionMap { site: *site, heads, tokens, float, before: run.before.clone(), quantized: run.after.clone() })
+            Some(AttentionMap { site: *site, heads, layout, float, before: run.before.clone(), quantized: run.after.clone() })
         };
         let softmaxes = self.report.sites.iter().map(|s| &s.site).filter(|s| s.kind.is_softmax());
         Snapshot {

@@ -2,6 +2,7 @@
 //! A newer request replaces the waiting one and ends the running one; a panic in a run is reported and the session lives on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -9,7 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::command::{Request, Study};
 use super::event::{Event, Progress};
-use super::session::{Opened, Session};
+use super::opened::Opened;
+use super::session::Session;
 use super::study::{self, Desk};
 use crate::error::{Error, Result};
 use crate::model::tap::Cancel;
@@ -28,6 +30,7 @@ struct Slot {
 
 #[derive(Default)]
 struct SlotState {
+    paths: Vec<PathBuf>,
     waiting: Option<Request>,
     running: Cancel,
     quit: bool,
@@ -76,6 +79,13 @@ impl Worker {
         self.slot.changed.notify_one();
     }
 
+    /// Asks for more pictures: `Event::Pictures`.
+    pub fn open_pictures(&self, paths: Vec<PathBuf>) {
+        let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.paths.extend(paths);
+        self.slot.changed.notify_one();
+    }
+
     /// Asks for a study. It replaces the one that is under way, whose partial results were told.
     pub fn study(&self, study: Study) {
         self.desk.put(Some(study));
@@ -103,17 +113,26 @@ impl Drop for Worker {
     }
 }
 
+/// What the worker does next.
+enum Task {
+    Open(Vec<PathBuf>),
+    Run(Request, Cancel),
+}
+
 impl Slot {
-    /// Waits for a request; `None` when the screen is gone.
-    fn next(&self) -> Option<(Request, Cancel)> {
+    /// Waits for something to do; `None` when the screen is gone.
+    fn next(&self) -> Option<Task> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if state.quit {
                 return None;
             }
+            if !state.paths.is_empty() {
+                return Some(Task::Open(std::mem::take(&mut state.paths)));
+            }
             if let Some(request) = state.waiting.take() {
                 state.running = Cancel::default();
-                return Some((request, state.running.clone()));
+                return Some(Task::Run(request, state.running.clone()));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -158,10 +177,16 @@ fn work(opened: Opened, slot: &Slot, desk: &Desk, out: &Out) {
         if let Err(e) = studies {
             out.tell(Event::StudyFailed(format!("no thread could be started ({e})")));
         }
-        while let Some((request, cancel)) = slot.next() {
-            match guarded(|| answer(&session, &request, &cancel, out)) {
-                Ok(()) | Err(Error::Cancelled) => {}
-                Err(error) => out.tell(Event::Failed(request.id, error.to_string())),
+        while let Some(task) = slot.next() {
+            match task {
+                Task::Open(paths) => out.tell(match guarded(|| session.open_pictures(&paths)) {
+                    Ok((first, count)) => Event::Pictures(first, count),
+                    Err(error) => Event::PicturesFailed(error.to_string()),
+                }),
+                Task::Run(request, cancel) => match guarded(|| answer(&session, &request, &cancel, out)) {
+                    Ok(()) | Err(Error::Cancelled) => {}
+                    Err(error) => out.tell(Event::Failed(request.id, error.to_string())),
+                },
             }
             out.progress.send_replace(Progress::default());
         }

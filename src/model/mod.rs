@@ -16,6 +16,8 @@ pub mod tokens;
 pub mod vit;
 pub mod weights;
 
+use std::path::Path;
+
 use serde_json::Value;
 
 pub use checkpoint::{BUILT_IN, Checkpoint, Received, is_hub_id};
@@ -72,6 +74,8 @@ const PARTS: [&str; 15] = [
     "head_dist.",
 ];
 
+const ASSUMED_NAMES: &str = "1000 classes without names: those of ImageNet-1k are assumed (--labels FILE gives others)";
+
 impl Model {
     /// Builds the network of a checkpoint.
     ///
@@ -97,7 +101,7 @@ impl Model {
         }
         let labels = labels::of_config(checkpoint.config.as_ref(), config.classes()).or_else(|| {
             let assumed = labels::of_imagenet(config.in_chans(), config.classes())?;
-            notes.push("1000 classes without names: those of ImageNet-1k are assumed (--labels FILE gives others)".into());
+            notes.push(ASSUMED_NAMES.into());
             Some(assumed)
         });
         Ok(Self {
@@ -129,6 +133,16 @@ impl Model {
     /// As [`Self::open`].
     pub fn fetched(model: &str, offline: bool, progress: &dyn Fn(Received)) -> Result<Self> {
         Self::from_checkpoint(Checkpoint::open(model, offline, progress)?)
+    }
+
+    /// Takes the names of the classes from a file, one a line, instead of those that are known.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or does not have a line for every class.
+    pub fn name_classes(&mut self, path: &Path) -> Result<()> {
+        self.labels = labels::of_file(path, self.config.classes())?;
+        self.notes.retain(|note| note != ASSUMED_NAMES);
+        Ok(())
     }
 
     /// The network.

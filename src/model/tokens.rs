@@ -91,6 +91,27 @@ impl TokenLayout {
         Some(window * height * width + row % height * width + column % width)
     }
 
+    /// The place of a token when tokens are counted as people read: those that lie nowhere first, then row by row over the picture.
+    #[must_use]
+    pub const fn order_of(&self, token: usize) -> usize {
+        match self.place(token) {
+            Some((row, column)) => self.prefix + row * self.grid.1 + column,
+            None => token,
+        }
+    }
+
+    /// The token at a place of that order: the inverse of [`Self::order_of`].
+    #[must_use]
+    pub const fn token_in_order(&self, at: usize) -> usize {
+        match at.checked_sub(self.prefix) {
+            Some(patch) => match self.token_at(patch / self.grid.1, patch % self.grid.1) {
+                Some(token) => token,
+                None => at,
+            },
+            None => at,
+        }
+    }
+
     /// The softmax row of a query token in a head: window by window, then head by head, then token by token.
     #[must_use]
     pub const fn softmax_row(&self, heads: usize, head: usize, token: usize) -> usize {
@@ -123,6 +144,7 @@ mod tests {
         assert_eq!((layout.tokens(), layout.window_tokens(), layout.window_count()), (7, 7, 1));
         assert_eq!((layout.place(0), layout.place(1), layout.place(6), layout.place(7)), (None, Some((0, 0)), Some((1, 2)), None));
         assert_eq!((layout.token_at(1, 2), layout.token_at(2, 0)), (Some(6), None));
+        assert!((0..7).all(|token| layout.order_of(token) == token && layout.token_in_order(token) == token));
         assert_eq!((layout.softmax_row(4, 2, 5), layout.head_and_token(4, 19), layout.key(5, 3)), (19, (2, 5), 3));
     }
 
@@ -134,6 +156,7 @@ mod tests {
         for token in 0..24 {
             let (row, column) = shifted.place(token).unwrap();
             assert_eq!(shifted.token_at(row, column), Some(token));
+            assert_eq!((shifted.order_of(token), shifted.token_in_order(6 * row + column)), (6 * row + column, token));
             for head in 0..3 {
                 assert_eq!(shifted.head_and_token(3, shifted.softmax_row(3, head, token)), (head, token));
             }

@@ -330,6 +330,12 @@ impl App {
         order
     }
 
+    /// Columns that the longest address takes; no less than those of a plain ViT.
+    #[must_use]
+    pub fn site_width(&self) -> u16 {
+        self.info.sites.iter().map(|site| site.to_string().len() as u16).max().unwrap_or(0).max(14)
+    }
+
     /// Sites as the table shows them: filtered and sorted.
     #[must_use]
     pub fn visible_sites(&self) -> Vec<Site> {
@@ -376,7 +382,7 @@ impl App {
         }
         let map = self
             .attention_site()
-            .and_then(|site| self.snapshot.as_ref()?.attention.iter().find(|m| m.site == site).map(|m| (m.heads, m.tokens)));
+            .and_then(|site| self.snapshot.as_ref()?.attention.iter().find(|m| m.site == site).map(|m| (m.heads, m.layout.tokens())));
         if let Some((heads, tokens)) = map {
             self.head = self.head.min(heads.saturating_sub(1));
             self.token = self.token.min(tokens.saturating_sub(1));

@@ -1,5 +1,6 @@
 //! Everything that can happen to the screen, and everything that it can ask for in return.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crossterm::event::{KeyEvent, MouseEvent};
@@ -13,6 +14,8 @@ pub enum Message {
     Key(KeyEvent),
     /// The mouse was used.
     Mouse(MouseEvent),
+    /// Text was pasted, or a file was dropped on the terminal.
+    Paste(String),
     /// The terminal has a new size, in columns and rows.
     Resize(u16, u16),
     /// The engine told a fact.
@@ -28,6 +31,8 @@ pub enum Message {
 pub enum Effect {
     /// Ask the engine for a run.
     Request(Request),
+    /// Ask the engine for more pictures.
+    Open(Vec<PathBuf>),
     /// Ask the engine for a study, in place of the one under way.
     Study(Study),
     /// End the study under way.

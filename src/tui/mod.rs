@@ -6,6 +6,7 @@ pub mod frame;
 pub mod history;
 pub mod keymap;
 pub mod message;
+pub mod opening;
 pub mod runtime;
 pub mod studies;
 pub mod terminal;

@@ -13,11 +13,10 @@ use super::message::{Effect, Message};
 use super::terminal::{self, Screen};
 use super::theme::Look;
 use super::update::update_all;
-use super::{frame, view};
-use crate::bar::Bar;
+use super::{frame, opening, view};
 use crate::cli::{self, Common};
+use crate::engine::Worker;
 use crate::engine::worker::Reports;
-use crate::engine::{Opened, Worker};
 use crate::error::{Error, Result};
 use crate::files::write_whole;
 
@@ -29,15 +28,17 @@ const FRAME: Duration = Duration::from_millis(16);
 /// # Errors
 /// When the model cannot be opened, there is no terminal, or the session could not be prepared.
 pub fn run(common: &Common, look: &cli::Look) -> Result<()> {
-    let bar = Bar::default();
-    let opened = Opened::fetched(&common.options()?, &|progress| bar.show(&progress))?;
-    drop(bar);
+    let options = common.options()?;
     let _log = log_to_file();
-    let mut app = App::new(opened.info(), opened.settings.clone(), Look::resolve(look.theme, look.ascii, false));
-    app.picture = common.picture.min(app.info.picture_count.saturating_sub(1));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::content("igq", format!("no event loop could be started ({e})"), "close other programs"))?;
-    let screen = Screen::enter(!look.no_mouse)?;
+    let colours = Look::resolve(look.theme, look.ascii, false);
+    let Some((opened, screen)) = runtime.block_on(opening::open(options, colours, !look.no_mouse))? else {
+        runtime.shutdown_background();
+        return Ok(());
+    };
+    let mut app = App::new(opened.info(), opened.settings.clone(), colours);
+    app.picture = common.picture.min(app.info.picture_count.saturating_sub(1));
     let (worker, reports) = Worker::spawn(opened)?;
     let ended = runtime.block_on(interact(&mut app, screen, &worker, reports));
     runtime.shutdown_background();
@@ -100,6 +101,7 @@ async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut report
                     studied = Instant::now();
                     worker.study(study);
                 }
+                Effect::Open(paths) => worker.open_pictures(paths),
                 Effect::StopStudy => worker.stop_study(),
                 Effect::Suspend => {
                     drop(keys); // The reader must not hold the terminal while the shell has it.
@@ -117,12 +119,13 @@ fn to_message(event: TerminalEvent) -> Option<Message> {
     match event {
         TerminalEvent::Key(key) => Some(Message::Key(key)),
         TerminalEvent::Mouse(mouse) => Some(Message::Mouse(mouse)),
+        TerminalEvent::Paste(text) => Some(Message::Paste(text)),
         TerminalEvent::Resize(width, height) => Some(Message::Resize(width, height)),
         _ => None,
     }
 }
 
-fn lost(e: std::io::Error) -> Error {
+pub(super) fn lost(e: std::io::Error) -> Error {
     Error::content("terminal", format!("was lost ({e})"), "start igq again")
 }
 

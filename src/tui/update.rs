@@ -1,6 +1,10 @@
 //! State and message to new state and effects. Pure: no terminal, no clock, no engine.
 
+use std::path::PathBuf;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseEventKind};
+
+use percent_encoding::percent_decode_str;
 
 use super::app::{App, Notice, View};
 use super::history::History;
@@ -8,8 +12,8 @@ use super::keymap::{self, Action};
 use super::message::{Effect, Message};
 use super::studies;
 use crate::analysis::findings;
-use crate::engine::Event;
 use crate::engine::command::Settings;
+use crate::engine::{AttentionMap, Event};
 use crate::model::Site;
 
 /// How far PgUp and PgDn go.
@@ -51,14 +55,12 @@ fn on_message(app: &mut App, message: Message) -> Vec<Effect> {
             _ => Vec::new(),
         },
         Message::Key(_) => Vec::new(),
+        Message::Paste(text) => paste(app, &text),
         Message::Resize(width, height) => {
             app.size = (width, height);
             Vec::new()
         }
-        Message::Engine(event) => {
-            on_event(app, event);
-            Vec::new()
-        }
+        Message::Engine(event) => on_event(app, event),
         Message::Progress(progress) => {
             app.progress = progress;
             Vec::new()
@@ -99,8 +101,17 @@ fn click(app: &mut App, hit: Hit) -> Vec<Effect> {
     Vec::new()
 }
 
-fn on_event(app: &mut App, event: Event) {
+fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     match event {
+        Event::Pictures(first, count) => {
+            (app.info.picture_count, app.picture) = (count, first);
+            say(
+                app,
+                format!("opened {} more", if first + 1 == count { "one picture".into() } else { format!("{} pictures", count - first) }),
+            );
+            return vec![Effect::Request(app.request())];
+        }
+        Event::PicturesFailed(text) => app.notice = Some(Notice { text, is_error: true }),
         Event::Snapshot(snapshot) => {
             if app.snapshot.as_ref().is_none_or(|shown| shown.id <= snapshot.id) {
                 app.sensitivity.clear();
@@ -136,6 +147,7 @@ fn on_event(app: &mut App, event: Event) {
         Event::Suggested(found) => studies::suggested(app, found),
         Event::Broken(text) => app.broken = Some(text),
     }
+    Vec::new()
 }
 
 fn on_key(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
@@ -180,6 +192,20 @@ fn type_filter(app: &mut App, key: &KeyEvent) {
     {
         app.select(*first);
     }
+}
+
+/// Text that was pasted: typed where text is typed, else the paths of pictures, quoted as terminals quote what is dropped on them.
+fn paste(app: &mut App, text: &str) -> Vec<Effect> {
+    if app.filtering {
+        text.trim().chars().for_each(|c| type_filter(app, &KeyEvent::from(KeyCode::Char(c))));
+        return Vec::new();
+    }
+    let paths = shlex::split(text.trim()).unwrap_or_else(|| vec![text.trim().into()]);
+    let path = |path: String| match path.strip_prefix("file://") {
+        Some(address) => PathBuf::from(percent_decode_str(address).decode_utf8_lossy().as_ref()),
+        None => PathBuf::from(path),
+    };
+    vec![Effect::Open(paths.into_iter().map(path).collect())]
 }
 
 /// Carries out one action.
@@ -240,8 +266,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::ChannelOrder => app.by_group = !app.by_group,
         Action::Scale => app.logarithmic = !app.logarithmic,
         Action::Head(forward) => {
-            let heads = attention_size(app).0;
-            app.head = around(app.head, forward, heads);
+            app.head = around(app.head, forward, attention(app).map_or(1, |m| m.heads));
         }
         Action::Map => app.map = app.map.next(),
         Action::BudgetStep(more) => app.budget.step(more),
@@ -378,7 +403,11 @@ fn move_cursor(app: &mut App, by: isize) {
                 app.channel = order[shifted(at, by, order.len())];
             }
         }
-        View::Attention => app.token = shifted(app.token, by, attention_size(app).1),
+        View::Attention => {
+            if let Some(layout) = attention(app).map(|m| m.layout) {
+                app.token = layout.token_in_order(shifted(layout.order_of(app.token), by, layout.tokens()));
+            }
+        }
     }
 }
 
@@ -390,10 +419,10 @@ fn to_end(app: &mut App, by: isize) {
     if has_cursor(app.view) { move_cursor(app, by) } else { move_site(app, by) }
 }
 
-/// Heads and tokens of the attention that is shown.
-fn attention_size(app: &App) -> (usize, usize) {
-    let map = app.attention_site().and_then(|site| app.snapshot.as_ref()?.attention.iter().find(|m| m.site == site));
-    map.map_or((1, 1), |m| (m.heads, m.tokens))
+/// The attention that is shown.
+fn attention(app: &App) -> Option<&AttentionMap> {
+    let site = app.attention_site()?;
+    app.snapshot.as_ref()?.attention.iter().find(|m| m.site == site)
 }
 
 fn shifted(at: usize, by: isize, length: usize) -> usize {

@@ -2,16 +2,17 @@
 //! quantized, its error, its values and codes.
 
 use ratatui::buffer::Buffer;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Margin, Rect};
 use ratatui::style::{Color, Modifier, Style};
 
 use super::{first_shown, waiting};
 use crate::analysis::report::SiteReport;
 use crate::engine::{AttentionMap, Snapshot};
+use crate::model::TokenLayout;
 use crate::tui::app::{App, Map};
 use crate::tui::theme::group_digit;
 use crate::tui::update::Hit;
-use crate::tui::widget::patches::{self, Patch};
+use crate::tui::widget::patches::{self, Patch, Window};
 use crate::tui::widget::{panel, put, short};
 
 /// Areas of the group map, the attention map, the row's values and the quantizers.
@@ -26,30 +27,47 @@ fn areas(area: Rect) -> [Rect; 4] {
 struct Shown<'a> {
     map: &'a AttentionMap,
     report: &'a SiteReport,
-    prefix: usize,
-    grid: (usize, usize),
+    layout: TokenLayout,
 }
 
 fn shown<'a>(app: &App, snapshot: &'a Snapshot) -> Option<Shown<'a>> {
     let site = app.attention_site()?;
-    let tokens = snapshot.report.model.tokens;
-    Some(Shown {
-        map: snapshot.attention.iter().find(|m| m.site == site)?,
-        report: snapshot.report.site(site)?,
-        prefix: tokens.prefix,
-        grid: tokens.grid,
-    })
+    let map = snapshot.attention.iter().find(|m| m.site == site)?;
+    Some(Shown { map, report: snapshot.report.site(site)?, layout: map.layout })
 }
 
 impl Shown<'_> {
-    /// Index of a row among all heads'.
+    /// Index of a row among all heads' and windows'.
     const fn row(&self, app: &App, token: usize) -> usize {
-        app.head * self.map.tokens + token
+        self.layout.softmax_row(self.map.heads, app.head, token)
     }
 
-    /// One row of probabilities.
+    /// One row of probabilities, a value for each token that the query sees.
     fn values<'v>(&self, all: &'v [f32], row: usize) -> &'v [f32] {
-        all.get(row * self.map.tokens..(row + 1) * self.map.tokens).unwrap_or_default()
+        let seen = self.layout.window_tokens();
+        all.get(row * seen..(row + 1) * seen).unwrap_or_default()
+    }
+
+    /// The part of the grid that a panel has room for.
+    fn window(&self, app: &App, inner: Rect) -> Option<Window> {
+        Window::of(self.layout.grid, self.layout.place(app.token).unwrap_or_default(), map_area(inner))
+    }
+
+    /// Draws a patch for every token that lies somewhere.
+    fn draw(&self, app: &App, patch: impl Fn(usize) -> Patch, inner: Rect, buf: &mut Buffer) {
+        let (rows, columns) = self.layout.grid;
+        let tokens = (0..rows).flat_map(|row| (0..columns).filter_map(move |column| self.layout.token_at(row, column)));
+        let patches: Vec<Patch> = tokens.map(patch).collect();
+        if let Some(window) = self.window(app, inner) {
+            patches::draw(&patches, columns, window, app.look, map_area(inner), buf);
+        }
+    }
+
+    /// Says at the end of the first line which part of the grid is seen, where that is not all.
+    fn part_note(&self, app: &App, inner: Rect, buf: &mut Buffer) {
+        let part = self.window(app, inner).map(|window| window.part(self.layout.grid)).unwrap_or_default();
+        let at = inner.width.saturating_sub(part.len() as u16);
+        put(buf, inner, at, 0, &part, app.look.dim());
     }
 
     fn group(&self, row: usize) -> Option<usize> {
@@ -57,10 +75,10 @@ impl Shown<'_> {
     }
 
     fn token_name(&self, token: usize) -> String {
-        match token.checked_sub(self.prefix) {
-            None if self.prefix == 1 => "class".into(),
+        match self.layout.place(token) {
+            None if self.layout.prefix == 1 => "class".into(),
             None => format!("prefix {token}"),
-            Some(patch) => format!("{},{}", patch / self.grid.1, patch % self.grid.1),
+            Some((row, column)) => format!("{row},{column}"),
         }
     }
 
@@ -75,7 +93,7 @@ impl Shown<'_> {
 pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
     let Some(snapshot) = &app.snapshot else { return waiting(app, area, buf) };
     let Some(shown) = shown(app, snapshot) else {
-        return put(buf, area, 2, 2, "this model has no softmax attention with one map for the whole picture", app.look.dim());
+        return put(buf, area, 2, 2, "this model has no softmax attention", app.look.dim());
     };
     let [groups, map, row, quantizers] = areas(area);
     draw_groups(app, &shown, groups, buf);
@@ -87,7 +105,7 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
 fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let count = shown.report.quantizers.len();
     let inner = panel(buf, area, &format!("groups · {} · head {} of {}", shown.map.site, app.head + 1, shown.map.heads), app.look);
-    let class: Vec<String> = (0..shown.prefix)
+    let class: Vec<String> = (0..shown.layout.prefix)
         .map(|t| {
             format!(
                 "{}: {}",
@@ -96,17 +114,16 @@ fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
             )
         })
         .collect();
-    let style = if app.token < shown.prefix { app.look.selected() } else { app.look.dim() };
+    let style = if app.token < shown.layout.prefix { app.look.selected() } else { app.look.dim() };
     put(buf, inner, 0, 0, &class.join("  "), style);
-    let patches: Vec<Patch> = (shown.prefix..shown.map.tokens)
-        .map(|token| {
-            let group = shown.group(shown.row(app, token));
-            let level = group.map_or(0.0, |g| g as f64 / count.saturating_sub(1).max(1) as f64);
-            let ground = if group.is_some() { app.look.sequential(level) } else { Color::Reset };
-            Patch { ground, level: 0.0, digit: group.map(group_digit), selected: token == app.token }
-        })
-        .collect();
-    patches::draw(&patches, shown.grid, app.look, map_area(inner), buf);
+    shown.part_note(app, inner, buf);
+    let patch = |token| {
+        let group = shown.group(shown.row(app, token));
+        let level = group.map_or(0.0, |g| g as f64 / count.saturating_sub(1).max(1) as f64);
+        let ground = if group.is_some() { app.look.sequential(level) } else { Color::Reset };
+        Patch { ground, level: 0.0, digit: group.map(group_digit), selected: token == app.token }
+    };
+    shown.draw(app, patch, inner, buf);
 }
 
 /// The map's area: one line is left for the class token.
@@ -122,31 +139,33 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
         format!("{} · row of {}", app.map.title(), shown.token_name(app.token))
     };
     let inner = panel(buf, area, &title, app.look);
-    let values: Vec<f64> = match app.map {
-        Map::Float => shown.values(&shown.map.float, row).iter().map(|&v| f64::from(v)).collect(),
-        Map::Quantized => shown.values(&shown.map.quantized, row).iter().map(|&v| f64::from(v)).collect(),
-        Map::Difference => {
-            let pairs = shown.values(&shown.map.float, row).iter().zip(shown.values(&shown.map.quantized, row));
-            pairs.map(|(a, b)| f64::from(b - a)).collect()
-        }
-        Map::TokenError => (0..shown.map.tokens).map(|t| shown.row_error(shown.row(app, t))).collect(),
+    let (float, quantized) = (shown.values(&shown.map.float, row), shown.values(&shown.map.quantized, row));
+    let looks: Vec<f64> = match app.map {
+        Map::Float => float.iter().map(|&v| f64::from(v)).collect(),
+        Map::Quantized => quantized.iter().map(|&v| f64::from(v)).collect(),
+        Map::Difference => float.iter().zip(quantized).map(|(a, b)| f64::from(b - a)).collect(),
+        Map::TokenError => Vec::new(),
     };
-    let peak = values.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+    // By token; none for tokens outside of the window, which the query does not see.
+    let mut values = vec![None; shown.layout.tokens()];
+    looks.iter().enumerate().for_each(|(column, v)| values[shown.layout.key(app.token, column)] = Some(*v));
+    if app.map == Map::TokenError {
+        values = (0..values.len()).map(|token| Some(shown.row_error(shown.row(app, token)))).collect();
+    }
+    let peak = values.iter().flatten().fold(0.0_f64, |m, v| m.max(v.abs()));
     let level = |v: f64| if peak > 0.0 { v / peak } else { 0.0 };
-    let class: Vec<String> = values.iter().take(shown.prefix).map(|v| format!("class {}", short(*v))).collect();
+    let class: Vec<String> = values.iter().take(shown.layout.prefix).flatten().map(|v| format!("class {}", short(*v))).collect();
     put(buf, inner, 0, 0, &format!("{}  largest {}", class.join("  "), short(peak)), app.look.dim());
-    let patches: Vec<Patch> = values
-        .iter()
-        .enumerate()
-        .skip(shown.prefix)
-        .map(|(token, &v)| {
-            let signed = app.map == Map::Difference;
-            let ground = if signed { app.look.signed(level(v)) } else { app.look.heat(level(v)) };
-            let digit = (signed && v != 0.0 && !app.look.has_color()).then_some(if v < 0.0 { '-' } else { '+' });
-            Patch { ground, level: level(v).abs(), digit, selected: token == app.token }
-        })
-        .collect();
-    patches::draw(&patches, shown.grid, app.look, map_area(inner), buf);
+    shown.part_note(app, inner, buf);
+    let patch = |token: usize| {
+        let selected = token == app.token;
+        let Some(v) = values[token] else { return Patch { ground: Color::Reset, level: 0.0, digit: None, selected } };
+        let signed = app.map == Map::Difference;
+        let ground = if signed { app.look.signed(level(v)) } else { app.look.heat(level(v)) };
+        let digit = (signed && v != 0.0 && !app.look.has_color()).then_some(if v < 0.0 { '-' } else { '+' });
+        Patch { ground, level: level(v).abs(), digit, selected }
+    };
+    shown.draw(app, patch, inner, buf);
 }
 
 fn draw_row(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
@@ -159,9 +178,10 @@ fn draw_row(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let step = shown.group(row).and_then(|g| shown.report.quantizers.get(g)).map_or(0.0, |q| q.scale);
     let mut order: Vec<usize> = (0..float.len()).collect();
     order.sort_by(|&a, &b| float[b].total_cmp(&float[a]));
-    for (&key, y) in order.iter().zip(1..inner.height) {
-        let code = if step > 0.0 { format!("{:.0}", after[key] / step) } else { String::new() };
-        let text = format!("{:<8}{:>7.4} {:>7.4} {:>7.4} {code:>4}", shown.token_name(key), float[key], before[key], after[key]);
+    for (&column, y) in order.iter().zip(1..inner.height) {
+        let code = if step > 0.0 { format!("{:.0}", after[column] / step) } else { String::new() };
+        let name = shown.token_name(shown.layout.key(app.token, column));
+        let text = format!("{name:<8}{:>7.4} {:>7.4} {:>7.4} {code:>4}", float[column], before[column], after[column]);
         put(buf, inner, 0, y, &text, Style::new());
     }
 }
@@ -198,11 +218,11 @@ pub fn hit(app: &App, area: Rect, column: u16, row: u16) -> Option<Hit> {
     let shown = shown(app, snapshot)?;
     let [groups, map, ..] = areas(area);
     for panel in [groups, map] {
-        let inner = map_area(panel.inner(ratatui::layout::Margin::new(1, 1)));
+        let inner = map_area(panel.inner(Margin::new(1, 1)));
         if inner.contains((column, row).into()) {
-            let (across, down) = patches::cell_size(shown.grid, inner)?;
-            let (x, y) = (usize::from((column - inner.x) / across), usize::from((row - inner.y) / down));
-            return (x < shown.grid.1 && y < shown.grid.0).then_some(Hit::Token(shown.prefix + y * shown.grid.1 + x));
+            let window = shown.window(app, panel.inner(Margin::new(1, 1)))?;
+            let (row, column) = window.patch_at(column - inner.x, row - inner.y)?;
+            return shown.layout.token_at(row, column).map(Hit::Token);
         }
     }
     None

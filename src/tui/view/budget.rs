@@ -135,7 +135,7 @@ fn rate(step: Option<Step>) -> String {
 const COLUMNS: &[Column] = &[
     Column {
         title: "site",
-        width: 15,
+        width: 16,
         from: 0,
         text: |_, solved, s, _| format!("{}{}", s.site, if solved.exact.contains(&s.site) { " *" } else { "" }),
     },
@@ -169,14 +169,17 @@ fn table(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
     let title = if area.width >= 72 { "Group counts · ±1 step: KL less for each million BOPs" } else { "Group counts" };
     let inner = panel(buf, area, title, look);
     let most = solved.table.sites.iter().flat_map(|s| &s.counts).map(|c| c.get() as u16).max().unwrap_or(1);
-    let columns: Vec<&Column> = COLUMNS.iter().filter(|c| inner.width >= c.from).collect();
+    // Behind an address stands the mark of sites that were measured.
+    let name = app.site_width() + 2;
+    let wide = |column: &Column| if column.title == "site" { name } else { column.width };
+    let columns: Vec<&Column> = COLUMNS.iter().filter(|c| c.from == 0 || inner.width + COLUMNS[0].width >= c.from + name).collect();
     let line = |buf: &mut Buffer, y: u16, style: Style, text: &dyn Fn(&Column) -> String| {
         let mut x = 0;
         for column in &columns {
-            let (width, text) = (usize::from(column.width), text(column));
+            let (width, text) = (usize::from(wide(column)), text(column));
             let left = matches!(column.title, "site" | "");
             put(buf, inner, x, y, &if left { format!("{text:<width$}") } else { format!("{text:>width$}") }, style);
-            x += column.width + 1;
+            x += wide(column) + 1;
         }
     };
     line(buf, 0, look.dim(), &|c| c.title.into());

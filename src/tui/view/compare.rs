@@ -172,7 +172,8 @@ fn changed(app: &App, a: &Report, b: &Report, area: Rect, buf: &mut Buffer) {
     let mut pairs: Vec<(f64, &SiteReport, &SiteReport)> =
         b.sites.iter().filter_map(|site| a.site(site.site).map(|was| (most(was, site), was, site))).filter(|p| p.0 > 0.0).collect();
     pairs.sort_by(|x, y| y.0.total_cmp(&x.0));
-    put(buf, area, 0, 0, "changed most     local dB      cumulative dB", app.look.dim());
+    let name = usize::from(app.site_width());
+    put(buf, area, 0, 0, &format!("{:<name$}   local dB      cumulative dB", "changed most"), app.look.dim());
     if pairs.is_empty() {
         put(buf, area, 0, 1, "nothing: no site differs", app.look.dim());
     }
@@ -180,7 +181,7 @@ fn changed(app: &App, a: &Report, b: &Report, area: Rect, buf: &mut Buffer) {
     for ((_, was, is), y) in pairs.iter().zip(1..area.height) {
         let pair = |a: Option<f64>, b: Option<f64>| format!("{:>5} → {:<5}", number(a), number(b));
         let text = format!(
-            "{:<14} {}  {}",
+            "{:<name$} {}  {}",
             is.site.to_string(),
             pair(was.local.error.sqnr_db, is.local.error.sqnr_db),
             pair(was.cumulative.sqnr_db, is.cumulative.sqnr_db)

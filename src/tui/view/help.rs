@@ -17,6 +17,7 @@ const fn words(view: View) -> &'static [&'static str] {
             "cum dB: the float run against the quantized run at the same place.",
             "RMSE/step: about 0.29 is plain rounding, more means clipping.",
             "alone KL: KL of the prediction when only this site is quantized; ! flips.",
+            "Paste the path of a picture, or drop it on the terminal, to open it.",
         ],
         View::Groups => &[
             "Each bar is one channel, from its least to its largest value in this picture.",
@@ -27,6 +28,7 @@ const fn words(view: View) -> &'static [&'static str] {
         View::Attention => &[
             "Rows of the softmax share quantizers too, grouped by their largest value.",
             "Left: the group of each query token. Right: where the token under the cursor looks.",
+            "Attention within windows (Swin): the window of the token, at its place in the picture.",
         ],
         View::Budget => &[
             "More groups cost bit operations (BOPs) and lose less. Omega: KL of the prediction when",

@@ -132,26 +132,41 @@ fn shown(app: &App, inner: Rect) -> Vec<Site> {
     sites.into_iter().skip(first).take(height).collect()
 }
 
+/// The columns that a panel of this width has room for, and how wide each is: those that matter most first, by `from`.
+fn fitting(app: &App, room: u16) -> Vec<(&'static Column, u16)> {
+    let name = app.site_width();
+    let wide = |column: &Column| if column.title == "site" { name } else { column.width };
+    let longer = name - COLUMNS[0].width;
+    let mut order: Vec<usize> = (0..COLUMNS.len()).filter(|&c| COLUMNS[c].from == 0 || room >= COLUMNS[c].from + longer).collect();
+    order.sort_by_key(|&c| COLUMNS[c].from);
+    let mut used = 0;
+    order.retain(|&c| {
+        used += wide(&COLUMNS[c]) + 1;
+        used <= room + 1 || COLUMNS[c].from == 0 || COLUMNS[c].title == "what it is"
+    });
+    order.sort_unstable();
+    order.into_iter().map(|c| (&COLUMNS[c], wide(&COLUMNS[c]))).collect()
+}
+
 fn sites(app: &App, area: Rect, buf: &mut Buffer) {
     let Some(snapshot) = &app.snapshot else { return };
     let look = app.look;
     let sorted = format!("Sites by {}{}", app.sort.title(), if app.sort_reversed { ", reversed" } else { "" });
     let count = app.visible_sites().len();
     let inner = panel(buf, area, &format!("{sorted} ({count})"), look);
-    let columns: Vec<&Column> = COLUMNS.iter().filter(|c| inner.width >= c.from).collect();
+    let columns = fitting(app, inner.width);
     let mut x = 0;
-    for column in &columns {
+    for (column, width) in &columns {
         let right = column.title != "site" && column.title != "what it is";
-        let width = usize::from(column.width);
-        let title = if right { format!("{:>width$}", column.title) } else { column.title.into() };
+        let title = if right { format!("{:>1$}", column.title, usize::from(*width)) } else { column.title.into() };
         put(buf, inner, x, 0, &title, look.dim());
-        x += column.width + 1;
+        x += width + 1;
     }
     for (site, y) in shown(app, inner).iter().zip(1..) {
         let Some(report) = snapshot.report.site(*site) else { continue };
         let mut x = 0;
-        for column in &columns {
-            let width = usize::from(column.width);
+        for (column, columns) in &columns {
+            let width = usize::from(*columns);
             let text = (column.text)(app, report);
             let left = matches!(column.title, "site" | "what it is" | "");
             let text = if left { format!("{text:<width$}") } else { format!("{text:>width$}") };
@@ -161,7 +176,7 @@ fn sites(app: &App, area: Rect, buf: &mut Buffer) {
                 _ => Style::new(),
             };
             put(buf, inner, x, y, &text, style);
-            x += column.width + 1;
+            x += columns + 1;
         }
         if *site == app.site {
             let line = Rect { y: inner.y + y, height: 1, ..inner }.intersection(buf.area);

@@ -20,24 +20,60 @@ pub struct Patch {
     pub selected: bool,
 }
 
-/// Cells that one patch takes, across and down; `None` where the grid does not fit.
-#[must_use]
-pub fn cell_size(grid: (usize, usize), area: Rect) -> Option<(u16, u16)> {
-    let (rows, columns) = (grid.0.max(1) as u16, grid.1.max(1) as u16);
-    let down = (area.height / rows).min(area.width / (2 * columns)).max(1);
-    let across = (area.width / columns).min(2 * down);
-    (rows <= area.height && across >= 1).then_some((across, down))
+/// The part of a grid that an area has room for, and the cells of one patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Row and column of its first patch.
+    pub first: (usize, usize),
+    /// Its rows and columns.
+    pub shown: (usize, usize),
+    /// Cells that one patch takes, across and down.
+    pub cell: (u16, u16),
 }
 
-/// Draws `patches`, row by row, into `area`.
-pub fn draw(patches: &[Patch], grid: (usize, usize), look: Look, area: Rect, buf: &mut Buffer) {
+impl Window {
+    /// The whole grid where it fits, else the part around `focus`; `None` where there is no room at all.
+    #[must_use]
+    pub fn of(grid: (usize, usize), focus: (usize, usize), area: Rect) -> Option<Self> {
+        let (rows, columns) = (grid.0.max(1) as u16, grid.1.max(1) as u16);
+        if rows <= area.height && columns <= area.width {
+            let down = (area.height / rows).min(area.width / (2 * columns)).max(1);
+            let across = (area.width / columns).min(2 * down);
+            return Some(Self { first: (0, 0), shown: grid, cell: (across, down) });
+        }
+        let room = (usize::from(area.height).min(grid.0), usize::from(area.width / 2).min(grid.1));
+        let first = |focus: usize, room: usize, all: usize| focus.saturating_sub(room / 2).min(all - room);
+        let first = (first(focus.0, room.0, grid.0), first(focus.1, room.1, grid.1));
+        (room.0 > 0 && room.1 > 0).then_some(Self { first, shown: room, cell: (2, 1) })
+    }
+
+    /// `rows 0-27 of 56, columns 0-44 of 56`; nothing where all is seen.
+    #[must_use]
+    pub fn part(&self, grid: (usize, usize)) -> String {
+        let one = |what: &str, first: usize, shown: usize, all: usize| format!("{what} {first}-{} of {all}", first + shown - 1);
+        if self.shown == grid {
+            return String::new();
+        }
+        let rows = one("rows", self.first.0, self.shown.0, grid.0);
+        format!("{rows}, {}", one("columns", self.first.1, self.shown.1, grid.1))
+    }
+
+    /// Row and column of the patch under a cell, counted from the corner of the area.
+    #[must_use]
+    pub fn patch_at(&self, column: u16, row: u16) -> Option<(usize, usize)> {
+        let (x, y) = (usize::from(column / self.cell.0), usize::from(row / self.cell.1));
+        (x < self.shown.1 && y < self.shown.0).then_some((self.first.0 + y, self.first.1 + x))
+    }
+}
+
+/// Draws the part of `patches` (all of a grid, row by row) that `window` shows into `area`.
+pub fn draw(patches: &[Patch], columns: usize, window: Window, look: Look, area: Rect, buf: &mut Buffer) {
     let area = area.intersection(buf.area);
-    let Some((across, down)) = cell_size(grid, area) else {
-        put(buf, area, 0, 0, &format!("needs {}x{} cells", grid.1, grid.0), look.dim());
-        return;
-    };
-    for (index, patch) in patches.iter().enumerate().take(grid.0 * grid.1) {
-        let (row, column) = ((index / grid.1) as u16, (index % grid.1) as u16);
+    let (across, down) = window.cell;
+    let inside = (0..window.shown.0).flat_map(|row| (0..window.shown.1).map(move |column| (row, column)));
+    for (row, column) in inside {
+        let Some(patch) = patches.get((window.first.0 + row) * columns + window.first.1 + column) else { continue };
+        let (row, column) = (row as u16, column as u16);
         let middle = patch.digit.map(String::from).unwrap_or_default();
         for dy in 0..down {
             for dx in 0..across {
@@ -69,5 +105,26 @@ fn contrast(ground: Color) -> Color {
         Color::Rgb(..) => Color::Rgb(15, 15, 15),
         Color::Black | Color::Blue | Color::DarkGray | Color::Indexed(16..=60 | 232..=243) => Color::White,
         _ => Color::Black,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_that_fits_is_whole_and_another_is_seen_around_the_cursor() {
+        let area = Rect::new(0, 0, 58, 20);
+        let whole = Window::of((16, 16), (15, 15), area).unwrap();
+        assert_eq!((whole.first, whole.shown, whole.cell, whole.part((16, 16))), ((0, 0), (16, 16), (2, 1), String::new()));
+        assert_eq!((whole.patch_at(31, 15), whole.patch_at(32, 0)), (Some((15, 15)), None));
+        for (focus, first) in [((0, 0), (0, 0)), ((28, 30), (18, 16)), ((55, 55), (36, 27))] {
+            let part = Window::of((56, 56), focus, area).unwrap();
+            assert_eq!((part.first, part.shown), (first, (20, 29)));
+            let (y, x) = ((focus.0 - first.0) as u16, 2 * (focus.1 - first.1) as u16);
+            assert_eq!(part.patch_at(x, y), Some(focus), "the cursor is inside");
+        }
+        assert_eq!(Window::of((56, 56), (0, 0), area).unwrap().part((56, 56)), "rows 0-19 of 56, columns 0-28 of 56");
+        assert_eq!(Window::of((4, 4), (0, 0), Rect::new(0, 0, 1, 9)), None);
     }
 }

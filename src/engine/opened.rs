@@ -1,0 +1,203 @@
+//! Opening what the command line names: the model from wherever it is, the pictures, the quantizer file; then calibration.
+
+use std::path::PathBuf;
+use std::thread;
+
+use candle_core::Tensor;
+use tokio::sync::{oneshot, watch};
+
+use super::cache::Store;
+use super::event::{Progress, SessionInfo};
+use super::options::Options;
+use super::session::{BATCH, Session};
+use super::worker::guarded;
+use crate::analysis::report::CalibrationReport;
+use crate::error::{Error, Result};
+use crate::input::{Picture, PictureSet, PictureSource, Preprocess, builtin};
+use crate::model::tap::Cancel;
+use crate::model::{Model, SitePattern};
+use crate::quant::{Cache, Calibration, Method, Settings, calibrate, file};
+
+/// What photograph models should be calibrated on.
+pub const CALIBRATION_ADVICE: &str =
+    "calibrate on 32 of your own pictures (--calibration DIR): better than the crops of the four built-in ones";
+/// A model that is open and checked, before its calibration.
+pub struct Opened {
+    /// The model.
+    pub model: Model,
+    /// How pictures become tensors.
+    pub preprocess: Preprocess,
+    /// The pictures to look at.
+    pub pictures: PictureSet,
+    /// The settings, with what a quantizer file decides.
+    pub settings: Settings,
+    pub(super) cache: Cache,
+    calibration: CalibrationPlan,
+    cache_folder: Option<PathBuf>,
+}
+
+enum CalibrationPlan {
+    Pictures(String, Vec<Picture>),
+    File(String),
+}
+
+impl Opened {
+    /// Opens the model, finds the pictures, reads the quantizer file.
+    ///
+    /// # Errors
+    /// When any of them is missing, damaged or does not fit the model.
+    pub fn new(options: &Options) -> Result<Self> {
+        Self::fetched(options, &|_| ())
+    }
+
+    /// The same, with a word on what comes from the Hub.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn fetched(options: &Options, progress: &dyn Fn(Progress)) -> Result<Self> {
+        let mut model = Model::fetched(&options.model, options.offline, &|received| progress(Progress::received(&received)))?;
+        if let Some(path) = &options.labels {
+            model.name_classes(path)?;
+        }
+        let config = &model.config;
+        if config.in_chans() == 3 && options.calibration.is_none() && options.quantizers.is_none() {
+            model.notes.push(CALIBRATION_ADVICE.into());
+        }
+        let preprocess = preprocessing(&model)?;
+        let mut pictures = match options.images.as_slice() {
+            [] if config.in_chans() == 1 => PictureSet::fashion_test(),
+            [] => PictureSet::photographs(),
+            paths => PictureSet::from_paths(paths)?,
+        };
+        if options.shuffle {
+            fastrand::Rng::with_seed(options.settings.seed).shuffle(&mut pictures.pictures);
+        }
+        let idle = |pattern: &&SitePattern| !model.sites().iter().any(|info| pattern.matches(info.site));
+        if let Some(pattern) = options.settings.keep_float.iter().find(idle) {
+            return Err(Error::setting("--keep-float", pattern, "a pattern that covers a site of the model; `igq inspect` lists them"));
+        }
+        let mut settings = options.settings.clone();
+        let mut cache = Cache::default();
+        let calibration = if let Some(path) = &options.quantizers {
+            let read = file::read(path, &model)?;
+            (settings.method, settings.groups, settings.row_groups) = (read.method, read.groups, read.row_groups);
+            if read.method == Method::IgqE {
+                (settings.abits, settings.sbits) = read.bits;
+            }
+            cache = Cache::with_quantizers(read.sites);
+            CalibrationPlan::File(path.display().to_string())
+        } else {
+            calibration_pictures(options, config.in_chans())?
+        };
+        Ok(Self { model, preprocess, pictures, settings, cache, calibration, cache_folder: options.cache.clone() })
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn info(&self) -> SessionInfo {
+        SessionInfo {
+            model: self.model.name.clone(),
+            description: self.model.describe(),
+            preprocessing: self.preprocess.describe(),
+            notes: self.model.notes.clone(),
+            pictures: self.pictures.name.clone(),
+            picture_count: self.pictures.len(),
+            tokens: self.model.network().tokens(),
+            sites: self.model.sites().iter().map(|s| s.site).collect(),
+        }
+    }
+
+    /// Runs the float model over the calibration pictures.
+    ///
+    /// # Errors
+    /// When a picture cannot be prepared, or `cancel` was called.
+    pub fn calibrate(self, cancel: &Cancel, progress: &dyn Fn(Progress)) -> Result<Session> {
+        let mut store = None;
+        let (source, batches, calibration) = match &self.calibration {
+            CalibrationPlan::File(path) => (format!("quantizers of {path}"), Vec::new(), Calibration::default()),
+            CalibrationPlan::Pictures(name, pictures) => {
+                let prepared = pictures.iter().map(|p| Ok(self.preprocess.apply(p)?.tensor)).collect::<Result<Vec<_>>>()?;
+                let batches = prepared.chunks(BATCH).map(|b| Ok(Tensor::cat(b, 0)?)).collect::<Result<Vec<_>>>()?;
+                let total = pictures.len();
+                let report = |done| progress(Progress { stage: format!("calibrating on {name}"), done, total });
+                report(0);
+                store = self.cache_folder.as_ref().map(|folder| Store::new(folder, &self.model.digest, &batches)).transpose()?;
+                let known = store.as_ref().and_then(|s| s.calibration(self.model.sites())).filter(|known| known.images == total);
+                let calibration = if let Some(known) = known {
+                    known
+                } else {
+                    let fresh = calibrate(self.model.network(), &batches, cancel, report)?;
+                    if let Some(store) = &store {
+                        store.keep_calibration(&fresh);
+                    }
+                    fresh
+                };
+                (name.clone(), batches, calibration)
+            }
+        };
+        let report = CalibrationReport { source, images: calibration.images };
+        Ok(Session::new(self, store, calibration, batches, report))
+    }
+}
+
+/// How pictures become what `model` takes.
+///
+/// # Errors
+/// When its preprocessing configuration is unusable.
+pub fn preprocessing(model: &Model) -> Result<Preprocess> {
+    let config = &model.config;
+    Preprocess::from_config(model.raw_config.as_ref(), model.raw_preprocessor.as_ref(), config.in_chans(), config.image_size())
+}
+
+/// The pictures that the quantizers are fitted on.
+fn calibration_pictures(options: &Options, in_chans: usize) -> Result<CalibrationPlan> {
+    let load = |set: &PictureSet| set.pictures.iter().map(PictureSource::load).collect::<Result<Vec<_>>>();
+    Ok(match &options.calibration {
+        Some(folder) => {
+            let mut set = PictureSet::from_paths(std::slice::from_ref(folder))?;
+            if set.len() > options.calibration_images {
+                fastrand::Rng::with_seed(options.settings.seed).shuffle(&mut set.pictures);
+                set.pictures.truncate(options.calibration_images);
+            }
+            CalibrationPlan::Pictures(format!("{} pictures of {}", set.len(), folder.display()), load(&set)?)
+        }
+        None if in_chans == 1 => {
+            let mut set = PictureSet::fashion_calibration();
+            set.pictures.truncate(options.calibration_images);
+            CalibrationPlan::Pictures(format!("{} built-in Fashion-MNIST training pictures", set.len()), load(&set)?)
+        }
+        None => {
+            let mut crops = builtin::photograph_crops()?;
+            crops.truncate(options.calibration_images);
+            let name = format!("{} crops of the built-in photographs (32 of your own are better: --calibration)", crops.len());
+            CalibrationPlan::Pictures(name, crops)
+        }
+    })
+}
+
+/// A model that is being opened on a thread of its own, because it may have to come from the Hub first.
+pub struct Opening {
+    /// How much of it has come.
+    pub progress: watch::Receiver<Progress>,
+    /// The model, or why there is none.
+    pub opened: oneshot::Receiver<Result<Opened>>,
+}
+
+impl Opening {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn spawn(options: Options) -> Result<Self> {
+        let (send_progress, progress) = watch::channel(Progress::default());
+        let (send_opened, opened) = oneshot::channel();
+        let open = move || {
+            let result = guarded(|| Opened::fetched(&options, &|progress| drop(send_progress.send_replace(progress))));
+            // Nobody waits any more when the person has quit.
+            drop(send_opened.send(result));
+        };
+        let started = thread::Builder::new().name("igq-open".into()).spawn(open);
+        started.map_err(|e| Error::content("igq", format!("no thread could be started ({e})"), "close other programs"))?;
+        Ok(Self { progress, opened })
+    }
+}
