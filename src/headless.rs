@@ -11,7 +11,7 @@ use crate::bar::Bar;
 use crate::cli::{Cli, Command, Common, FrameFormat, Look, Output, Which};
 use crate::engine::budget::{self, Order};
 use crate::engine::suggest::{self, Aim};
-use crate::engine::{Opened, Progress, Session, dump, evaluate, inspect, sensitivity};
+use crate::engine::{Opened, Progress, Session, dump, evaluate, first_comparison, inspect, sensitivity};
 use crate::error::{Error, Result};
 use crate::model::tap::Cancel;
 use crate::model::{Model, hub, is_hub_id};
@@ -29,8 +29,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Run { common, output, dump } => run_one(&common, &output, dump.as_deref()),
         Command::Eval { common, output, data, limit } => eval(&common, &output, data.as_deref(), limit),
         Command::Allocate { common, output, budget, estimate, candidates, frontier, evaluate, data, limit } => {
-            let settings = common.settings()?;
-            let session = open(&common, settings.clone())?;
+            let session = open(&common, common.settings()?)?;
+            let settings = session.opened().settings.clone();
             let set = if evaluate || data.is_some() { Some(evaluate::data(&session, data.as_deref(), limit)?) } else { None };
             let order = Order {
                 settings: &settings,
@@ -46,8 +46,8 @@ pub fn run(command: Command) -> Result<()> {
             output::allocation(&report, &output)
         }
         Command::Sensitivity { common, output, by, data, limit } => {
-            let settings = common.settings()?;
-            let session = open(&common, settings.clone())?;
+            let session = open(&common, common.settings()?)?;
+            let settings = session.opened().settings.clone();
             let cancel = Cancel::default();
             let pictures = sensitivity::pictures(&session, data.as_deref(), limit, &cancel)?;
             let bar = Bar::default();
@@ -56,8 +56,8 @@ pub fn run(command: Command) -> Result<()> {
             output::sensitivity(&report, &output)
         }
         Command::Suggest { common, output, one, within, kl, data, limit } => {
-            let settings = common.settings()?;
-            let session = open(&common, settings.clone())?;
+            let session = open(&common, common.settings()?)?;
+            let settings = session.opened().settings.clone();
             let (cancel, bar) = (Cancel::default(), Bar::default());
             let (suggestion, best) = if one {
                 (suggest::restore_picture(&session, &settings, common.picture, &cancel, &|progress| bar.show(&progress))?, None)
@@ -130,11 +130,8 @@ fn run_one(common: &Common, output: &Output, dump_to: Option<&Path>) -> Result<(
 fn eval(common: &Common, output: &Output, data: Option<&Path>, limit: Option<usize>) -> Result<()> {
     let mut grid = common.grid()?;
     let session = open(common, grid.first().cloned().unwrap_or_default())?;
-    if common.quantizers.is_some() {
-        let fitted = &session.opened().settings;
-        for settings in &mut grid {
-            (settings.method, settings.groups, settings.row_groups) = (fitted.method, fitted.groups, fitted.row_groups);
-        }
+    for settings in &mut grid {
+        *settings = session.opened().with_fit(settings)?;
     }
     if !grid.iter().any(|settings| settings.method == Method::Float) {
         grid.insert(0, Settings { method: Method::Float, ..session.opened().settings.clone() });
@@ -147,10 +144,12 @@ fn eval(common: &Common, output: &Output, data: Option<&Path>, limit: Option<usi
 }
 
 fn calibrate(common: &Common, output: &Path) -> Result<()> {
-    let settings = common.settings()?;
-    let session = open(common, settings.clone())?;
-    file::write(output, &session.plan(&settings)?, &settings)?;
-    eprintln!("igq: wrote the quantizers of {} sites to {}", session.calibration().sites.len(), output.display());
+    let session = open(common, common.settings()?)?;
+    let settings = &session.opened().settings;
+    let plan = session.plan(settings)?;
+    file::write(output, &plan, settings)?;
+    let written = plan.sites.values().filter(|site| site.quantizers.is_some()).count();
+    eprintln!("igq: wrote the quantizers of {written} sites to {}", output.display());
     Ok(())
 }
 
@@ -184,11 +183,15 @@ fn snapshot(common: &Common, look: &Look, select: &Selection, format: FrameForma
         snapshot.compare = Some(Box::new(compared.snapshot(0, second)));
         app.compare = Some(second);
     }
-    app.show(snapshot);
+    app.show(Arc::new(snapshot));
     session.sweep(&outcome, &Cancel::default(), |site, value| app.learn_sensitivity(&[(site, value)]))?;
     if select.view == View::Budget && settings.method.uses_groups() {
         app.studies.learn(Arc::new(budget::estimated(&session, &studies::base(&settings))?));
         app.budget.renew(&settings, &app.studies);
+    }
+    if select.view == View::Compare {
+        let grid = studies::grid(&settings);
+        studies::compared(&mut app, Arc::new(first_comparison(&session, &grid, common.picture)?));
     }
     let buffer = frame::render(&app, select.size.0, select.size.1)?;
     let text = match format {

@@ -10,7 +10,7 @@
 //! | [`model`] | checkpoints, the network, sites and taps | candle, `rten-vecmath`, safetensors, serde | quant, image, terminal |
 //! | [`quant`] | the method: calibrate, fit, assign, quantize, plan, bit operations, the integer program | model, candle-core, rayon, pulp | input, tokio, ratatui, clock, stdout |
 //! | [`analysis`] | metrics, suffix runs, perturbation, allocation, sensitivity, verdicts, the report | quant, model | tokio, ratatui |
-//! | [`engine`] | session, evaluation, studies, cache, dump; the only threads and channels | all above, tokio::sync, std::thread | ratatui, crossterm |
+//! | [`engine`] | session, evaluation, studies, cache, dump; the only threads that compute, and channels | all above, tokio::sync, std::thread | ratatui, crossterm |
 //! | [`tui`] | state, update, view, keys, themes, frames | engine's command and event, the report, site ids, ratatui, crossterm, tokio | candle, quant, input |
 //!
 //! `tests/layering.rs` holds every file to the table. Beside the row stand [`cli`] (what was typed), [`headless`] (the commands without a

@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use assert_cmd::Command;
 use common::golden;
@@ -28,6 +29,8 @@ enum Manner {
     Short,
     /// A server that does not know the header `Range`.
     Whole,
+    /// It takes two seconds over the second half of a large file.
+    Slow,
     /// This status to every question without the token `hf_right`.
     Gated(u16),
     /// This status to every question.
@@ -151,6 +154,11 @@ fn answer(mut stream: &TcpStream, manner: Manner, files: &BTreeMap<String, Vec<u
     let part = &bytes[from..to];
     match manner {
         Manner::Cut if large && !question => send("206 Partial Content", &(tags + &content), part, part.len() / 2),
+        Manner::Slow if large && !question => {
+            send("206 Partial Content", &(tags + &content), part, part.len() / 2);
+            std::thread::sleep(Duration::from_secs(2));
+            let _ = stream.write_all(&part[part.len() / 2..]);
+        }
         Manner::Short if large && !question => send("206 Partial Content", &(tags + &content), &part[..part.len() - 8], part.len() - 8),
         Manner::Whole if large && !question => send("200 OK", &tags, bytes, bytes.len()),
         _ => send("206 Partial Content", &(tags + &content), part, part.len()),
@@ -261,6 +269,28 @@ fn a_wrong_size_leaves_nothing_that_is_taken_for_the_file() {
     server.refuses(&[], &["bytes of model.safetensors, received"]);
     assert!(!weights(&server));
     same(&server.fetch(), "hf_vit");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_screen_says_how_much_has_come_and_can_be_left_meanwhile() {
+    use common::terminal::Terminal;
+    let server = Server::of("hf_vit");
+    server.behave(Manner::Slow);
+    let (home, endpoint) = (server.cache.path().to_str().unwrap(), format!("http://{}/", server.address));
+    let variables = [("HF_HOME", home), ("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", ""), ("HTTP_PROXY", ""), ("http_proxy", "")];
+    let open = || Terminal::start_program(env!("CARGO_BIN_EXE_igq").as_ref(), 100, 30, &["--model", ID], &variables);
+    let opening = |s: &str| s.contains("opening someone/tiny-vit") && s.contains("MB of model.safetensors received") && s.contains('%');
+    let mut terminal = open();
+    terminal.wait_for("share of the file", opening);
+    terminal.press(b"q");
+    terminal.left_cleanly();
+    assert!(!weights(&server), "it left before the file was there");
+    let mut terminal = open();
+    terminal.wait_for("share of the file", opening);
+    terminal.wait_for("filled overview", |s| s.contains("blocks.0.") && !s.contains("opening"));
+    terminal.press(b"q");
+    terminal.left_cleanly();
 }
 
 #[test]

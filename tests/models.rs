@@ -102,6 +102,7 @@ fn class_names_come_from_a_file_the_checkpoint_or_imagenet() {
     assert_eq!(top["label"].as_str(), Some(format!("class {}", top["class"]).as_str()));
     fs::write(&file, "one\ntwo\n").unwrap();
     refused(&["run", "--labels", labels], 1, &["names.txt", "expected 10 class names", "found 2"]);
+    refused(&["inspect", "--labels", labels], 1, &["names.txt", "expected 10 class names", "found 2"]);
     fs::write(&file, "1\n2\n3\n\n5\n6\n7\n8\n9\n10\n").unwrap();
     refused(&["run", "--labels", labels], 1, &["names.txt", "line 4 empty"]);
     refused(&["run", "--labels", "no-names.txt"], 1, &["no-names.txt"]);
@@ -117,7 +118,12 @@ fn class_names_come_from_a_file_the_checkpoint_or_imagenet() {
     let model = igq::model::Model::open(thousand.path().to_str().unwrap()).unwrap();
     assert_eq!((model.labels.len(), model.labels[281].as_str(), model.labels[999].as_str()), (1000, "tabby", "toilet tissue"));
     assert!(model.notes.iter().any(|note| note.contains("those of ImageNet-1k are assumed")), "{:?}", model.notes);
-    assert_eq!(igq::model::Model::open(golden("timm_vit").to_str().unwrap()).unwrap().labels.len(), 0, "7 classes have no names");
+    let seven = golden("timm_vit");
+    assert_eq!(igq::model::Model::open(seven.to_str().unwrap()).unwrap().labels.len(), 0, "7 classes have no names");
+    let names = folder.path().join("seven.txt");
+    fs::write(&names, "a\nb\nc\nd\ne\nf\ng\n").unwrap();
+    let said = stdout(&["inspect", seven.to_str().unwrap(), "--labels", names.to_str().unwrap()]);
+    assert!(said.contains("labels: 7 names"), "{said}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Screens without a terminal: keys change the state and ask for runs, every view is drawn at every size.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
@@ -58,9 +58,15 @@ fn a_failed_run_keeps_the_session_and_goes_back_to_what_is_shown() {
     let mut app = filled(&session);
     let wanted = request(&mut app, 'n').unwrap();
     assert_eq!(app.picture, 1);
-    update(&mut app, Message::Engine(Event::Failed(wanted.id, "1.png: is damaged".into())));
+    let effects = update(&mut app, Message::Engine(Event::Failed(wanted.id, "1.png: is damaged".into())));
     assert_eq!(app.picture, 0);
+    // The failed request has ended the sweep of what is shown: it is asked for again.
+    let [Effect::Request(again)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!((again.picture, &again.settings), (0, &app.settings));
+    answer(&mut app, &session, again);
     assert!(!app.is_stale() && text(&app, 80, 24).contains("1.png: is damaged"));
+    // Nothing is asked for twice when what is shown fails itself.
+    assert!(update(&mut app, Message::Engine(Event::Failed(again.id, "gone".into()))).is_empty());
 }
 
 #[test]
@@ -216,10 +222,13 @@ fn a_pasted_path_opens_a_picture_and_a_wrong_one_changes_nothing() {
     assert!(text(&app, 120, 40).contains(&format!("{count} of {count}")));
     // The first picture of the set comes after the last, also when the last was opened later.
     assert_eq!(request(&mut app, 'n').unwrap().picture, 0);
-    for wrong in ["/no/such/picture.png", "tests/golden/timm_vit/config.json"] {
-        let error = session.open_pictures(&[wrong.into()]).unwrap_err().to_string();
+    for wrong in ["/no/such/picture.png", "tests/golden/timm_vit/config.json", "standard input"] {
+        let path = if wrong == "standard input" { "-" } else { wrong };
+        let error = session.open_pictures(&[path.into()]).unwrap_err().to_string();
         assert!(error.contains(wrong), "{error}");
-        assert!(update(&mut app, Message::Engine(Event::PicturesFailed(error.clone()))).is_empty());
+        // What opening has ended goes on.
+        let effects = update(&mut app, Message::Engine(Event::PicturesFailed(error.clone())));
+        assert!(matches!(effects.as_slice(), [Effect::Request(again)] if again.picture == app.picture), "{effects:?}");
         assert!(text(&app, 200, 40).contains(wrong), "{error}");
     }
     assert_eq!(app.info.picture_count, count);

@@ -3,90 +3,13 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{Read, Write};
-use std::sync::{Arc, Mutex};
+mod common;
+
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
-
-/// A running igq and what its terminal shows.
-struct Terminal {
-    parser: Arc<Mutex<vt100::Parser>>,
-    master: Box<dyn MasterPty + Send>,
-    keys: Box<dyn Write + Send>,
-    child: Box<dyn Child + Send + Sync>,
-}
-
-const PATIENCE: Duration = Duration::from_mins(1);
-
-fn size(cols: u16, rows: u16) -> PtySize {
-    PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }
-}
-
-impl Terminal {
-    fn start(cols: u16, rows: u16, args: &[&str]) -> Self {
-        Self::start_program(env!("CARGO_BIN_EXE_igq").as_ref(), cols, rows, args, &[])
-    }
-
-    fn start_program(program: &std::ffi::OsStr, cols: u16, rows: u16, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let pair = native_pty_system().openpty(size(cols, rows)).unwrap();
-        let mut command = CommandBuilder::new(program);
-        command.args(args);
-        command.env("TERM", "xterm-256color");
-        command.env("RUST_BACKTRACE", "0");
-        command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
-        for (name, value) in variables {
-            command.env(name, value);
-        }
-        command.env("XDG_STATE_HOME", std::env::temp_dir().join("igq-test-state"));
-        let child = pair.slave.spawn_command(command).unwrap();
-        drop(pair.slave);
-        let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, cols, 0)));
-        let (mut reader, shared) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&parser));
-        thread::spawn(move || {
-            let mut bytes = [0; 8192];
-            while let Ok(n) = reader.read(&mut bytes) {
-                if n == 0 {
-                    break;
-                }
-                shared.lock().unwrap().process(&bytes[..n]);
-            }
-        });
-        let keys = pair.master.take_writer().unwrap();
-        Self { parser, master: pair.master, keys, child }
-    }
-
-    fn shown(&self) -> String {
-        self.parser.lock().unwrap().screen().contents()
-    }
-
-    fn wait_for(&self, what: &str, holds: impl Fn(&str) -> bool) {
-        let started = Instant::now();
-        while !holds(&self.shown()) {
-            assert!(started.elapsed() < PATIENCE, "no {what} on:\n{}", self.shown());
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn press(&mut self, keys: &[u8]) {
-        self.keys.write_all(keys).unwrap();
-        self.keys.flush().unwrap();
-    }
-
-    fn left_cleanly(&mut self) {
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status:?}");
-        let started = Instant::now();
-        while self.parser.lock().unwrap().screen().alternate_screen() {
-            assert!(started.elapsed() < PATIENCE, "still on the alternate screen");
-            thread::sleep(Duration::from_millis(20));
-        }
-        let parser = self.parser.lock().unwrap();
-        assert!(!parser.screen().hide_cursor(), "the cursor is still hidden");
-        assert_eq!(parser.screen().mouse_protocol_mode(), vt100::MouseProtocolMode::None);
-    }
-}
+use common::terminal::{PATIENCE, Terminal, size};
 
 #[test]
 fn it_opens_filled_reacts_and_leaves() {

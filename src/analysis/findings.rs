@@ -21,7 +21,10 @@ pub fn verdict(prediction: &Prediction, sites: &[SiteReport]) -> String {
     };
     match worst(sites) {
         Some(site) => format!("{fate} {}", blame(site)),
-        None => format!("{fate} Nothing is quantized."),
+        None => match worst_weight(sites) {
+            Some((site, sqnr)) => format!("{fate} Of the weights, which alone are quantized, {}'s loses most ({sqnr:.1} dB).", site.site),
+            None => format!("{fate} Nothing is quantized."),
+        },
     }
 }
 
@@ -30,6 +33,12 @@ pub fn verdict(prediction: &Prediction, sites: &[SiteReport]) -> String {
 pub fn worst(sites: &[SiteReport]) -> Option<&SiteReport> {
     let quantized = sites.iter().filter(|s| s.local.error.sqnr_db.is_some());
     quantized.min_by(|a, b| a.local.error.sqnr_db.unwrap_or(f64::MAX).total_cmp(&b.local.error.sqnr_db.unwrap_or(f64::MAX)))
+}
+
+/// The layer whose weight has the least SQNR.
+fn worst_weight(sites: &[SiteReport]) -> Option<(&SiteReport, f64)> {
+    let weights = sites.iter().filter_map(|s| Some((s, s.weight?.sqnr_db?)));
+    weights.min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 fn blame(site: &SiteReport) -> String {

@@ -63,8 +63,7 @@ fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
     };
     let ranges = match &run.grouping {
         Some(grouping) => grouping.ranges.clone(),
-        None if info.site.kind.is_softmax() => crate::quant::ranges::of_rows(&run.before, run.before.len() / info.channels),
-        None => crate::quant::ranges::of_channels(&run.before, info.channels),
+        None => crate::quant::ranges::of_picture(info.site.kind, &run.before, run.shape.last().copied().unwrap_or(1)),
     };
     SiteReport {
         site: info.site,

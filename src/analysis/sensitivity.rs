@@ -108,7 +108,7 @@ pub struct Levels<'l> {
     pub groups: &'l PlansAt<'l, GroupCount>,
 }
 
-/// Looks at every quantized site both ways, several at a time; `found` hears each.
+/// The effect of the whole plan, and every quantized site both ways, several at a time; `found` hears each.
 ///
 /// # Errors
 /// When `cancel` was called.
@@ -120,7 +120,7 @@ pub fn both_ways(
     levels: &Levels,
     cancel: &Cancel,
     found: &(dyn Fn() + Sync),
-) -> Result<Vec<SiteSensitivity>> {
+) -> Result<(Effect, Vec<SiteSensitivity>)> {
     let quantized = reference.under(network, plan, cancel)?;
     let float = Plan::float(sites);
     let whole = reference.compare(&Reference::logits_of(&quantized)?);
@@ -151,7 +151,7 @@ pub fn both_ways(
     (1..).zip(&mut looked).for_each(|(rank, site)| site.rank_gain = rank);
     looked.sort_by(|a, b| b.only.kl.total_cmp(&a.only.kl));
     (1..).zip(&mut looked).for_each(|(rank, site)| site.rank_only = rank);
-    Ok(looked)
+    Ok((whole, looked))
 }
 
 /// The effect of a part of `plan` by itself.

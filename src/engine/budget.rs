@@ -90,13 +90,16 @@ pub fn perturb(
     let key = (without_counts(settings, estimate), estimate, candidates);
     let fits = |s: &SitePerturbation| s.omega.len() == candidates.len() && s.omega.iter().all(|o| o.is_finite());
     let stored: Vec<SitePerturbation> = session.store().and_then(|s| s.get("perturbation", &key)).unwrap_or_default();
-    let stored = stored.into_iter().filter(fits).filter(|s| known.iter().all(|k| k.site != s.site));
-    let known: Vec<SitePerturbation> = known.iter().cloned().chain(stored).collect();
+    let stored: Vec<_> = stored.into_iter().filter(fits).filter(|s| known.iter().all(|k| k.site != s.site)).collect();
+    let known: Vec<SitePerturbation> = known.iter().chain(&stored).cloned().collect();
     let infos: Vec<_> = model.sites().iter().filter(matters).collect();
     if infos.is_empty() {
         return Err(Error::setting("method", settings.describe(), "one with group counts: igq, igq-e, contiguous or sorted"));
     }
     let total = infos.len();
+    for one in stored {
+        found(one, total);
+    }
     let missing: Vec<_> = infos.iter().filter(|info| !known.iter().any(|k| k.site == info.site)).collect();
     let sites = missing
         .par_iter()
@@ -244,8 +247,9 @@ pub fn allocate(session: &Session, order: &Order, cancel: &Cancel, progress: &(d
     let model = &session.opened().model;
     let perturbation = perturb_with_progress(session, order.settings, order.estimate, order.candidates, cancel, progress)?;
     let perturbation_seconds = started.elapsed().as_secs_f64();
+    // The fast estimate is held against another one, not against itself.
     let fast = match order.estimate {
-        Estimate::Fisher => perturbation.clone(),
+        Estimate::Fisher => Perturbation::empty(Estimate::Fisher, Vec::new(), 0),
         _ => perturb(session, order.settings, Estimate::Fisher, order.candidates, &[], cancel, &|_, _| ())?,
     };
     let table = Table::new(model.sites(), order.settings, &perturbation);

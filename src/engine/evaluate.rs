@@ -11,9 +11,9 @@ use super::event::Progress;
 use super::session::{BATCH, Session};
 use crate::analysis::metrics::{argmax, kl, wilson};
 use crate::error::Result;
-use crate::input::{PictureSet, PictureSource};
+use crate::input::{Picture, PictureSet, PictureSource};
 use crate::model::forward;
-use crate::model::tap::{Cancel, Identity};
+use crate::model::tap::Cancel;
 use crate::quant::{BitWidth, FakeQuantize, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, bops, unobserved};
 
 /// Pictures that run together.
@@ -122,72 +122,92 @@ pub fn stepwise(
 ) -> Result<()> {
     let opened = session.opened();
     let network = opened.model.network();
-    let classes = opened.model.config.classes();
-    let counts_labels = has_labels(session, set);
     let plans = grid
         .iter()
         .map(|settings| if settings.method == Method::Float { Ok(None) } else { session.plan(settings).map(Some) })
         .collect::<Result<Vec<Option<Plan>>>>()?;
-    let mut labels = Vec::with_capacity(set.len());
-    let mut float: Vec<Vec<f32>> = Vec::with_capacity(set.len());
-    let mut quantized: Vec<Vec<Vec<f32>>> = vec![Vec::new(); grid.len()];
+    let float_plan = Plan::float(opened.model.sites());
+    let mut tallies = vec![Tally::default(); grid.len()];
+    let mut seen = 0;
     for chunk in set.pictures.chunks(stride.max(1)) {
         // Parts of a chunk run side by side, each setting by setting.
         let parts = chunk.par_chunks(PART).map(|part| {
             let pictures = part.iter().map(PictureSource::load).collect::<Result<Vec<_>>>()?;
-            let labels = pictures.iter().map(|p| p.label.filter(|class| counts_labels && *class < classes)).collect::<Vec<_>>();
+            let label = |(source, picture): (&PictureSource, &Picture)| picture.label.filter(|class| session.is_label(source, *class));
+            let labels: Vec<Option<usize>> = part.iter().zip(&pictures).map(label).collect();
             let tensors = pictures.iter().map(|p| Ok(opened.preprocess.apply(p)?.tensor)).collect::<Result<Vec<_>>>()?;
             let batch = Tensor::cat(&tensors, 0)?;
-            let float = forward(network, &batch, &mut Identity)?.to_vec2::<f32>()?;
-            let under = |plan: &Option<Plan>| {
-                let Some(plan) = plan else { return Ok(float.clone()) };
-                Ok(forward(network, &batch, &mut FakeQuantize::new(plan, cancel, unobserved))?.to_vec2::<f32>()?)
+            let under = |plan: &Plan| -> Result<Vec<Vec<f32>>> {
+                Ok(forward(network, &batch, &mut FakeQuantize::new(plan, cancel, unobserved))?.to_vec2()?)
             };
-            let quantized = plans.iter().map(under).collect::<Result<Vec<_>>>()?;
-            Ok((labels, float, quantized))
+            let float = under(&float_plan)?;
+            let tally = |plan: &Option<Plan>| match plan {
+                Some(plan) => Ok(Tally::of(&float, &under(plan)?, &labels)),
+                None => Ok(Tally::of(&float, &float, &labels)),
+            };
+            plans.iter().map(tally).collect::<Result<Vec<_>>>()
         });
-        for (part_labels, part_float, part_quantized) in parts.collect::<Result<Vec<_>>>()? {
-            labels.extend(part_labels);
-            float.extend(part_float);
-            quantized.iter_mut().zip(part_quantized).for_each(|(all, part)| all.extend(part));
+        for part in parts.collect::<Result<Vec<_>>>()? {
+            tallies.iter_mut().zip(part).for_each(|(all, part)| all.add(part));
         }
-        let sites = opened.model.sites();
-        let row = |(settings, logits): (&Settings, &Vec<Vec<f32>>)| row(settings, bops::total(sites, settings), &float, logits, &labels);
-        told(float.len(), grid.iter().zip(&quantized).map(row).collect());
+        seen += chunk.len();
+        told(
+            seen,
+            grid.iter().zip(&tallies).map(|(settings, tally)| tally.row(settings, bops::total(opened.model.sites(), settings))).collect(),
+        );
     }
     Ok(())
 }
 
-/// Built-in labels belong to the built-in classes; a folder's were matched to the model's.
-fn has_labels(session: &Session, set: &PictureSet) -> bool {
-    let built_in = matches!(set.pictures.first(), Some(PictureSource::FashionTest(_)));
-    !built_in || session.opened().model.labels.first().is_some_and(|l| l == "T-shirt/top")
+/// What is counted of one setting over pictures.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    images: usize,
+    labelled: usize,
+    hits: usize,
+    agree: usize,
+    kl: f64,
 }
 
-fn row(settings: &Settings, bops: u64, float: &[Vec<f32>], quantized: &[Vec<f32>], labels: &[Option<usize>]) -> EvaluationRow {
-    let images = float.len();
-    let percent = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
-    let agree = float.iter().zip(quantized).filter(|(f, q)| argmax(f) == argmax(q)).count();
-    let labelled = labels.iter().flatten().count();
-    let hits = quantized.iter().zip(labels).filter(|(q, label)| **label == Some(argmax(q))).count();
-    let (low, high) = if labelled > 0 { wilson(hits, labelled) } else { wilson(agree, images) };
-    let is_float = settings.method == Method::Float;
-    let bits = |bits: BitWidth| if is_float { BitWidth::FLOAT } else { bits };
-    let counted = settings.method.uses_groups();
-    let by_rows = settings.method.is_instance_aware();
-    EvaluationRow {
-        method: settings.method,
-        wbits: bits(settings.wbits),
-        abits: bits(settings.abits),
-        sbits: bits(settings.sbits),
-        groups: counted.then_some(settings.groups),
-        row_groups: by_rows.then_some(settings.row_groups),
-        softmax: settings.softmax,
-        gelu: settings.gelu,
-        bops,
-        top1: (labelled > 0).then(|| percent(hits, labelled)),
-        agreement: percent(agree, images),
-        kl: float.iter().zip(quantized).map(|(f, q)| kl(f, q)).sum::<f64>() / images.max(1) as f64,
-        interval: (100.0 * low, 100.0 * high),
+impl Tally {
+    /// Of some pictures: their logits in float and quantized, and their classes where these are known.
+    fn of(float: &[Vec<f32>], quantized: &[Vec<f32>], labels: &[Option<usize>]) -> Self {
+        let agree = float.iter().zip(quantized).filter(|(f, q)| argmax(f) == argmax(q)).count();
+        let hits = quantized.iter().zip(labels).filter(|(q, label)| **label == Some(argmax(q))).count();
+        let kl = float.iter().zip(quantized).map(|(f, q)| kl(f, q)).sum();
+        Self { images: float.len(), labelled: labels.iter().flatten().count(), hits, agree, kl }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.images += more.images;
+        self.labelled += more.labelled;
+        self.hits += more.hits;
+        self.agree += more.agree;
+        self.kl += more.kl;
+    }
+
+    fn row(&self, settings: &Settings, bops: u64) -> EvaluationRow {
+        let Self { images, labelled, hits, agree, kl } = *self;
+        let percent = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
+        let (low, high) = if labelled > 0 { wilson(hits, labelled) } else { wilson(agree, images) };
+        let is_float = settings.method == Method::Float;
+        let bits = |bits: BitWidth| if is_float { BitWidth::FLOAT } else { bits };
+        let counted = settings.method.uses_groups();
+        let by_rows = settings.method.is_instance_aware();
+        EvaluationRow {
+            method: settings.method,
+            wbits: bits(settings.wbits),
+            abits: bits(settings.abits),
+            sbits: bits(settings.sbits),
+            groups: counted.then_some(settings.groups),
+            row_groups: by_rows.then_some(settings.row_groups),
+            softmax: settings.softmax,
+            gelu: settings.gelu,
+            bops,
+            top1: (labelled > 0).then(|| percent(hits, labelled)),
+            agreement: percent(agree, images),
+            kl: kl / images.max(1) as f64,
+            interval: (100.0 * low, 100.0 * high),
+        }
     }
 }

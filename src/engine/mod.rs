@@ -20,4 +20,5 @@ pub use event::{AttentionMap, Event, PictureView, Progress, Snapshot};
 pub use opened::{Opened, Opening};
 pub use options::Options;
 pub use session::{Outcome, Session};
+pub use study::first_comparison;
 pub use worker::Worker;

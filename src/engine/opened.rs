@@ -15,8 +15,8 @@ use crate::analysis::report::CalibrationReport;
 use crate::error::{Error, Result};
 use crate::input::{Picture, PictureSet, PictureSource, Preprocess, builtin};
 use crate::model::tap::Cancel;
-use crate::model::{Model, SitePattern};
-use crate::quant::{Cache, Calibration, Method, Settings, calibrate, file};
+use crate::model::{Model, Site, SitePattern};
+use crate::quant::{Cache, Calibration, Settings, calibrate, file};
 
 /// What photograph models should be calibrated on.
 pub const CALIBRATION_ADVICE: &str =
@@ -80,10 +80,7 @@ impl Opened {
         let mut cache = Cache::default();
         let calibration = if let Some(path) = &options.quantizers {
             let read = file::read(path, &model)?;
-            (settings.method, settings.groups, settings.row_groups) = (read.method, read.groups, read.row_groups);
-            if read.method == Method::IgqE {
-                (settings.abits, settings.sbits) = read.bits;
-            }
+            settings = read.settings.laid_over(&settings)?;
             cache = Cache::with_quantizers(read.sites);
             CalibrationPlan::File(path.display().to_string())
         } else {
@@ -105,6 +102,23 @@ impl Opened {
             tokens: self.model.network().tokens(),
             sites: self.model.sites().iter().map(|s| s.site).collect(),
         }
+    }
+
+    /// `settings` with what a quantizer file decides, where there is one.
+    ///
+    /// # Errors
+    /// When they ask for what the file cannot give.
+    pub fn with_fit(&self, settings: &Settings) -> Result<Settings> {
+        if self.cache.is_imported() { self.settings.laid_over(settings) } else { Ok(settings.clone()) }
+    }
+
+    /// Whether a quantizer file, if there is one, was fitted for what `settings` say of `site`.
+    pub(super) fn check_fit(&self, settings: &Settings, site: Site) -> Result<()> {
+        if !self.cache.is_imported() || settings.activation_bits(site).is_float() || settings.same_fit(&self.settings, site) {
+            return Ok(());
+        }
+        let expected = format!("those of the quantizer file: {}", self.settings.describe());
+        Err(Error::setting("method, group counts and bits", settings.describe(), expected))
     }
 
     /// Runs the float model over the calibration pictures.
@@ -169,7 +183,7 @@ fn calibration_pictures(options: &Options, in_chans: usize) -> Result<Calibratio
         None => {
             let mut crops = builtin::photograph_crops()?;
             crops.truncate(options.calibration_images);
-            let name = format!("{} crops of the built-in photographs (32 of your own are better: --calibration)", crops.len());
+            let name = format!("{} crops of the built-in photographs", crops.len());
             CalibrationPlan::Pictures(name, crops)
         }
     })

@@ -84,7 +84,7 @@ pub fn report(
         progress(Progress { stage: "sensitivity of each site, both ways".into(), done, total });
     };
     let levels = Levels { bits: &bits, groups: &groups };
-    let sites = both_ways(network, reference, &plan, model.sites(), &levels, cancel, &found)?;
+    let (whole, sites) = both_ways(network, reference, &plan, model.sites(), &levels, cancel, &found)?;
     let mut report = SensitivityReport {
         schema_version: SCHEMA_VERSION,
         model: model.name.clone(),
@@ -92,7 +92,7 @@ pub fn report(
         calibration: session.calibration_report().clone(),
         data: data.clone(),
         images: reference.images(),
-        whole: reference.effect_of(network, &plan, cancel)?,
+        whole,
         weights_only: of_part(network, reference, &plan, Part::Weights, cancel)?,
         activations_only: of_part(network, reference, &plan, Part::Activations, cancel)?,
         softmax_only: of_part(network, reference, &plan, Part::Softmax, cancel)?,

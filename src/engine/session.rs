@@ -18,9 +18,9 @@ use crate::analysis::{FloatRun, QuantizedRun, findings, measure, sensitivity};
 use crate::error::{Error, Result};
 use crate::input::{Picture, PictureSet, PictureSource, Prepared, Raster};
 use crate::model::tap::Cancel;
-use crate::model::{Site, SiteInfo};
+use crate::model::{Site, SiteInfo, forward};
 use crate::quant::run::SitePlan;
-use crate::quant::{Calibration, Method, Plan, Settings, bops, pipeline, plan};
+use crate::quant::{Calibration, FakeQuantize, Method, Plan, Settings, bops, pipeline, plan, unobserved};
 
 /// Pictures in one batch of calibration or evaluation.
 pub const BATCH: usize = 16;
@@ -112,17 +112,9 @@ impl Session {
     /// What every site does under `settings`.
     ///
     /// # Errors
-    /// When a quantizer file does not cover a site, or the settings ask for a method that the file was not fitted for.
+    /// When a quantizer file does not cover a site, or was fitted for other settings.
     pub fn plan(&self, settings: &Settings) -> Result<Plan> {
-        let fitted = &self.opened.settings;
-        let fit_of = |s: &Settings| {
-            let bits = (s.method == Method::IgqE).then_some((s.abits, s.sbits));
-            (s.method, s.groups, s.row_groups, bits, s.softmax, s.gelu)
-        };
-        if self.opened.cache.is_imported() && fit_of(settings) != fit_of(fitted) {
-            let expected = format!("those of the quantizer file: {}", fitted.describe());
-            return Err(Error::setting("method and group counts", settings.describe(), expected));
-        }
+        self.opened.model.sites().iter().try_for_each(|info| self.opened.check_fit(settings, info.site))?;
         plan(&self.opened.model, &self.calibration, settings, &self.opened.cache)
     }
 
@@ -131,6 +123,7 @@ impl Session {
     /// # Errors
     /// As [`Self::plan`].
     pub fn site_plan(&self, settings: &Settings, info: &SiteInfo) -> Result<SitePlan> {
+        self.opened.check_fit(settings, info.site)?;
         pipeline::site_plan(&self.opened.model, &self.calibration, settings, &self.opened.cache, info)
     }
 
@@ -158,6 +151,14 @@ impl Session {
         Ok(reference)
     }
 
+    /// Whether a picture's class is one of the model's: built-in labels belong to the built-in classes, a folder's were matched.
+    #[must_use]
+    pub fn is_label(&self, source: &PictureSource, class: usize) -> bool {
+        let model = &self.opened.model;
+        let built_in = matches!(source, PictureSource::FashionTest(_) | PictureSource::FashionCalibration(_));
+        class < model.config.classes() && (!built_in || model.labels.first().is_some_and(|label| label == "T-shirt/top"))
+    }
+
     /// Where picture `index` is: in the set, or behind it among those that were opened later.
     fn picture(&self, index: usize) -> Result<PictureSource> {
         let (set, later) = (&self.opened.pictures.pictures, self.later.lock().unwrap_or_else(PoisonError::into_inner));
@@ -170,6 +171,9 @@ impl Session {
     /// # Errors
     /// When a path does not exist or the first picture cannot be read; none is added then.
     pub fn open_pictures(&self, paths: &[PathBuf]) -> Result<(usize, usize)> {
+        if paths.iter().any(|path| path.as_os_str() == "-") {
+            return Err(Error::setting("picture", "-", "a path: standard input belongs to the keys while the screen is open"));
+        }
         let more = PictureSet::from_paths(paths)?.pictures;
         if let Some(first) = more.first() {
             first.load()?;
@@ -189,7 +193,9 @@ impl Session {
         if let Some(base) = known(&self.floats.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(base);
         }
-        let picture = self.picture(index)?.load()?;
+        let source = self.picture(index)?;
+        let mut picture = source.load()?;
+        picture.label = picture.label.filter(|class| self.is_label(&source, *class));
         let prepared = self.opened.preprocess.apply(&picture)?;
         let float = FloatRun::new(self.opened.model.network(), &prepared.tensor)?;
         let base = Base { picture: Arc::new(picture), prepared: Arc::new(prepared), float: Arc::new(float) };
@@ -199,6 +205,15 @@ impl Session {
             floats.pop_front();
         }
         Ok(base)
+    }
+
+    /// Logits of a picture under a plan, and nothing else of the run.
+    ///
+    /// # Errors
+    /// When the plan does not fit, or `cancel` was called.
+    pub fn logits(&self, base: &Base, plan: &Plan, cancel: &Cancel) -> Result<Vec<f32>> {
+        let tap = &mut FakeQuantize::new(plan, cancel, unobserved);
+        Ok(forward(self.opened.model.network(), &base.prepared.tensor, tap)?.flatten_all()?.to_vec1()?)
     }
 
     /// Runs picture `index` under `settings` and measures it.

@@ -10,6 +10,7 @@ use super::session::Session;
 use super::worker::{Out, guarded};
 use super::{budget, evaluate, suggest};
 use crate::analysis::allocation::Table;
+use crate::analysis::measure;
 use crate::analysis::perturbation::{Estimate, Perturbation, SitePerturbation};
 use crate::error::{Error, Result};
 use crate::model::tap::Cancel;
@@ -144,30 +145,58 @@ fn perturb(
 
 /// Tells a comparison first for the picture, then again and again for more of the evaluation set.
 fn compare(session: &Session, settings: &Settings, picture: usize, cancel: &Cancel, out: &Out) -> Result<()> {
-    let sites = session.opened().model.sites();
+    compare_stepwise(session, settings, picture, cancel, &mut |comparison| {
+        let (done, total) = (comparison.seen, comparison.total);
+        out.study.send_replace(Progress { stage: "comparing on the evaluation set".into(), done, total });
+        out.tell(Event::Compared(Arc::new(comparison.clone())));
+    })
+}
+
+/// A comparison that has seen the first pictures of the evaluation set.
+///
+/// # Errors
+/// When the settings do not fit or a picture cannot be read.
+pub fn first_comparison(session: &Session, settings: &Settings, picture: usize) -> Result<Comparison> {
+    let (cancel, mut first) = (Cancel::default(), None);
+    let ended = compare_stepwise(session, settings, picture, &cancel, &mut |comparison| {
+        if comparison.seen > 0 {
+            first = Some(comparison.clone());
+            cancel.cancel();
+        }
+    });
+    first.map_or_else(|| ended.and(Err(Error::Cancelled)), Ok)
+}
+
+fn compare_stepwise(
+    session: &Session,
+    settings: &Settings,
+    picture: usize,
+    cancel: &Cancel,
+    tell: &mut dyn FnMut(&Comparison),
+) -> Result<()> {
+    let (model, base) = (&session.opened().model, session.base(picture)?);
     let mut rows = Vec::new();
     for method in Method::ALL.into_iter().filter(|m| *m != Method::Float) {
         for bits in [4, 6, 8].into_iter().filter_map(|b| BitWidth::new(b).ok()) {
             let settings = Settings { method, wbits: bits, abits: bits, sbits: bits, ..settings.clone() };
-            let outcome = session.run(picture, &settings, cancel)?;
+            let logits = session.logits(&base, &session.plan(&settings)?, cancel)?;
             rows.push(ComparisonRow {
-                bops: bops::total(sites, &settings),
-                prediction: outcome.report.prediction,
+                bops: bops::total(model.sites(), &settings),
+                prediction: measure::prediction(&base.float.logits, &logits, &model.labels),
                 settings,
                 evaluation: None,
             });
         }
     }
     let set = evaluate::data(session, None, None)?;
+    let grid: Vec<Settings> = rows.iter().map(|r| r.settings.clone()).collect();
     let mut comparison = Comparison { settings: settings.clone(), picture, rows, data: set.name.clone(), seen: 0, total: set.len() };
-    out.tell(Event::Compared(Arc::new(comparison.clone())));
-    let grid: Vec<Settings> = comparison.rows.iter().map(|r| r.settings.clone()).collect();
+    tell(&comparison);
     evaluate::stepwise(session, &set, &grid, STRIDE, cancel, &mut |seen, evaluated| {
         comparison.seen = seen;
         for (row, evaluation) in comparison.rows.iter_mut().zip(evaluated) {
             row.evaluation = Some(evaluation);
         }
-        out.study.send_replace(Progress { stage: "comparing on the evaluation set".into(), done: seen, total: set.len() });
-        out.tell(Event::Compared(Arc::new(comparison.clone())));
+        tell(&comparison);
     })
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::evaluate::{self, EvaluationRow};
@@ -9,10 +10,10 @@ use super::event::Progress;
 use super::session::{Base, Session};
 use crate::analysis::metrics::{argmax, kl};
 use crate::analysis::suggestion::{Change, Standing, Suggestion};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::input::PictureSet;
 use crate::model::tap::Cancel;
-use crate::model::{RightOperand, Site, SiteInfo};
+use crate::model::{RightOperand, Site, SiteInfo, forward_from, trace};
 use crate::quant::allocate::{self, Choice};
 use crate::quant::run::SitePlan;
 use crate::quant::{BitWidth, FakeQuantize, Plan, Settings, SiteOverride, bops, unobserved};
@@ -35,35 +36,39 @@ pub fn restore_picture(
     let base = session.base(index)?;
     let sites = session.opened().model.sites();
     let float_class = argmax(&base.float.logits);
+    let network = session.opened().model.network();
+    let traced = |plan: &Plan| trace(network, &base.prepared.tensor, &mut FakeQuantize::new(plan, cancel, unobserved));
+    let flat = |logits: &Tensor| -> Result<Vec<f32>> { Ok(logits.flatten_all()?.to_vec1()?) };
     let mut plan = session.plan(settings)?;
-    let mut logits = run(session, &base, &plan, cancel)?;
+    let mut now = traced(&plan)?;
+    let mut logits = flat(&now.logits)?;
     let before = standing(session, settings, &base, &logits);
     let mut kept: Vec<Site> = Vec::new();
     while argmax(&logits) != float_class {
-        let quantized: Vec<Site> = sites.iter().map(|s| s.site).filter(|s| plan.sites.get(s).is_some_and(SitePlan::is_quantized)).collect();
         progress(Progress { stage: "looking for what to keep in float".into(), done: kept.len(), total: sites.len() });
-        let mut best: Option<(f64, Site, Vec<f32>)> = None;
-        for site in quantized {
-            let tried = run(session, &base, &plan.without(site), cancel)?;
-            let distance = kl(&base.float.logits, &tried);
-            if best.as_ref().is_none_or(|(least, ..)| distance < *least) {
-                best = Some((distance, site, tried));
-            }
-        }
-        let Some((_, site, tried)) = best else { break };
+        let quantized = sites.par_iter().filter(|info| plan.sites.get(&info.site).is_some_and(SitePlan::is_quantized));
+        let tried = quantized.map(|info| {
+            let without = plan.without(info.site);
+            let tap = &mut FakeQuantize::new(&without, cancel, unobserved);
+            let logits = flat(&forward_from(network, info.step, &now.boundaries[info.step], tap)?)?;
+            Ok((kl(&base.float.logits, &logits), info.site))
+        });
+        let tried = tried.collect::<Result<Vec<_>>>()?;
+        let Some((_, site)) = tried.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
         plan = plan.without(site);
         kept.push(site);
-        logits = tried;
+        now = traced(&plan)?;
+        logits = flat(&now.logits)?;
     }
-    // What later sites made unnecessary goes back, the least useful first.
+    // What others make unnecessary goes back, the least useful first: those that were found last.
     let whole = session.plan(settings)?;
-    for site in kept.clone() {
+    for site in kept.clone().into_iter().rev() {
         if kept.len() == 1 {
             break;
         }
         let Some(quantized) = whole.sites.get(&site) else { continue };
         let tried = plan.with(quantized.clone());
-        let tried_logits = run(session, &base, &tried, cancel)?;
+        let tried_logits = session.logits(&base, &tried, cancel)?;
         if argmax(&tried_logits) == float_class {
             (plan, logits) = (tried, tried_logits);
             kept.retain(|s| *s != site);
@@ -74,7 +79,7 @@ pub fn restore_picture(
         suggested.toggle_float(*site);
     }
     // Verified by a run of the settings themselves, not of the plan that was searched with.
-    let verified = run(session, &base, &session.plan(&suggested)?, cancel)?;
+    let verified = session.logits(&base, &session.plan(&suggested)?, cancel)?;
     debug_assert_eq!(verified, logits);
     let after = standing(session, &suggested, &base, &verified);
     let reached = argmax(&verified) == float_class;
@@ -92,12 +97,6 @@ pub fn restore_picture(
         (false, false) => "No set of sites in float brings the prediction back.".into(),
     };
     Ok(Suggestion { changes: changes.collect(), settings: suggested, before, after, reached, text })
-}
-
-fn run(session: &Session, base: &Base, plan: &Plan, cancel: &Cancel) -> Result<Vec<f32>> {
-    let network = session.opened().model.network();
-    let logits = crate::model::forward(network, &base.prepared.tensor, &mut FakeQuantize::new(plan, cancel, unobserved))?;
-    Ok(logits.flatten_all()?.to_vec1()?)
 }
 
 fn standing(session: &Session, settings: &Settings, base: &Base, logits: &[f32]) -> Standing {
@@ -148,24 +147,29 @@ pub fn restore_set(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<(Suggestion, Standing)> {
     let eight = BitWidth::new(8)?;
-    let full = Settings { wbits: eight, abits: eight, sbits: eight, overrides: Vec::new(), ..settings.clone() };
+    let mut full = settings.clone();
+    for bits in [&mut full.wbits, &mut full.abits, &mut full.sbits] {
+        *bits = eight.max(*bits);
+    }
+    for own in &mut full.overrides {
+        (own.wbits, own.abits) = (own.wbits.map(|b| b.max(eight)), own.abits.map(|b| b.max(eight)));
+    }
     let stands = |settings: &Settings, row: &EvaluationRow| Standing {
         images: set.len(),
         kl: row.kl,
         agreement: row.agreement,
         bops: bops::total(session.opened().model.sites(), settings),
     };
-    let measure = |settings: &Settings, stage: &str| -> Result<Standing> {
-        let mut last = None;
-        evaluate::stepwise(session, set, std::slice::from_ref(settings), 64, cancel, &mut |done, rows| {
+    let measure = |grid: &[Settings], stage: &str| -> Result<Vec<Standing>> {
+        let mut last = Vec::new();
+        evaluate::stepwise(session, set, grid, 64, cancel, &mut |done, rows| {
             progress(Progress { stage: stage.into(), done, total: set.len() });
-            last = rows.into_iter().next();
+            last = rows;
         })?;
-        let nothing = Standing { images: 0, kl: 0.0, agreement: 100.0, bops: 0 };
-        Ok(last.map_or(nothing, |row| stands(settings, &row)))
+        Ok(grid.iter().zip(&last).map(|(settings, row)| stands(settings, row)).collect())
     };
-    let before = measure(settings, "the settings as they are")?;
-    let best = measure(&full, "all bits at 8")?;
+    let ends = measure(&[settings.clone(), full.clone()], "the settings as they are, and all bits at 8")?;
+    let &[before, best] = ends.as_slice() else { return Err(Error::setting("pictures", &set.name, "at least one")) };
     let reaches = |s: &Standing| match aim {
         Aim::Within(points) => s.agreement >= best.agreement - points,
         Aim::Kl(bound) => s.kl <= bound,
@@ -195,7 +199,8 @@ pub fn restore_set(
     while reaching - failing > 1 {
         let middle = usize::midpoint(failing, reaching);
         let tried = with_budget(budget(middle))?;
-        let standing = measure(&tried, &format!("{:.3} GBOPs", budget(middle) as f64 / 1e9))?;
+        let measured = measure(std::slice::from_ref(&tried), &format!("{:.3} GBOPs", budget(middle) as f64 / 1e9))?;
+        let Some(&standing) = measured.first() else { break };
         if reaches(&standing) {
             (reaching, found) = (middle, (tried, standing));
         } else {

@@ -26,6 +26,8 @@ const SWEEP_CHUNK: usize = 8;
 struct Slot {
     state: Mutex<SlotState>,
     changed: Condvar,
+    /// Ends the calibration, which requests do not: they wait for it.
+    leaving: Cancel,
 }
 
 #[derive(Default)]
@@ -82,6 +84,8 @@ impl Worker {
     /// Asks for more pictures: `Event::Pictures`.
     pub fn open_pictures(&self, paths: Vec<PathBuf>) {
         let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // The screen asks for a run again when it hears what became of the paths.
+        state.running.cancel();
         state.paths.extend(paths);
         self.slot.changed.notify_one();
     }
@@ -100,6 +104,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.desk.close();
+        self.slot.leaving.cancel();
         {
             let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.quit = true;
@@ -137,11 +142,6 @@ impl Slot {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
-
-    /// A flag for the calibration that only leaving ends: requests that come meanwhile wait.
-    fn calibration_cancel(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).quit
-    }
 }
 
 pub(super) struct Out {
@@ -158,14 +158,8 @@ impl Out {
 }
 
 fn work(opened: Opened, slot: &Slot, desk: &Desk, out: &Out) {
-    let cancel = Cancel::default();
-    let progress = |progress| {
-        if slot.calibration_cancel() {
-            cancel.cancel();
-        }
-        out.progress.send_replace(progress);
-    };
-    let session = match guarded(|| opened.calibrate(&cancel, &progress)) {
+    let progress = |progress| drop(out.progress.send_replace(progress));
+    let session = match guarded(|| opened.calibrate(&slot.leaving, &progress)) {
         Ok(session) => session,
         Err(Error::Cancelled) => return,
         Err(error) => return out.tell(Event::Broken(error.to_string())),

@@ -37,8 +37,9 @@ pub fn fashion_test(index: usize) -> Result<Picture> {
 /// # Errors
 /// When `index` is 32 or more.
 pub fn fashion_calibration(index: usize) -> Result<Picture> {
-    let sheet = decode("built-in calibration.png", CALIBRATION)?;
-    from_sheet("calibration", Some(&sheet), CALIBRATION_LABELS, index)
+    static SHEET: OnceLock<Option<Raster>> = OnceLock::new();
+    let sheet = SHEET.get_or_init(|| decode("built-in calibration.png", CALIBRATION).ok());
+    from_sheet("calibration", sheet.as_ref(), CALIBRATION_LABELS, index)
 }
 
 fn from_sheet(name: &str, sheet: Option<&Raster>, labels: &str, index: usize) -> Result<Picture> {

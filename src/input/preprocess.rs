@@ -82,7 +82,7 @@ impl Preprocess {
             (None, None) => Self {
                 size,
                 channels,
-                resize: Resize::Shortest(size.0.min(size.1)),
+                resize: if size.0 == size.1 { Resize::Shortest(size.0) } else { Resize::Exact(size.0, size.1) },
                 interpolation: Interpolation::Bicubic,
                 rescale: 1.0 / 255.0,
                 mean: vec![0.5; channels],
@@ -260,6 +260,16 @@ mod tests {
             json!({"size": 256, "crop_size": 224, "resample": 3, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]});
         let made = Preprocess::from_config(None, Some(&deit), 3, (224, 224)).unwrap();
         assert_eq!((made.resize, made.interpolation, made.mean[0]), (Resize::Exact(256, 256), Interpolation::Bicubic, 0.485));
+    }
+
+    #[test]
+    fn without_a_configuration_no_picture_is_smaller_than_what_is_cut_from_it() {
+        let raster = Raster { width: 300, height: 300, channels: 3, data: vec![9; 3 * 300 * 300] };
+        let square = Picture { name: "square".into(), source: "square.png".into(), raster, label: None };
+        for size in [(224, 448), (448, 224), (224, 224)] {
+            let assumed = Preprocess::from_config(None, None, 3, size).unwrap();
+            assert_eq!(assumed.apply(&square).unwrap().tensor.dims(), [1, 3, size.0, size.1]);
+        }
     }
 
     #[test]

@@ -131,6 +131,11 @@ impl Block {
         })
     }
 
+    /// Its linear layers.
+    const fn layers(&self) -> [&Linear; 4] {
+        [&self.attn.qkv, &self.attn.proj, &self.fc1, &self.fc2]
+    }
+
     /// `x + attention(norm(x))`, the first half of the block.
     fn attend(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         Ok((x + self.attn.forward(&self.norm1.forward(x)?, tap)?)?)
@@ -315,21 +320,9 @@ impl Network for Swin {
     }
 
     fn weight(&self, site: Site) -> Option<&Tensor> {
-        let stage = site.stage.map(usize::from);
-        let layer = match (stage, site.block, site.kind) {
-            (None, None, SiteKind::Patch) => Some(&self.patch_embed.proj),
-            (None, None, SiteKind::Head) => Some(&self.head),
-            (Some(stage), None, SiteKind::Merge) => self.merges.get(stage.checked_sub(1)?).map(|merge| &merge.reduction),
-            (Some(stage), Some(block), kind) => self.blocks.get(stage)?.get(usize::from(block)).and_then(|block| match kind {
-                SiteKind::Qkv => Some(&block.attn.qkv),
-                SiteKind::Proj => Some(&block.attn.proj),
-                SiteKind::Fc1 => Some(&block.fc1),
-                SiteKind::Fc2 => Some(&block.fc2),
-                _ => None,
-            }),
-            _ => None,
-        };
-        layer.map(|layer| &layer.weight)
+        let outside = [&self.patch_embed.proj, &self.head].into_iter().chain(self.merges.iter().map(|merge| &merge.reduction));
+        let blocks = self.blocks.iter().flatten().flat_map(Block::layers);
+        outside.chain(blocks).find(|layer| layer.site == site).map(|layer| &layer.weight)
     }
 
     fn tokens(&self) -> TokenLayout {

@@ -13,7 +13,8 @@ pub trait Tap {
     /// # Errors
     /// When the tap cannot take a tensor of this site.
     ///
-    /// Shapes: `(B, N, C)` for every kind but the softmax, which is `(B, H, N, N)` (batch, heads, query tokens, key tokens).
+    /// Shapes: `(B, N, C)` for every kind but the softmax, which is `(B, H, N, N)` (batch, heads, query tokens, key tokens), and
+    /// `(B, W H, n, n)` within `W` windows of `n` tokens.
     fn activation(&mut self, _site: Site, x: Tensor) -> Result<Tensor> {
         Ok(x)
     }

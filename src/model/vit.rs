@@ -98,6 +98,11 @@ impl Block {
         })
     }
 
+    /// Its linear layers.
+    const fn layers(&self) -> [&Linear; 4] {
+        [&self.attn.qkv, &self.attn.proj, &self.fc1, &self.fc2]
+    }
+
     /// `x + attention(norm(x))`, the first half of the block.
     fn attend(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         Ok((x + scaled(self.attn.forward(self.norm1.forward(x)?, tap)?, self.ls1.as_ref())?)?)
@@ -250,21 +255,8 @@ impl Network for Vit {
     }
 
     fn weight(&self, site: Site) -> Option<&Tensor> {
-        let layer = match (site.block, site.kind) {
-            _ if site.stage.is_some() => None,
-            (None, SiteKind::Patch) => Some(&self.patch_embed.proj),
-            (None, SiteKind::Head) => Some(&self.head),
-            (None, SiteKind::HeadDist) => self.head_dist.as_ref(),
-            (Some(index), kind) => self.blocks.get(usize::from(index)).and_then(|block| match kind {
-                SiteKind::Qkv => Some(&block.attn.qkv),
-                SiteKind::Proj => Some(&block.attn.proj),
-                SiteKind::Fc1 => Some(&block.fc1),
-                SiteKind::Fc2 => Some(&block.fc2),
-                _ => None,
-            }),
-            _ => None,
-        };
-        layer.map(|layer| &layer.weight)
+        let outside = [&self.patch_embed.proj, &self.head].into_iter().chain(&self.head_dist);
+        outside.chain(self.blocks.iter().flat_map(Block::layers)).find(|layer| layer.site == site).map(|layer| &layer.weight)
     }
 
     fn tokens(&self) -> TokenLayout {

@@ -69,10 +69,10 @@ pub fn evaluation(evaluation: &Evaluation, output: &Output) -> Result<()> {
     deliver(output.output.as_deref(), &text)
 }
 
-/// Pretty JSON with a newline at its end.
+/// Pretty JSON with a newline at its end; a number that is not finite, which reports do not hold, would be `null`.
 ///
 /// # Errors
-/// When a number is not finite, which reports never hold.
+/// When a value cannot be written as JSON.
 pub fn json<T: serde::Serialize>(value: &T) -> Result<String> {
     let text = serde_json::to_string_pretty(value);
     text.map(|t| t + "\n").map_err(|e| Error::Output { what: "JSON", problem: e.to_string() })

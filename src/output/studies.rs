@@ -85,6 +85,9 @@ fn allocation_text(report: &AllocationReport, preset: &str) -> String {
         let rows = report.frontier.iter().map(|m| measured_row(m)[1..4].to_vec());
         text += &format!("\nfrontier\n{}\n", table(preset, &MEASURED_HEADER[1..4], rows));
     }
+    if report.rank_correlation.is_empty() {
+        return text + &format!("\n{:.1} s\n", report.seconds);
+    }
     let rank = |r: &RankCorrelation| vec![r.groups.to_string(), r.spearman.map_or_else(|| "-".into(), |s| format!("{s:.3}"))];
     text += &format!(
         "\nSpearman of the fast estimate against `{}`\n{}\n",

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
 use super::baselines::{Rule, SiteQuantizers};
-use super::bits::{BitWidth, GroupCount};
+use super::bits::BitWidth;
 use super::calibrate::{Calibration, SiteRanges};
 use super::method::{GeluShape, Method, SoftmaxShape};
 use super::run::Plan;
@@ -26,14 +26,8 @@ use crate::model::{Model, Site, SiteInfo};
 pub struct QuantizerFile {
     /// By site.
     pub sites: HashMap<Site, Arc<SiteQuantizers>>,
-    /// The method they were fitted for.
-    pub method: Method,
-    /// Group count of the channels.
-    pub groups: GroupCount,
-    /// Group count of the softmax rows.
-    pub row_groups: GroupCount,
-    /// Bits of the activations and of the softmax that they were fitted for; only the error-aware rule depends on them.
-    pub bits: (BitWidth, BitWidth),
+    /// What they were fitted for.
+    pub settings: Settings,
 }
 
 /// Writes the activation quantizers of `plan`; the whole file or none.
@@ -77,6 +71,7 @@ pub fn write(path: &Path, plan: &Plan, settings: &Settings) -> Result<()> {
         ("igq.row_groups".into(), settings.row_groups.to_string()),
         ("igq.abits".into(), settings.abits.to_string()),
         ("igq.sbits".into(), settings.sbits.to_string()),
+        ("igq.settings".into(), serde_json::to_string(settings).map_err(|e| Error::Output { what: "settings", problem: e.to_string() })?),
     ]);
     write_tensors(path, &tensors, metadata)
 }
@@ -105,9 +100,16 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(format!("not a complete safetensors file ({e})")))?;
     let entries = header.metadata().clone().unwrap_or_default();
     let entry = |key: &str| entries.get(key).ok_or_else(|| broken(format!("expected the metadata `{key}`, found none")));
-    let (method, groups, row_groups) = (entry("igq.method")?.parse()?, entry("igq.groups")?.parse()?, entry("igq.row_groups")?.parse()?);
-    let bits = |key: &str| entries.get(key).map_or(Ok(BitWidth::FLOAT), |text| text.parse());
-    let bits = (bits("igq.abits")?, bits("igq.sbits")?);
+    let method: Method = entry("igq.method")?.parse()?;
+    // Files of other programs may have the plain entries only.
+    let settings: Settings = if let Some(text) = entries.get("igq.settings") {
+        serde_json::from_str(text).map_err(|e| broken(format!("expected settings in the metadata `igq.settings` ({e})")))?
+    } else {
+        let (groups, row_groups) = (entry("igq.groups")?.parse()?, entry("igq.row_groups")?.parse()?);
+        let bits = |key: &str| entries.get(key).map_or(Ok(BitWidth::FLOAT), |text| text.parse());
+        Settings { groups, row_groups, abits: bits("igq.abits")?, sbits: bits("igq.sbits")?, ..Settings::default() }
+    };
+    let settings = Settings { method, ..settings };
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
     let floats = |key: &str| -> Result<Option<Vec<f32>>> {
         let Some(tensor) = tensors.get(key) else { return Ok(None) };
@@ -163,7 +165,7 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
     if sites.is_empty() {
         return Err(broken("expected quantizers for the sites of the model, found none".into()));
     }
-    Ok(QuantizerFile { sites, method, groups, row_groups, bits })
+    Ok(QuantizerFile { sites, settings })
 }
 
 /// Writes what calibration found: `SITE.min` and `SITE.max` (pictures by channels), `SITE.alpha`, `SITE.sample`; the whole file or none.

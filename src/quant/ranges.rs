@@ -1,6 +1,13 @@
 //! Ranges of channels and rows for one picture: what calibration collects and what groups are made of.
 
 use super::uniform::Bounds;
+use crate::model::SiteKind;
+
+/// What is grouped at a site of this kind, for one picture: channels, or rows of the softmax; `last` is the last dimension of the tensor.
+#[must_use]
+pub fn of_picture(kind: SiteKind, values: &[f32], last: usize) -> Vec<Bounds> {
+    if kind.is_softmax() { of_rows(values, last) } else { of_channels(values, last) }
+}
 
 /// The range of every channel of one picture: `(N, C)` values to `C` bounds, min and max over the tokens (section 3.2).
 #[must_use]

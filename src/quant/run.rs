@@ -185,11 +185,9 @@ pub fn fake_quantize(site: Site, x: &Tensor, quantizers: &SiteQuantizers, bits: 
 /// Groups, quantizes and dequantizes the values of one picture at a site; `last` is the last dimension: channels, or the tokens of a
 /// softmax row. `None` for float bits, which leave the values as they are.
 pub fn fake_quantize_picture(site: Site, values: &mut [f32], last: usize, quantizers: &SiteQuantizers, bits: BitWidth) -> Option<Grouping> {
-    let softmax = site.kind.is_softmax();
-    let ranges = if softmax { ranges::of_rows(values, last) } else { ranges::of_channels(values, last) };
-    let grouping = quantizers.group(ranges, bits)?;
+    let grouping = quantizers.group(ranges::of_picture(site.kind, values, last), bits)?;
     let each = grouping.assignment.iter().map(|&g| &grouping.quantizers[usize::from(g)]);
-    if softmax {
+    if site.kind.is_softmax() {
         for (row, quantizer) in values.chunks_exact_mut(last).zip(each) {
             quantizer.apply_all(row);
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bits::{BitWidth, GroupCount};
 use super::method::{GeluShape, Method, Scheme, SoftmaxShape};
+use crate::error::{Error, Result};
 use crate::model::{Site, SiteKind, SitePattern};
 
 /// What the sites of a pattern have of their own.
@@ -128,17 +129,53 @@ impl Settings {
         Scheme::of(self.method, self.softmax, self.gelu, site.kind)
     }
 
-    /// Gives exactly `site` something of its own.
+    /// Gives exactly `site` something of its own, and leaves what other overrides say of it.
     pub fn set_own(&mut self, site: Site, change: impl FnOnce(&mut SiteOverride)) {
         let sites = SitePattern::from(site);
-        let mut own = SiteOverride { sites: sites.clone(), wbits: None, abits: None, groups: None };
-        if let Some(at) = self.overrides.iter().position(|o| o.sites == sites) {
-            own = self.overrides.remove(at);
+        match self.overrides.iter_mut().rev().find(|o| o.sites.matches(site)) {
+            // Behind an override that covers more sites stands a new one: what it does not name goes on to come from there.
+            Some(last) if last.sites == sites => change(last),
+            _ => {
+                let mut own = SiteOverride { sites, wbits: None, abits: None, groups: None };
+                change(&mut own);
+                self.overrides.push(own);
+            }
         }
-        change(&mut own);
-        if own.wbits.is_some() || own.abits.is_some() || own.groups.is_some() {
-            self.overrides.push(own);
+        self.overrides.retain(|o| o.wbits.is_some() || o.abits.is_some() || o.groups.is_some());
+    }
+
+    /// Whether quantizers fitted under `fitted` serve `site` under these settings.
+    #[must_use]
+    pub fn same_fit(&self, fitted: &Self, site: Site) -> bool {
+        let scheme = self.scheme(site);
+        let counts = !scheme.uses_groups() || self.groups(site) == fitted.groups(site);
+        // The error-aware rule weighs rounding, which depends on the bits.
+        let bits = self.method != Method::IgqE || self.activation_bits(site) == fitted.activation_bits(site);
+        scheme == fitted.scheme(site) && counts && bits
+    }
+
+    /// `wanted` with what quantizers that were fitted under these settings decide: method, counts, for igq-e the activation bits.
+    ///
+    /// # Errors
+    /// When `wanted` asks for a softmax or GELU quantizer or for counts of single sites: those belong to the fit.
+    pub fn laid_over(&self, wanted: &Self) -> Result<Self> {
+        let expected = || format!("nothing that changes the fitted quantizers, which are for {}", self.describe());
+        if (wanted.softmax, wanted.gelu) != (self.softmax, self.gelu) {
+            return Err(Error::setting("--softmax or --gelu beside --quantizers", wanted.describe(), expected()));
         }
+        if wanted.overrides.iter().any(|o| o.groups.is_some() && !self.overrides.contains(o)) {
+            return Err(Error::setting("--site-groups beside --quantizers", wanted.describe(), expected()));
+        }
+        let mut laid = Self { method: self.method, groups: self.groups, row_groups: self.row_groups, ..wanted.clone() };
+        let by_bits = self.method == Method::IgqE;
+        if by_bits {
+            (laid.abits, laid.sbits) = (self.abits, self.sbits);
+            laid.overrides.iter_mut().for_each(|o| o.abits = None);
+        }
+        laid.overrides.iter_mut().for_each(|o| o.groups = None);
+        laid.overrides.extend(self.overrides.iter().map(|o| SiteOverride { wbits: None, abits: o.abits.filter(|_| by_bits), ..o.clone() }));
+        laid.overrides.retain(|o| o.wbits.is_some() || o.abits.is_some() || o.groups.is_some());
+        Ok(laid)
     }
 
     /// The same settings with these group counts, instead of any that single sites had before.
@@ -199,5 +236,54 @@ impl Settings {
             text += &format!(", float: {}", kept.join(" "));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(text: &str) -> Site {
+        text.parse().unwrap()
+    }
+
+    fn own(pattern: &str, abits: Option<u8>, groups: Option<u8>) -> SiteOverride {
+        let bits = |b| BitWidth::new(b).unwrap();
+        let groups = groups.map(|g| GroupCount::new(g).unwrap());
+        SiteOverride { sites: pattern.parse().unwrap(), wbits: None, abits: abits.map(bits), groups }
+    }
+
+    #[test]
+    fn counts_of_single_sites_leave_the_order_of_other_overrides() {
+        let fc2 = site("blocks.0.fc2");
+        let overrides = vec![own("blocks.0.fc2", Some(8), None), own("blocks.*", Some(6), None)];
+        let settings = Settings { overrides, ..Settings::default() };
+        assert_eq!(settings.activation_bits(fc2).get(), 6, "the last counts");
+        let mut counted = settings.with_counts([(fc2, GroupCount::new(16).unwrap())]);
+        assert_eq!((counted.activation_bits(fc2).get(), counted.groups(fc2).get()), (6, 16));
+        counted.set_own(fc2, |own| own.groups = GroupCount::new(4).ok());
+        assert_eq!((counted.overrides.len(), counted.groups(fc2).get()), (3, 4), "one entry is changed again, none is added");
+        assert_eq!(counted.with_counts([]), settings);
+    }
+
+    #[test]
+    fn a_fit_decides_what_belongs_to_it_and_refuses_the_rest() {
+        let (fc2, head) = (site("blocks.0.fc2"), site("head"));
+        let fitted = Settings { overrides: vec![own("blocks.*.fc2", None, Some(32)), own("head", Some(8), None)], ..Settings::default() };
+        let eight = BitWidth::new(8).unwrap();
+        let wanted = Settings { abits: eight, wbits: eight, ..Settings::default() };
+        let laid = fitted.laid_over(&wanted).unwrap();
+        assert_eq!((laid.groups(fc2).get(), laid.activation_bits(fc2), laid.activation_bits(head)), (32, eight, eight));
+        assert!(laid.same_fit(&fitted, fc2) && !wanted.same_fit(&fitted, fc2));
+        // The error-aware rule was fitted for its bits.
+        let aware = Settings { method: Method::IgqE, ..fitted.clone() };
+        let laid = aware.laid_over(&wanted).unwrap();
+        assert_eq!((laid.wbits, laid.activation_bits(fc2).get(), laid.activation_bits(head)), (eight, 4, eight));
+        assert!(laid.same_fit(&aware, fc2) && laid.same_fit(&aware, head));
+        let log = Settings { softmax: SoftmaxShape::Log2, ..wanted.clone() };
+        let counts = Settings { overrides: vec![own("head", None, Some(2))], ..wanted };
+        for refused in [log, counts] {
+            assert!(fitted.laid_over(&refused).unwrap_err().to_string().contains("--quantizers"));
+        }
     }
 }

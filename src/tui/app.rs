@@ -216,6 +216,8 @@ pub struct App {
     pub progress: Progress,
     /// A line for the person.
     pub notice: Option<Notice>,
+    /// Why there is nothing to show, as long as there is not.
+    pub failure: Option<String>,
     /// Why nothing can run, if so.
     pub broken: Option<String>,
 }
@@ -257,6 +259,7 @@ impl App {
             history: History::default(),
             progress: Progress::default(),
             notice: None,
+            failure: None,
             broken: None,
         }
     }
@@ -284,10 +287,10 @@ impl App {
         known
     }
 
-    /// Takes an answer of the engine, unless it is older than what is shown.
-    pub fn show(&mut self, snapshot: Snapshot) {
+    /// Shows an answer of the engine.
+    pub fn show(&mut self, snapshot: Arc<Snapshot>) {
         self.sensitivity.clear();
-        self.snapshot = Some(Arc::new(snapshot));
+        (self.snapshot, self.failure) = (Some(snapshot), None);
         self.clamp();
     }
 

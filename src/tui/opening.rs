@@ -8,6 +8,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Flex, Layout, Rect};
 use ratatui::style::Style;
 use ratatui::widgets::{Gauge, Widget};
+use tokio::sync::Notify;
 
 use super::runtime::lost;
 use super::terminal::Screen;
@@ -23,7 +24,7 @@ const AT_ONCE: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// When the model cannot be opened, or there is no terminal.
-pub async fn open(options: Options, look: Look, mouse: bool) -> Result<Option<(Opened, Screen)>> {
+pub async fn open(options: Options, look: Look, mouse: bool, leave: &Notify) -> Result<Option<(Opened, Screen)>> {
     let name = options.model.clone();
     let ended = || Error::content("igq", "the thread that opens the model has ended", "start again");
     let Opening { mut progress, mut opened } = Opening::spawn(options)?;
@@ -36,6 +37,7 @@ pub async fn open(options: Options, look: Look, mouse: bool) -> Result<Option<(O
         let state = progress.borrow_and_update().clone();
         screen.terminal.draw(|frame| draw(&name, &state, look, frame.area(), frame.buffer_mut())).map_err(lost)?;
         tokio::select! {
+            () = leave.notified() => return Ok(None),
             opened = &mut opened => return Ok(Some((opened.map_err(|_| ended())??, screen))),
             event = keys.next() => match event {
                 Some(Ok(event)) if quits(&event) => return Ok(None),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crossterm::event::{Event as TerminalEvent, EventStream};
 use etcetera::BaseStrategy;
 use futures_util::StreamExt;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::app::{App, Notice};
@@ -33,21 +34,21 @@ pub fn run(common: &Common, look: &cli::Look) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::content("igq", format!("no event loop could be started ({e})"), "close other programs"))?;
     let colours = Look::resolve(look.theme, look.ascii, false);
-    let Some((opened, screen)) = runtime.block_on(opening::open(options, colours, !look.no_mouse))? else {
+    let leave = terminal::asked_to_leave()?;
+    let Some((opened, screen)) = runtime.block_on(opening::open(options, colours, !look.no_mouse, &leave))? else {
         runtime.shutdown_background();
         return Ok(());
     };
     let mut app = App::new(opened.info(), opened.settings.clone(), colours);
     app.picture = common.picture.min(app.info.picture_count.saturating_sub(1));
     let (worker, reports) = Worker::spawn(opened)?;
-    let ended = runtime.block_on(interact(&mut app, screen, &worker, reports));
+    let ended = runtime.block_on(interact(&mut app, screen, &worker, reports, &leave));
     runtime.shutdown_background();
     ended
 }
 
-async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut reports: Reports) -> Result<()> {
+async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut reports: Reports, leave: &Notify) -> Result<()> {
     let mut keys = EventStream::new();
-    let leave = terminal::asked_to_leave()?;
     let mut leave = std::pin::pin!(leave.notified());
     let size = screen.terminal.size().map_err(lost)?;
     app.size = (size.width, size.height);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::app::{App, Notice, View};
 use super::message::Effect;
-use crate::analysis::allocation::uniformly;
 use crate::analysis::suggestion::Suggestion;
-use crate::engine::command::{Estimate, GroupCount, Settings};
+use crate::engine::budget::without_counts;
+use crate::engine::command::{Estimate, Settings};
 use crate::engine::event::{Comparison, Perturbed};
 use crate::engine::{Progress, Study};
 
@@ -40,7 +40,7 @@ pub struct Studies {
 /// The settings that perturbations belong to: counts are what is looked for, so they are the same for all counts.
 #[must_use]
 pub fn base(settings: &Settings) -> Settings {
-    GroupCount::new(8).map_or_else(|_| settings.clone(), |eight| uniformly(settings, eight))
+    without_counts(settings, Estimate::Fisher)
 }
 
 /// The settings that a comparison belongs to: its rows have methods and bits of their own.
@@ -125,7 +125,7 @@ impl Studies {
     }
 }
 
-/// The study that the view needs and nobody has asked for; and those that nobody needs any more are let go.
+/// The study that the view needs and nobody has asked for.
 pub fn ask(app: &mut App) -> Option<Effect> {
     let present = base(&app.settings);
     let wanted = match app.view {

@@ -111,13 +111,15 @@ fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
             );
             return vec![Effect::Request(app.request())];
         }
-        Event::PicturesFailed(text) => app.notice = Some(Notice { text, is_error: true }),
+        Event::PicturesFailed(text) => {
+            app.notice = Some(Notice { text, is_error: true });
+            // The run and its sweep, which opening ended, go on.
+            return vec![Effect::Request(app.request())];
+        }
         Event::Snapshot(snapshot) => {
             if app.snapshot.as_ref().is_none_or(|shown| shown.id <= snapshot.id) {
-                app.sensitivity.clear();
                 app.history.answered(snapshot.id);
-                app.snapshot = Some(snapshot);
-                app.clamp();
+                app.show(snapshot);
             }
         }
         Event::Sensitivity(id, found) => {
@@ -128,12 +130,22 @@ fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
         Event::Failed(id, text) => {
             if id == app.wanted {
                 // What is on the screen stays, and so do the settings that belong to it.
-                if let Some(shown) = &app.snapshot {
+                let failed = (app.settings.clone(), app.picture);
+                if let Some(shown) = app.snapshot.clone() {
                     app.settings = shown.report.settings.clone();
                     app.picture = shown.picture;
                     app.compare = shown.compare.as_ref().map(|c| c.picture);
                     app.wanted = shown.id;
                     app.history.failed(shown.id);
+                    let all = shown.report.sites.iter().filter(|s| s.groups > 0 || s.weight.is_some()).count();
+                    if app.sensitivity.len() < all && failed != (app.settings.clone(), app.picture) {
+                        // The failed request has ended the sweep of what is shown.
+                        app.notice = Some(Notice { text, is_error: true });
+                        return vec![Effect::Request(app.request())];
+                    }
+                }
+                if app.snapshot.is_none() {
+                    app.failure = Some(text.clone());
                 }
                 app.notice = Some(Notice { text, is_error: true });
             }

@@ -4,6 +4,8 @@
 
 pub mod cli;
 pub mod screen;
+#[cfg(unix)]
+pub mod terminal;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ use ratatui::style::{Color, Modifier, Style};
 
 use super::{first_shown, waiting};
 use crate::analysis::report::SiteReport;
+use crate::engine::command::SoftmaxShape;
 use crate::engine::{AttentionMap, Snapshot};
 use crate::model::TokenLayout;
 use crate::tui::app::{App, Map};
@@ -175,7 +176,10 @@ fn draw_row(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let float = shown.values(&shown.map.float, row);
     let before = shown.values(&shown.map.before, row);
     let after = shown.values(&shown.map.quantized, row);
-    let step = shown.group(row).and_then(|g| shown.report.quantizers.get(g)).map_or(0.0, |q| q.scale);
+    // Only of the method's own uniform quantizers is the code the value over the step.
+    let uniform = app.snapshot.as_ref().is_some_and(|s| s.report.settings.softmax == SoftmaxShape::Method);
+    let quantizer = shown.group(row).and_then(|g| shown.report.quantizers.get(g)).filter(|_| uniform);
+    let step = quantizer.map_or(0.0, |q| q.scale);
     let mut order: Vec<usize> = (0..float.len()).collect();
     order.sort_by(|&a, &b| float[b].total_cmp(&float[a]));
     for (&column, y) in order.iter().zip(1..inner.height) {

@@ -177,9 +177,8 @@ fn changed(app: &App, a: &Report, b: &Report, area: Rect, buf: &mut Buffer) {
     if pairs.is_empty() {
         put(buf, area, 0, 1, "nothing: no site differs", app.look.dim());
     }
-    let number = |v: Option<f64>| v.map_or_else(|| "exact".into(), |v| format!("{v:.1}"));
     for ((_, was, is), y) in pairs.iter().zip(1..area.height) {
-        let pair = |a: Option<f64>, b: Option<f64>| format!("{:>5} → {:<5}", number(a), number(b));
+        let pair = |a: Option<f64>, b: Option<f64>| format!("{:>5} → {:<5}", crate::tui::widget::db(a), crate::tui::widget::db(b));
         let text = format!(
             "{:<name$} {}  {}",
             is.site.to_string(),

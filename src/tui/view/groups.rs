@@ -11,7 +11,7 @@ use crate::tui::app::App;
 use crate::tui::theme::group_digit;
 use crate::tui::update::Hit;
 use crate::tui::widget::bars::{self, Bar, Scale};
-use crate::tui::widget::{panel, put, short};
+use crate::tui::widget::{db, panel, put, short};
 
 /// Width of the table of quantizers.
 const TABLE: u16 = 57;
@@ -186,10 +186,6 @@ fn quantizers(app: &App, report: &SiteReport, area: Rect, buf: &mut Buffer) {
     for (line, y) in lines.iter().zip(y..inner.height) {
         put(buf, inner, 0, y, line, look.dim());
     }
-}
-
-fn db(value: Option<f64>) -> String {
-    value.map_or_else(|| "exact".into(), |v| format!("{v:.1}"))
 }
 
 pub fn hit(app: &App, area: Rect, column: u16, row: u16) -> Option<Hit> {

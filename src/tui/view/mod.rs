@@ -246,7 +246,11 @@ fn first_shown(selected: usize, length: usize, height: usize) -> usize {
 
 /// What is shown while there is no answer yet.
 fn waiting(app: &App, area: Rect, buf: &mut Buffer) {
-    put(buf, area, 2, area.height / 2, &progress(app), app.look.dim());
+    let (text, style) = match &app.failure {
+        Some(failure) => (failure.clone(), app.look.bad()),
+        None => (progress(app), app.look.dim()),
+    };
+    put(buf, area, 2, area.height / 2, &text, style);
 }
 
 /// Replaces every character that is not ASCII by one that is.

@@ -9,7 +9,7 @@ use crate::analysis::report::{ClassProbability, SiteReport};
 use crate::model::Site;
 use crate::tui::app::App;
 use crate::tui::update::Hit;
-use crate::tui::widget::{bar, panel, picture, put, short};
+use crate::tui::widget::{bar, db, panel, picture, put, short};
 
 /// SQNR at which the bar is full, in dB.
 const FULL_DB: f64 = 40.0;
@@ -40,7 +40,7 @@ fn predictions(app: &App, area: Rect, buf: &mut Buffer) {
     let truth = snapshot.report.picture.truth.as_ref();
     let column = |buf: &mut Buffer, area: Rect, title: &str, classes: &[ClassProbability], flipped: bool| {
         put(buf, area, 0, 0, title, look.accent());
-        let name = usize::from(area.width).saturating_sub(9).min(22) / 2 + 4;
+        let name = (usize::from(area.width) / 2).clamp(5, 31) - 1;
         for (row, class) in classes.iter().enumerate() {
             let mut style = if row == 0 { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() };
             if row == 0 && flipped {
@@ -62,14 +62,16 @@ fn predictions(app: &App, area: Rect, buf: &mut Buffer) {
     let truth = truth.map(|t| format!("  * truth: {}", t.label)).unwrap_or_default();
     let line = format!("KL {}  margin {:.2} → {:.2}{truth}", short(p.kl), p.margin_float, p.margin_quantized);
     put(buf, inner, text.len() as u16 + 2, y, &line, Style::new());
+    let report = &snapshot.report;
     let more = [
-        format!("model     {}", snapshot.report.model.description),
-        format!("input     {}", snapshot.report.picture.preprocessing),
-        format!("calibrated on {}", snapshot.report.calibration.source),
-        format!("picture   {} ({}x{})", snapshot.report.picture.source, snapshot.report.picture.width, snapshot.report.picture.height),
+        ("model", report.model.description.clone()),
+        ("input", report.picture.preprocessing.clone()),
+        ("calibrated", format!("on {}", report.calibration.source)),
+        ("picture", format!("{} ({}x{})", report.picture.source, report.picture.width, report.picture.height)),
     ];
-    for (line, y) in more.iter().zip(y + 2..inner.height) {
-        put(buf, inner, 0, y, line, look.dim());
+    let notes = report.model.notes.iter().map(|note| ("note", note.clone()));
+    for ((what, line), y) in more.into_iter().chain(notes).zip(y + 2..inner.height) {
+        put(buf, inner, 0, y, &format!("{what:<11}{line}"), look.dim());
     }
 }
 
@@ -79,10 +81,6 @@ struct Column {
     width: u16,
     from: u16,
     text: fn(&App, &SiteReport) -> String,
-}
-
-fn db(value: Option<f64>) -> String {
-    value.map_or_else(|| "exact".into(), |v| format!("{v:.1}"))
 }
 
 const COLUMNS: &[Column] = &[

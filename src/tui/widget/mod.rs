@@ -75,6 +75,12 @@ pub fn operations(count: u64) -> String {
     )
 }
 
+/// A ratio in decibels; where nothing was lost it has no number.
+#[must_use]
+pub fn db(value: Option<f64>) -> String {
+    value.map_or_else(|| "exact".into(), |v| format!("{v:.1}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
