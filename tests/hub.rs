@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use assert_cmd::Command;
+use candle_core::{DType, Device, Tensor};
 use common::golden;
 
 const ID: &str = "someone/tiny-vit";
@@ -275,7 +276,13 @@ fn a_wrong_size_leaves_nothing_that_is_taken_for_the_file() {
 #[test]
 fn the_screen_says_how_much_has_come_and_can_be_left_meanwhile() {
     use common::terminal::Terminal;
-    let server = Server::of("hf_vit");
+    // A tensor beside the network's makes the file large enough to be told of; the model leaves it aside.
+    let large = common::edited("hf_vit", |mut t| {
+        t.insert("beside".into(), Tensor::zeros(8_000_000, DType::F32, &Device::Cpu).unwrap());
+        t
+    });
+    let files = ["model.safetensors", "config.json", "preprocessor_config.json"];
+    let server = Server::new(files.map(|name| (name.to_string(), fs::read(large.path().join(name)).unwrap())).into());
     server.behave(Manner::Slow);
     let (home, endpoint) = (server.cache.path().to_str().unwrap(), format!("http://{}/", server.address));
     let variables = [("HF_HOME", home), ("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", ""), ("HTTP_PROXY", ""), ("http_proxy", "")];
