@@ -70,6 +70,19 @@ pub fn without_counts(settings: &Settings, estimate: Estimate) -> Settings {
     }
 }
 
+/// What the entries of the cache are found by.
+fn key(settings: &Settings, estimate: Estimate, candidates: &[GroupCount]) -> (Settings, Estimate, Vec<GroupCount>) {
+    (without_counts(settings, estimate), estimate, candidates.to_vec())
+}
+
+/// Perturbations that an earlier session has left in the cache.
+#[must_use]
+pub fn stored(session: &Session, settings: &Settings, estimate: Estimate, candidates: &[GroupCount]) -> Vec<SitePerturbation> {
+    let key = key(settings, estimate, candidates);
+    let stored: Vec<SitePerturbation> = session.store().and_then(|s| s.get("perturbation", &key)).unwrap_or_default();
+    stored.into_iter().filter(|s| s.omega.len() == candidates.len() && s.omega.iter().all(|o| o.is_finite())).collect()
+}
+
 /// Perturbations of the sites whose count matters under `settings`; `known` are not computed again. `found` hears each.
 ///
 /// # Errors
@@ -87,19 +100,13 @@ pub fn perturb(
     let network = model.network();
     let matters =
         |info: &&crate::model::SiteInfo| !settings.activation_bits(info.site).is_float() && settings.scheme(info.site).uses_groups();
-    let key = (without_counts(settings, estimate), estimate, candidates);
-    let fits = |s: &SitePerturbation| s.omega.len() == candidates.len() && s.omega.iter().all(|o| o.is_finite());
-    let stored: Vec<SitePerturbation> = session.store().and_then(|s| s.get("perturbation", &key)).unwrap_or_default();
-    let stored: Vec<_> = stored.into_iter().filter(fits).filter(|s| known.iter().all(|k| k.site != s.site)).collect();
-    let known: Vec<SitePerturbation> = known.iter().chain(&stored).cloned().collect();
+    let stored = stored(session, settings, estimate, candidates).into_iter().filter(|s| known.iter().all(|k| k.site != s.site));
+    let known: Vec<SitePerturbation> = known.iter().cloned().chain(stored).collect();
     let infos: Vec<_> = model.sites().iter().filter(matters).collect();
     if infos.is_empty() {
         return Err(Error::setting("method", settings.describe(), "one with group counts: igq, igq-e, contiguous or sorted"));
     }
     let total = infos.len();
-    for one in stored {
-        found(one, total);
-    }
     let missing: Vec<_> = infos.iter().filter(|info| !known.iter().any(|k| k.site == info.site)).collect();
     let sites = missing
         .par_iter()
@@ -139,7 +146,7 @@ pub fn perturb(
     };
     let mut sites = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(store) = session.store().filter(|_| sites.len() > known.len()) {
-        store.keep("perturbation", &key, &sites);
+        store.keep("perturbation", &key(settings, estimate, candidates), &sites);
     }
     computed?;
     sites.sort_by_key(|s| infos.iter().position(|info| info.site == s.site));

@@ -60,9 +60,6 @@ impl Opened {
             model.name_classes(path)?;
         }
         let config = &model.config;
-        if config.in_chans() == 3 && options.calibration.is_none() && options.quantizers.is_none() {
-            model.notes.push(CALIBRATION_ADVICE.into());
-        }
         let preprocess = preprocessing(&model)?;
         let mut pictures = match options.images.as_slice() {
             [] if config.in_chans() == 1 => PictureSet::fashion_test(),
@@ -183,7 +180,7 @@ fn calibration_pictures(options: &Options, in_chans: usize) -> Result<Calibratio
         None => {
             let mut crops = builtin::photograph_crops()?;
             crops.truncate(options.calibration_images);
-            let name = format!("{} crops of the built-in photographs", crops.len());
+            let name = format!("{} crops of the built-in photographs (32 of your own are better: --calibration)", crops.len());
             CalibrationPlan::Pictures(name, crops)
         }
     })

@@ -99,7 +99,8 @@ fn perturb(
     let same = |(s, p): &(Settings, Perturbation), e: Estimate| {
         p.estimate == e && p.candidates == candidates && *s == budget::without_counts(&settings, e)
     };
-    let known = kept.iter().find(|k| same(k, estimate)).map_or_else(Vec::new, |(_, p)| p.sites.clone());
+    let stored = || budget::stored(session, &settings, estimate, &candidates);
+    let known = kept.iter().find(|k| same(k, estimate)).map_or_else(stored, |(_, p)| p.sites.clone());
     let fast = kept.iter().find(|k| same(k, Estimate::Fisher)).map(|(_, p)| p.clone());
     let told = |perturbation: Perturbation, total: usize, done: bool| {
         let rank_correlation = match &fast {

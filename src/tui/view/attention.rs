@@ -64,13 +64,6 @@ impl Shown<'_> {
         }
     }
 
-    /// Says at the end of the first line which part of the grid is seen, where that is not all.
-    fn part_note(&self, app: &App, inner: Rect, buf: &mut Buffer) {
-        let part = self.window(app, inner).map(|window| window.part(self.layout.grid)).unwrap_or_default();
-        let at = inner.width.saturating_sub(part.len() as u16);
-        put(buf, inner, at, 0, &part, app.look.dim());
-    }
-
     fn group(&self, row: usize) -> Option<usize> {
         self.report.assignment.get(row).map(|&g| usize::from(g))
     }
@@ -116,8 +109,13 @@ fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
         })
         .collect();
     let style = if app.token < shown.layout.prefix { app.look.selected() } else { app.look.dim() };
-    put(buf, inner, 0, 0, &class.join("  "), style);
-    shown.part_note(app, inner, buf);
+    let class = class.join("  ");
+    put(buf, inner, 0, 0, &class, style);
+    // The part of a grid that is too large, where there is room to say so.
+    let part = shown.window(app, inner).map(|window| window.part(shown.layout.grid)).unwrap_or_default();
+    if class.len() + part.len() < usize::from(inner.width) {
+        put(buf, inner, inner.width - part.len() as u16, 0, &part, app.look.dim());
+    }
     let patch = |token| {
         let group = shown.group(shown.row(app, token));
         let level = group.map_or(0.0, |g| g as f64 / count.saturating_sub(1).max(1) as f64);
@@ -157,7 +155,6 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let level = |v: f64| if peak > 0.0 { v / peak } else { 0.0 };
     let class: Vec<String> = values.iter().take(shown.layout.prefix).flatten().map(|v| format!("class {}", short(*v))).collect();
     put(buf, inner, 0, 0, &format!("{}  largest {}", class.join("  "), short(peak)), app.look.dim());
-    shown.part_note(app, inner, buf);
     let patch = |token: usize| {
         let selected = token == app.token;
         let Some(v) = values[token] else { return Patch { ground: Color::Reset, level: 0.0, digit: None, selected } };

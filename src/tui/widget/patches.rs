@@ -47,15 +47,14 @@ impl Window {
         (room.0 > 0 && room.1 > 0).then_some(Self { first, shown: room, cell: (2, 1) })
     }
 
-    /// `rows 0-27 of 56, columns 0-44 of 56`; nothing where all is seen.
+    /// `rows 0-27, columns 0-44`; nothing where all is seen.
     #[must_use]
     pub fn part(&self, grid: (usize, usize)) -> String {
-        let one = |what: &str, first: usize, shown: usize, all: usize| format!("{what} {first}-{} of {all}", first + shown - 1);
+        let one = |what: &str, first: usize, shown: usize| format!("{what} {first}-{}", first + shown - 1);
         if self.shown == grid {
             return String::new();
         }
-        let rows = one("rows", self.first.0, self.shown.0, grid.0);
-        format!("{rows}, {}", one("columns", self.first.1, self.shown.1, grid.1))
+        format!("{}, {}", one("rows", self.first.0, self.shown.0), one("columns", self.first.1, self.shown.1))
     }
 
     /// Row and column of the patch under a cell, counted from the corner of the area.
@@ -124,7 +123,7 @@ mod tests {
             let (y, x) = ((focus.0 - first.0) as u16, 2 * (focus.1 - first.1) as u16);
             assert_eq!(part.patch_at(x, y), Some(focus), "the cursor is inside");
         }
-        assert_eq!(Window::of((56, 56), (0, 0), area).unwrap().part((56, 56)), "rows 0-19 of 56, columns 0-28 of 56");
+        assert_eq!(Window::of((56, 56), (0, 0), area).unwrap().part((56, 56)), "rows 0-19, columns 0-28");
         assert_eq!(Window::of((4, 4), (0, 0), Rect::new(0, 0, 1, 9)), None);
     }
 }
