@@ -65,6 +65,7 @@ pub fn fit(ranges: &[Bounds], groups: usize, cost: Cost) -> Vec<Bounds> {
     }
     let mut quantizers = seeds(ranges, groups);
     let ends = Ends::of(ranges);
+    let reaches = if cost == Cost::Distance { Reaches::default() } else { Reaches::of(ranges) };
     let mut assignment = Vec::new();
     for _ in 0..MAX_ROUNDS {
         let nearest = ends.nearest(&quantizers, cost);
@@ -72,7 +73,7 @@ pub fn fit(ranges: &[Bounds], groups: usize, cost: Cost) -> Vec<Bounds> {
             break;
         }
         assignment = nearest;
-        update(ranges, &assignment, &mut quantizers, cost);
+        update(ranges, &reaches, &assignment, &mut quantizers, cost);
     }
     quantizers.sort_by(|a, b| a.width().total_cmp(&b.width()).then(a.upper.total_cmp(&b.upper)));
     quantizers
@@ -86,7 +87,7 @@ fn seeds(ranges: &[Bounds], groups: usize) -> Vec<Bounds> {
 }
 
 /// Step (b): the members' best bounds; an empty group takes the range that is worst fitted now.
-fn update(ranges: &[Bounds], assignment: &[u16], quantizers: &mut [Bounds], cost: Cost) {
+fn update(ranges: &[Bounds], reaches: &Reaches, assignment: &[u16], quantizers: &mut [Bounds], cost: Cost) {
     let mut sizes = vec![0_usize; quantizers.len()];
     for &group in assignment {
         sizes[usize::from(group)] += 1;
@@ -94,12 +95,16 @@ fn update(ranges: &[Bounds], assignment: &[u16], quantizers: &mut [Bounds], cost
     match cost {
         Cost::Distance => means(ranges, assignment, &sizes, quantizers),
         Cost::Error { alpha, max_code } => {
-            let mut members: Vec<Vec<Bounds>> = sizes.iter().map(|&size| Vec::with_capacity(size)).collect();
-            for (range, &group) in ranges.iter().zip(assignment) {
-                members[usize::from(group)].push(*range);
-            }
-            for (quantizer, members) in quantizers.iter_mut().zip(&members).filter(|(_, members)| !members.is_empty()) {
-                *quantizer = least_error(members, alpha, max_code);
+            let by_group = |side: &[(f64, usize)]| {
+                let mut groups: Vec<Vec<f64>> = sizes.iter().map(|&size| Vec::with_capacity(size)).collect();
+                for &(reach, range) in side {
+                    groups[usize::from(assignment[range])].push(reach);
+                }
+                groups
+            };
+            let (uppers, lowers) = (by_group(&reaches.upper), by_group(&reaches.lower));
+            for ((quantizer, uppers), lowers) in quantizers.iter_mut().zip(&uppers).zip(&lowers).filter(|((_, u), _)| !u.is_empty()) {
+                *quantizer = least_error(uppers, lowers, alpha, max_code);
             }
         }
     }
@@ -128,13 +133,30 @@ fn means(ranges: &[Bounds], assignment: &[u16], sizes: &[usize], quantizers: &mu
     }
 }
 
-/// The bounds among quantiles of the members' extremes (zero included) that minimise the members' summed [`Cost::Error`].
-fn least_error(members: &[Bounds], alpha: f64, max_code: f64) -> Bounds {
-    let rounding = members.len() as f64 / (12.0 * max_code * max_code);
-    // One side at a time, as distances from zero; clipping costs of a side do not depend on the other.
-    let side = |extreme: fn(&Bounds) -> f32| -> Vec<(f64, f64)> {
-        let mut reach: Vec<f64> = members.iter().map(|r| f64::from(extreme(r)).max(0.0)).collect();
-        reach.sort_by(f64::total_cmp);
+/// How far every range reaches from zero on each side, the least first, with its index: sorted once, because every round needs the members
+/// of every group sorted.
+#[derive(Default)]
+struct Reaches {
+    upper: Vec<(f64, usize)>,
+    lower: Vec<(f64, usize)>,
+}
+
+impl Reaches {
+    fn of(ranges: &[Bounds]) -> Self {
+        let side = |extreme: fn(&Bounds) -> f32| {
+            let mut side: Vec<(f64, usize)> = ranges.iter().map(|range| f64::from(extreme(range)).max(0.0)).zip(0..).collect();
+            side.sort_by(|a, b| a.0.total_cmp(&b.0));
+            side
+        };
+        Self { upper: side(|r| r.upper), lower: side(|r| -r.lower) }
+    }
+}
+
+/// The bounds among quantiles of the members' reaches (sorted) that minimise the members' summed [`Cost::Error`].
+fn least_error(uppers: &[f64], lowers: &[f64], alpha: f64, max_code: f64) -> Bounds {
+    let rounding = uppers.len() as f64 / (12.0 * max_code * max_code);
+    // One side at a time; clipping costs of a side do not depend on the other.
+    let side = |reach: &[f64]| -> Vec<(f64, f64)> {
         // Sums over the members beyond a bound, from the widest down.
         let (mut sum, mut squares) = (vec![0.0; reach.len() + 1], vec![0.0; reach.len() + 1]);
         for i in (0..reach.len()).rev() {
@@ -151,7 +173,7 @@ fn least_error(members: &[Bounds], alpha: f64, max_code: f64) -> Bounds {
         bounds.dedup();
         bounds.into_iter().map(|bound| (bound, clipped(bound))).collect()
     };
-    let (uppers, lowers) = (side(|r| r.upper), side(|r| -r.lower));
+    let (uppers, lowers) = (side(uppers), side(lowers));
     let mut best = (f64::INFINITY, Bounds::new(0.0, 0.0));
     for &(upper, above) in &uppers {
         for &(lower, below) in &lowers {
