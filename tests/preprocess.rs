@@ -37,9 +37,7 @@ fn every_kind_of_file_gives_pillows_pixels() {
         let name = entry.file_name().unwrap().to_str().unwrap();
         let (mean, most) = difference(&prepared(name, Resize::Shortest(36), Interpolation::Bicubic), name);
         eprintln!("{name}: mean {mean:.3}, at most {most}");
-        // Pillow 13 resizes some tall pictures down first and across then, which shows at hard edges; igq never does.
-        let allowed = if name == "column.png" { 4 } else { 3 };
-        if mean > 1.0 || most > allowed {
+        if mean > 1.0 || most > 3 {
             bad.push(format!("{name}: mean {mean:.3}, at most {most}"));
         }
         seen += 1;

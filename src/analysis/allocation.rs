@@ -123,7 +123,7 @@ impl Table {
     /// # Errors
     /// When even the smallest counts exceed it.
     pub fn solve(&self, budget: u64) -> Result<Allocation> {
-        let choices: Vec<Vec<Choice>> = self.sites.iter().map(|s| s.choices.clone()).collect();
+        let choices = self.choices();
         let solved = match budget.checked_sub(self.rest) {
             Some(room) => allocate::solve(&choices, room)?,
             None => None,
@@ -133,6 +133,16 @@ impl Table {
             Error::setting("budget", budget, least)
         })?;
         Ok(self.allocation(budget, &picked))
+    }
+
+    /// Budgets at which the best counts are known without a solver, and their predicted KL in nats ([`allocate::hull`]).
+    #[must_use]
+    pub fn hull(&self) -> Vec<(u64, f64)> {
+        allocate::hull(&self.choices()).into_iter().map(|(bops, predicted)| (self.rest + bops, predicted)).collect()
+    }
+
+    fn choices(&self) -> Vec<Vec<Choice>> {
+        self.sites.iter().map(|s| s.choices.clone()).collect()
     }
 
     /// The allocation of one count for all sites; none where it is not a candidate.

@@ -55,13 +55,18 @@ fn worthwhile(row: &[Choice]) -> Vec<usize> {
     order
 }
 
-/// The choices that a best solution can hold: the others are ruled out by a Lagrangian bound, so the program stays exact and gets small.
-///
-/// With a price `lambda` for each operation, no solution that takes choice `j` of row `i` is better than the sum of every other row's
-/// cheapest priced choice and `j`, less the price of the budget. Where that is worse than a solution that is already known, `j` is out.
-fn core(choices: &[Vec<Choice>], rows: &[Vec<usize>], room: u64) -> Vec<Vec<usize>> {
-    // A good solution first: steps along each row's lower hull, the most gain for an operation first, as long as they fit.
-    let mut steps: Vec<(f64, usize, usize, usize)> = Vec::new();
+/// One step along the lower hull of a row.
+struct Step {
+    /// Perturbation that an operation takes away.
+    rate: f64,
+    row: usize,
+    from: usize,
+    to: usize,
+}
+
+/// The steps along the lower hulls of all rows, from their cheapest choice on, the most gain for an operation first.
+fn steps(choices: &[Vec<Choice>], rows: &[Vec<usize>]) -> Vec<Step> {
+    let mut steps = Vec::new();
     for (row, kept) in rows.iter().enumerate() {
         let rate = |from: usize, to: usize| {
             let (from, to) = (choices[row][from], choices[row][to]);
@@ -69,14 +74,39 @@ fn core(choices: &[Vec<Choice>], rows: &[Vec<usize>], room: u64) -> Vec<Vec<usiz
         };
         let mut at = 0;
         while let Some(next) = (at + 1..kept.len()).max_by(|&a, &b| rate(kept[at], kept[a]).total_cmp(&rate(kept[at], kept[b]))) {
-            steps.push((rate(kept[at], kept[next]), row, kept[at], kept[next]));
+            steps.push(Step { rate: rate(kept[at], kept[next]), row, from: kept[at], to: kept[next] });
             at = next;
         }
     }
-    steps.sort_by(|a, b| b.0.total_cmp(&a.0));
+    steps.sort_by(|a, b| b.rate.total_cmp(&a.rate));
+    steps
+}
+
+/// Bit operations at which the best choices are known without a solver, with their summed perturbation: step by step what gains most for
+/// its cost. Each point is the best for its own cost; between two points the best lies above the straight line.
+#[must_use]
+pub fn hull(choices: &[Vec<Choice>]) -> Vec<(u64, f64)> {
+    let rows: Vec<Vec<usize>> = choices.iter().map(|row| worthwhile(row)).collect();
+    let cheapest = || rows.iter().zip(choices).filter_map(|(row, choices)| row.first().map(|&at| choices[at]));
+    let mut here = (cheapest().map(|c| c.bops).sum::<u64>(), cheapest().map(|c| c.omega).sum::<f64>());
+    let mut points = vec![here];
+    for Step { row, from, to, .. } in steps(choices, &rows) {
+        let (from, to) = (choices[row][from], choices[row][to]);
+        here = (here.0 + to.bops - from.bops, here.1 - (from.omega - to.omega));
+        points.push(here);
+    }
+    points
+}
+
+/// The choices that a best solution can hold: the others are ruled out by a Lagrangian bound, so the program stays exact and gets small.
+///
+/// With a price `lambda` for each operation, no solution that takes choice `j` of row `i` is better than the sum of every other row's
+/// cheapest priced choice and `j`, less the price of the budget. Where that is worse than a solution that is already known, `j` is out.
+fn core(choices: &[Vec<Choice>], rows: &[Vec<usize>], room: u64) -> Vec<Vec<usize>> {
+    // A good solution first: the steps that gain most, as long as they fit.
     let mut picked: Vec<usize> = rows.iter().map(|row| row[0]).collect();
     let (mut left, mut lambda) = (room, None);
-    for (rate, row, from, to) in steps {
+    for Step { rate, row, from, to } in steps(choices, rows) {
         let cost = choices[row][to].bops - choices[row][from].bops;
         if picked[row] == from && cost <= left {
             (picked[row], left) = (to, left - cost);

@@ -68,7 +68,7 @@ impl Budget {
             correlation: exact.map(|p| p.rank_correlation.clone()).unwrap_or_default(),
             bound,
             allocation,
-            frontier: frontier(&table),
+            frontier: table.hull(),
             table,
         });
     }
@@ -91,35 +91,6 @@ impl Budget {
             solved.allocation = allocation;
         }
     }
-}
-
-/// Budgets at which the best counts are known without a solver, and their predicted KL: step by step what gains most for its cost. Each
-/// point is the best for its own cost; between two points the best lies above the straight line.
-fn frontier(table: &Table) -> Vec<(u64, f64)> {
-    let (mut bops, mut predicted, mut steps) = (table.rest, 0.0, Vec::new());
-    for site in &table.sites {
-        let mut choices: Vec<(u64, f64)> = site.choices.iter().map(|c| (c.bops, c.omega)).collect();
-        choices.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        let Some(mut here) = choices.first().copied() else { continue };
-        bops += here.0;
-        predicted += here.1;
-        // The lower hull: from each choice to the one that gains most for each operation more.
-        let rate = |from: (u64, f64), to: (u64, f64)| (from.1 - to.1) / (to.0 - from.0) as f64;
-        while let Some(next) =
-            choices.iter().filter(|c| c.0 > here.0 && c.1 < here.1).max_by(|a, b| rate(here, **a).total_cmp(&rate(here, **b))).copied()
-        {
-            steps.push((rate(here, next), next.0 - here.0, here.1 - next.1));
-            here = next;
-        }
-    }
-    steps.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut points = vec![(bops, predicted)];
-    for (_, cost, gain) in steps {
-        bops += cost;
-        predicted -= gain;
-        points.push((bops, predicted));
-    }
-    points
 }
 
 /// The bound after `steps`, which stay within what counts can cost.

@@ -1,5 +1,6 @@
 //! Step 6 of the data flow: the screen. State, messages and pure drawing; it reads reports and sends requests, and never touches a tensor.
 
+mod answers;
 pub mod app;
 pub mod budget;
 pub mod frame;

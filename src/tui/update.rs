@@ -10,10 +10,10 @@ use super::app::{App, Notice, View};
 use super::history::History;
 use super::keymap::{self, Action};
 use super::message::{Effect, Message};
-use super::studies;
+use super::{answers, studies};
 use crate::analysis::findings;
+use crate::engine::AttentionMap;
 use crate::engine::command::Settings;
-use crate::engine::{AttentionMap, Event};
 use crate::model::Site;
 
 /// How far PgUp and PgDn go.
@@ -60,7 +60,7 @@ fn on_message(app: &mut App, message: Message) -> Vec<Effect> {
             app.size = (width, height);
             Vec::new()
         }
-        Message::Engine(event) => on_event(app, event),
+        Message::Engine(event) => answers::on_event(app, event),
         Message::Progress(progress) => {
             app.progress = progress;
             Vec::new()
@@ -98,67 +98,6 @@ fn click(app: &mut App, hit: Hit) -> Vec<Effect> {
         Hit::Row(row) => app.row = row,
     }
     app.clamp();
-    Vec::new()
-}
-
-fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
-    match event {
-        Event::Pictures(first, count) => {
-            (app.info.picture_count, app.picture) = (count, first);
-            say(
-                app,
-                format!("opened {} more", if first + 1 == count { "one picture".into() } else { format!("{} pictures", count - first) }),
-            );
-            return vec![Effect::Request(app.request())];
-        }
-        Event::PicturesFailed(text) => {
-            app.notice = Some(Notice { text, is_error: true });
-            // The run and its sweep, which opening ended, go on.
-            return vec![Effect::Request(app.request())];
-        }
-        Event::Snapshot(snapshot) => {
-            if app.snapshot.as_ref().is_none_or(|shown| shown.id <= snapshot.id) {
-                app.history.answered(snapshot.id);
-                app.show(snapshot);
-            }
-        }
-        Event::Sensitivity(id, found) => {
-            if app.snapshot.as_ref().is_some_and(|shown| shown.id == id) {
-                app.learn_sensitivity(&found);
-            }
-        }
-        Event::Failed(id, text) => {
-            if id == app.wanted {
-                // What is on the screen stays, and so do the settings that belong to it.
-                let failed = (app.settings.clone(), app.picture);
-                if let Some(shown) = app.snapshot.clone() {
-                    app.settings = shown.report.settings.clone();
-                    app.picture = shown.picture;
-                    app.compare = shown.compare.as_ref().map(|c| c.picture);
-                    app.wanted = shown.id;
-                    app.history.failed(shown.id);
-                    let all = shown.report.sites.iter().filter(|s| s.groups > 0 || s.weight.is_some()).count();
-                    if app.sensitivity.len() < all && failed != (app.settings.clone(), app.picture) {
-                        // The failed request has ended the sweep of what is shown.
-                        app.notice = Some(Notice { text, is_error: true });
-                        return vec![Effect::Request(app.request())];
-                    }
-                }
-                if app.snapshot.is_none() {
-                    app.failure = Some(text.clone());
-                }
-                app.notice = Some(Notice { text, is_error: true });
-            }
-        }
-        Event::StudyFailed(text) => {
-            app.studies.end();
-            app.notice = Some(Notice { text, is_error: true });
-        }
-        Event::Perturbed(found) => app.studies.learn(found),
-        Event::Compared(found) => studies::compared(app, found),
-        Event::Suggested(found) => studies::suggested(app, found),
-        Event::Broken(text) => app.broken = Some(text),
-    }
     Vec::new()
 }
 
@@ -319,7 +258,7 @@ fn show(app: &mut App, view: View) {
     app.studies.allow_again();
 }
 
-fn say(app: &mut App, text: impl Into<String>) {
+pub(super) fn say(app: &mut App, text: impl Into<String>) {
     app.notice = Some(Notice { text: text.into(), is_error: false });
 }
 

@@ -1,0 +1,69 @@
+//! What an answer of the engine does to the state.
+
+use super::app::{App, Notice};
+use super::message::Effect;
+use super::studies;
+use super::update::say;
+use crate::engine::Event;
+
+/// Takes a fact; what it asks for in turn.
+pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
+    match event {
+        Event::Pictures(first, count) => {
+            (app.info.picture_count, app.picture) = (count, first);
+            say(
+                app,
+                format!("opened {} more", if first + 1 == count { "one picture".into() } else { format!("{} pictures", count - first) }),
+            );
+            return vec![Effect::Request(app.request())];
+        }
+        Event::PicturesFailed(text) => {
+            app.notice = Some(Notice { text, is_error: true });
+            // The run and its sweep, which opening ended, go on.
+            return vec![Effect::Request(app.request())];
+        }
+        Event::Snapshot(snapshot) => {
+            if app.snapshot.as_ref().is_none_or(|shown| shown.id <= snapshot.id) {
+                app.history.answered(snapshot.id);
+                app.show(snapshot);
+            }
+        }
+        Event::Sensitivity(id, found) => {
+            if app.snapshot.as_ref().is_some_and(|shown| shown.id == id) {
+                app.learn_sensitivity(&found);
+            }
+        }
+        Event::Failed(id, text) => {
+            if id == app.wanted {
+                // What is on the screen stays, and so do the settings that belong to it.
+                let failed = (app.settings.clone(), app.picture);
+                if let Some(shown) = app.snapshot.clone() {
+                    app.settings = shown.report.settings.clone();
+                    app.picture = shown.picture;
+                    app.compare = shown.compare.as_ref().map(|c| c.picture);
+                    app.wanted = shown.id;
+                    app.history.failed(shown.id);
+                    let all = shown.report.sites.iter().filter(|s| s.groups > 0 || s.weight.is_some()).count();
+                    if app.sensitivity.len() < all && failed != (app.settings.clone(), app.picture) {
+                        // The failed request has ended the sweep of what is shown.
+                        app.notice = Some(Notice { text, is_error: true });
+                        return vec![Effect::Request(app.request())];
+                    }
+                }
+                if app.snapshot.is_none() {
+                    app.failure = Some(text.clone());
+                }
+                app.notice = Some(Notice { text, is_error: true });
+            }
+        }
+        Event::StudyFailed(text) => {
+            app.studies.end();
+            app.notice = Some(Notice { text, is_error: true });
+        }
+        Event::Perturbed(found) => app.studies.learn(found),
+        Event::Compared(found) => studies::compared(app, found),
+        Event::Suggested(found) => studies::suggested(app, found),
+        Event::Broken(text) => app.broken = Some(text),
+    }
+    Vec::new()
+}
