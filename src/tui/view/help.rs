@@ -34,7 +34,7 @@ const fn words(view: View) -> &'static [&'static str] {
             "More groups cost bit operations (BOPs) and lose less. Omega: KL of the prediction when",
             "only this site is quantized. The counts are the best ones within the bound.",
             "+1 step, -1 step: what one count more or fewer would gain or lose for each million",
-            "BOPs. Omega is estimated from gradients within a second; X measures it instead.",
+            "BOPs. Omega is first estimated from gradients; X measures it instead.",
         ],
         View::Compare => &[
             "Every method at 4, 6 and 8 bits, with your other settings: on this picture, and on",
