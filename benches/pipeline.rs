@@ -62,7 +62,7 @@ fn pipeline(criterion: &mut Criterion) {
     for estimate in [Estimate::Fisher, Estimate::Alone] {
         let session = Session::open(&options, &|_| ()).unwrap();
         let started = Instant::now();
-        let found = budget::perturb(&session, settings, estimate, &candidates, &[], &cancel, &|_, _| ()).unwrap();
+        let found = budget::perturb(&session, settings, estimate, &candidates, &[], &cancel, &|_| ()).unwrap();
         let seconds = started.elapsed().as_secs_f64();
         let table = Table::new(model.sites(), settings, &found);
         let bound = Budget::Uniform(settings.groups).resolve(&session, settings);

@@ -11,7 +11,7 @@ use common::built_in;
 use igq::analysis::allocation::{Table, uniformly};
 use igq::analysis::perturbation::{Estimate, Perturbation};
 use igq::analysis::suffix::Effect;
-use igq::engine::budget::{self, Budget};
+use igq::engine::budget::{self, Budget, Told};
 use igq::engine::evaluate::evaluate;
 use igq::engine::suggest::{Aim, restore_picture, restore_set};
 use igq::engine::{Options, Session, sensitivity};
@@ -32,7 +32,7 @@ fn all_at(method: Method, b: u8) -> Settings {
 }
 
 fn perturb(session: &Session, estimate: Estimate, candidates: &[u8]) -> Perturbation {
-    budget::perturb(session, &Settings::default(), estimate, &counts(candidates), &[], &Cancel::default(), &|_, _| ()).unwrap()
+    budget::perturb(session, &Settings::default(), estimate, &counts(candidates), &[], &Cancel::default(), &|_| ()).unwrap()
 }
 
 fn pictures(limit: usize) -> PictureSet {
@@ -96,16 +96,18 @@ fn a_stopped_sweep_keeps_what_it_found_and_does_not_compute_it_again() {
     let session = built_in();
     let (cancel, heard) = (Cancel::default(), Mutex::new(Vec::new()));
     let settings = Settings::default();
-    let stopped = budget::perturb(&session, &settings, Estimate::Alone, &counts(&[4]), &[], &cancel, &|one, _| {
-        heard.lock().unwrap().push(one);
-        cancel.cancel();
+    let stopped = budget::perturb(&session, &settings, Estimate::Alone, &counts(&[4]), &[], &cancel, &|told| {
+        if let Told::Found(one, _) = told {
+            heard.lock().unwrap().push(one);
+            cancel.cancel();
+        }
     });
     assert!(matches!(stopped, Err(igq::Error::Cancelled)));
     let heard = heard.into_inner().unwrap();
     assert!(!heard.is_empty() && heard.len() < 50);
     let again = Mutex::new(0);
-    let whole = budget::perturb(&session, &settings, Estimate::Alone, &counts(&[4]), &heard, &Cancel::default(), &|_, _| {
-        *again.lock().unwrap() += 1;
+    let whole = budget::perturb(&session, &settings, Estimate::Alone, &counts(&[4]), &heard, &Cancel::default(), &|told| {
+        *again.lock().unwrap() += usize::from(matches!(told, Told::Found(..)));
     });
     assert_eq!(heard.len() + again.into_inner().unwrap(), 50);
     assert_eq!(whole.unwrap(), perturb(&session, Estimate::Alone, &[4]));
@@ -126,7 +128,7 @@ fn cached_and_fresh_results_are_equal_and_a_poisoned_entry_is_computed_again() {
     assert_eq!(entries().len(), 2, "{:?}", entries());
     let computed = |session: &Session| {
         let count = Mutex::new(0);
-        let told = |_, _| *count.lock().unwrap() += 1;
+        let told = |told: Told| *count.lock().unwrap() += usize::from(matches!(told, Told::Found(..)));
         let found = budget::perturb(session, &Settings::default(), Estimate::Fisher, &counts(&[4]), &[], &Cancel::default(), &told);
         assert_eq!(found.unwrap(), expected);
         count.into_inner().unwrap()

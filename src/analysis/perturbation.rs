@@ -140,6 +140,8 @@ impl Tap for Probe {
 /// Its diagonal is estimated by `g^2`, where `g` is the gradient of `logits . S r`, `S = diag(sqrt p) - p sqrt(p)'`, and `r` has random
 /// signs: `S S'` is the Fisher matrix of the logits, so the estimate has no bias \[D\].
 ///
+/// `seen` hears how many pictures every part had.
+///
 /// # Errors
 /// When `cancel` was called.
 pub fn fisher(
@@ -148,10 +150,15 @@ pub fn fisher(
     sites: &[Candidates],
     seed: u64,
     cancel: &Cancel,
+    seen: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<SitePerturbation>> {
     let mut random = fastrand::Rng::with_seed(seed);
     let parts: Vec<_> = parts(batches, BACKWARD_BATCH)?.into_iter().map(|part| (part, random.fork())).collect();
-    let estimated = parts.into_par_iter().map(|(part, random)| fisher_of_part(network, &part, sites, random, cancel));
+    let estimated = parts.into_par_iter().map(|(part, random)| {
+        let sums = fisher_of_part(network, &part, sites, random, cancel)?;
+        seen(part.dim(0)?);
+        Ok(sums)
+    });
     let estimated = estimated.collect::<Result<Vec<_>>>()?;
     let images = batches.iter().map(|batch| batch.dim(0)).sum::<candle_core::Result<usize>>()?.max(1) as f64;
     let omega = |site: usize, plan: usize| 0.5 * estimated.iter().map(|part| part[site][plan]).sum::<f64>() / images;

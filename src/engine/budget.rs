@@ -1,5 +1,6 @@
 //! The search for group counts, over a session: perturbations of all sites, the allocation, and what it does on pictures.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -83,7 +84,34 @@ pub fn stored(session: &Session, settings: &Settings, estimate: Estimate, candid
     stored.into_iter().filter(|s| s.omega.len() == candidates.len() && s.omega.iter().all(|o| o.is_finite())).collect()
 }
 
-/// Perturbations of the sites whose count matters under `settings`; `known` are not computed again. `found` hears each.
+/// What is told while perturbations are computed.
+#[derive(Debug, Clone)]
+pub enum Told {
+    /// How far what comes before the first of them is.
+    Stage(Progress),
+    /// One of them, and the number of all.
+    Found(SitePerturbation, usize),
+}
+
+/// Counts up towards `total`, and makes a stage of every step.
+struct Counter {
+    stage: &'static str,
+    done: AtomicUsize,
+    total: usize,
+}
+
+impl Counter {
+    const fn new(stage: &'static str, total: usize) -> Self {
+        Self { stage, done: AtomicUsize::new(0), total }
+    }
+
+    fn add(&self, more: usize) -> Progress {
+        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
+        Progress { stage: self.stage.into(), done, total: self.total }
+    }
+}
+
+/// Perturbations of the sites whose count matters under `settings`; `known` are not computed again. `tell` hears of each.
 ///
 /// # Errors
 /// When `cancel` was called, the method has no group counts, or there are no calibration pictures.
@@ -94,7 +122,7 @@ pub fn perturb(
     candidates: &[GroupCount],
     known: &[SitePerturbation],
     cancel: &Cancel,
-    found: &(dyn Fn(SitePerturbation, usize) + Sync),
+    tell: &(dyn Fn(Told) + Sync),
 ) -> Result<Perturbation> {
     let model = &session.opened().model;
     let network = model.network();
@@ -108,12 +136,14 @@ pub fn perturb(
     }
     let total = infos.len();
     let missing: Vec<_> = infos.iter().filter(|info| !known.iter().any(|k| k.site == info.site)).collect();
+    let fitted = Counter::new("fitting quantizers for every count", missing.len());
     let sites = missing
         .par_iter()
         .map(|info| {
             cancel.check()?;
             let at = |&count: &GroupCount| session.site_plan(&settings.with_counts([(info.site, count)]), info);
             let plans = candidates.iter().map(at).collect::<Result<Vec<_>>>()?;
+            tell(Told::Stage(fitted.add(1)));
             // The layer's weight is the same for every count: alone, only the activation is quantized.
             let alone = |mut plan: crate::quant::run::SitePlan| {
                 plan.weight = plan.weight.filter(|_| estimate == Estimate::Among);
@@ -123,25 +153,27 @@ pub fn perturb(
         })
         .collect::<Result<Vec<Candidates>>>()?;
     let done = Mutex::new(known.clone());
-    let tell = |one: SitePerturbation| {
+    let found = |one: SitePerturbation| {
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
         done.push(one.clone());
-        found(one, total);
+        tell(Told::Found(one, total));
     };
     let computed = match estimate {
         _ if sites.is_empty() => Ok(()),
         Estimate::Fisher => {
-            let found = perturbation::fisher(network, session.calibration_batches()?, &sites, settings.seed, cancel);
-            found.map(|all| all.into_iter().for_each(tell))
+            let pictures = Counter::new("gradients of the calibration pictures", session.calibration_report().images);
+            let seen = |more| tell(Told::Stage(pictures.add(more)));
+            let estimated = perturbation::fisher(network, session.calibration_batches()?, &sites, settings.seed, cancel, &seen);
+            estimated.map(|all| all.into_iter().for_each(found))
         }
         Estimate::Alone => {
             let (base, reference) = (Plan::float(model.sites()), session.reference(cancel)?);
-            perturbation::exact(network, &reference, &base, reference.traces(), &sites, cancel, &tell)
+            perturbation::exact(network, &reference, &base, reference.traces(), &sites, cancel, &found)
         }
         Estimate::Among => {
             let (base, reference) = (session.plan(settings)?, session.reference(cancel)?);
             let before = reference.under(network, &base, cancel)?;
-            perturbation::exact(network, &reference, &base, &before, &sites, cancel, &tell)
+            perturbation::exact(network, &reference, &base, &before, &sites, cancel, &found)
         }
     };
     let mut sites = done.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -158,7 +190,7 @@ pub fn perturb(
 /// # Errors
 /// As [`perturb`].
 pub fn estimated(session: &Session, settings: &Settings) -> Result<Perturbed> {
-    let perturbation = perturb(session, settings, Estimate::Fisher, &default_candidates(), &[], &Cancel::default(), &|_, _| ())?;
+    let perturbation = perturb(session, settings, Estimate::Fisher, &default_candidates(), &[], &Cancel::default(), &|_| ())?;
     let table = Table::new(session.opened().model.sites(), settings, &perturbation);
     let total = perturbation.sites.len();
     Ok(Perturbed { settings: settings.clone(), perturbation, table, rank_correlation: Vec::new(), total, done: true })
@@ -257,7 +289,7 @@ pub fn allocate(session: &Session, order: &Order, cancel: &Cancel, progress: &(d
     // The fast estimate is held against another one, not against itself.
     let fast = match order.estimate {
         Estimate::Fisher => Perturbation::empty(Estimate::Fisher, Vec::new(), 0),
-        _ => perturb(session, order.settings, Estimate::Fisher, order.candidates, &[], cancel, &|_, _| ())?,
+        _ => perturb(session, order.settings, Estimate::Fisher, order.candidates, &[], cancel, &|_| ())?,
     };
     let table = Table::new(model.sites(), order.settings, &perturbation);
     let reference = session.reference(cancel)?;
@@ -335,9 +367,12 @@ fn perturb_with_progress(
     cancel: &Cancel,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Perturbation> {
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    perturb(session, settings, estimate, candidates, &[], cancel, &|_, total| {
-        let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-        progress(Progress { stage: format!("perturbation of each site, {}", estimate.name()), done, total });
+    let done = AtomicUsize::new(0);
+    perturb(session, settings, estimate, candidates, &[], cancel, &|told| match told {
+        Told::Stage(stage) => progress(stage),
+        Told::Found(_, total) => {
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            progress(Progress { stage: format!("perturbation of each site, {}", estimate.name()), done, total });
+        }
     })
 }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::budget::Told;
 use super::command::Study;
 use super::event::{Comparison, ComparisonRow, Event, Perturbed, Progress};
 use super::session::Session;
@@ -121,7 +122,11 @@ fn perturb(
             told(so_far.clone(), total, false);
         }
     };
-    let finished = budget::perturb(session, &settings, estimate, &candidates, &known, cancel, &found);
+    let tell = |told: Told| match told {
+        Told::Stage(progress) => drop(out.study.send_replace(progress)),
+        Told::Found(one, total) => found(one, total),
+    };
+    let finished = budget::perturb(session, &settings, estimate, &candidates, &known, cancel, &tell);
     let result = match finished {
         Ok(whole) => {
             told(whole.clone(), whole.sites.len(), true);

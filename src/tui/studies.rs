@@ -76,6 +76,9 @@ impl Studies {
         if self.running.is_none() || progress.stage.is_empty() {
             return;
         }
+        if progress.stage != self.progress.stage {
+            self.began = None; // Another stage goes at another pace.
+        }
         let (first, since) = *self.began.get_or_insert((progress.done, elapsed));
         let (done, missing) = (progress.done.saturating_sub(first), progress.total.saturating_sub(progress.done));
         self.left = (done > 0).then(|| elapsed.saturating_sub(since).mul_f64(missing as f64 / done as f64));
