@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::evaluate::{Evaluation, EvaluationRow, evaluate};
-use super::event::{Perturbed, Progress};
+use super::event::{Counter, Perturbed, Progress};
 use super::session::Session;
 use crate::analysis::SCHEMA_VERSION;
 use crate::analysis::allocation::{Allocation, Table, UNIFORM, uniformly};
@@ -91,24 +91,6 @@ pub enum Told {
     Stage(Progress),
     /// One of them, and the number of all.
     Found(SitePerturbation, usize),
-}
-
-/// Counts up towards `total`, and makes a stage of every step.
-struct Counter {
-    stage: &'static str,
-    done: AtomicUsize,
-    total: usize,
-}
-
-impl Counter {
-    const fn new(stage: &'static str, total: usize) -> Self {
-        Self { stage, done: AtomicUsize::new(0), total }
-    }
-
-    fn add(&self, more: usize) -> Progress {
-        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
-        Progress { stage: self.stage.into(), done, total: self.total }
-    }
 }
 
 /// Perturbations of the sites whose count matters under `settings`; `known` are not computed again. `tell` hears of each.

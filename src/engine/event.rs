@@ -1,6 +1,7 @@
 //! What the engine tells: facts as immutable snapshots of plain numbers, and progress.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::evaluate::EvaluationRow;
 use crate::analysis::Report;
@@ -28,6 +29,24 @@ impl Progress {
     pub fn received(received: &Received) -> Self {
         let mega = |bytes: usize| bytes.div_ceil(1_000_000);
         Self { stage: format!("MB of {} received", received.file), done: mega(received.bytes), total: mega(received.of) }
+    }
+}
+
+/// Counts up towards `total`, and makes a stage of every step.
+pub(super) struct Counter {
+    stage: &'static str,
+    done: AtomicUsize,
+    total: usize,
+}
+
+impl Counter {
+    pub(super) const fn new(stage: &'static str, total: usize) -> Self {
+        Self { stage, done: AtomicUsize::new(0), total }
+    }
+
+    pub(super) fn add(&self, more: usize) -> Progress {
+        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
+        Progress { stage: self.stage.into(), done, total: self.total }
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use candle_core::Tensor;
 use clap::ValueEnum;
 
 use super::evaluate;
-use super::event::Progress;
+use super::event::{Counter, Progress};
 use super::session::{BATCH, Session};
 use crate::analysis::SCHEMA_VERSION;
 use crate::analysis::sensitivity::{Levels, SensitivityReport, both_ways, of_part, verdict};
@@ -77,12 +76,9 @@ pub fn report(
         let counts = super::budget::default_candidates().into_iter().filter(|_| used);
         counts.map(|g: GroupCount| Ok((g, at(info, SiteOverride { groups: Some(g), ..own(info) })?))).collect()
     };
-    let done = AtomicUsize::new(0);
     let total = plan.sites.values().filter(|p| p.is_quantized()).count();
-    let found = || {
-        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        progress(Progress { stage: "sensitivity of each site, both ways".into(), done, total });
-    };
+    let looked = Counter::new("sensitivity of each site, both ways", total);
+    let found = || progress(looked.add(1));
     let levels = Levels { bits: &bits, groups: &groups };
     let (whole, sites) = both_ways(network, reference, &plan, model.sites(), &levels, cancel, &found)?;
     let mut report = SensitivityReport {

@@ -1,12 +1,10 @@
 //! The search for what to change so that a lost prediction comes back.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::evaluate::{self, EvaluationRow};
-use super::event::Progress;
+use super::event::{Counter, Progress};
 use super::session::{Base, Session};
 use crate::analysis::metrics::{argmax, kl};
 use crate::analysis::suggestion::{Change, Standing, Suggestion};
@@ -233,7 +231,7 @@ fn units(session: &Session, settings: &Settings, cancel: &Cancel, progress: &(dy
     let float = Plan::float(sites);
     let products: Vec<&SiteInfo> =
         sites.iter().filter(|info| info.product.is_some() && !settings.activation_bits(info.site).is_float()).collect();
-    let done = AtomicUsize::new(0);
+    let measured = Counter::new("every product at every pair of bits", products.len());
     let unit = |info: &&SiteInfo| {
         let right = match info.product.map(|p| p.right) {
             Some(RightOperand::Inner(site) | RightOperand::Columns(site)) => sites.iter().find(|i| i.site == site),
@@ -264,11 +262,7 @@ fn units(session: &Session, settings: &Settings, cancel: &Cancel, progress: &(dy
         };
         let pairs = above(left_now).flat_map(|l| above(right_now).map(move |r| (l, r)));
         let options = pairs.map(|(l, r)| option(l, r)).collect::<Result<Vec<_>>>()?;
-        progress(Progress {
-            stage: "every product at every pair of bits".into(),
-            done: done.fetch_add(1, Ordering::Relaxed) + 1,
-            total: products.len(),
-        });
+        progress(measured.add(1));
         Ok(Unit { sites: std::iter::once(info.site).chain(right.map(|r| r.site)).collect(), options })
     };
     let mut units = products.par_iter().map(unit).collect::<Result<Vec<_>>>()?;
