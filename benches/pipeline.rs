@@ -7,17 +7,17 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 use criterion::{Criterion, criterion_group, criterion_main};
-use igq::analysis::allocation::Table;
-use igq::analysis::perturbation::Estimate;
-use igq::engine::budget::{self, Budget};
-use igq::engine::{Options, Session};
 use igq::input::PictureSet;
-use igq::model::tap::Cancel;
 use igq::model::{Identity, forward};
+use igq::progress::Cancel;
 use igq::quant::{Cache, FakeQuantize, calibrate, plan, unobserved};
+use igq::session::{Options, Session};
+use igq::studies::allocate::Budget;
+use igq::studies::allocate::Table;
+use igq::studies::perturbation::{self, Estimate};
 
 fn pipeline(criterion: &mut Criterion) {
-    igq::threads::run_side_by_side();
+    igq::cpu::run_side_by_side();
     let options = Options::default();
     let session = Session::open(&options, &|_| ()).unwrap();
     let (model, preprocess) = (&session.opened().model, &session.opened().preprocess);
@@ -58,11 +58,11 @@ fn pipeline(criterion: &mut Criterion) {
     println!("ratio quantized/float, 32 pictures, 30 alternating rounds: {:.2}", quantized_time / float_time);
 
     // All perturbations for an allocation (50 sites by 10 counts, quantizers fitted), against one float forward of the same 32 pictures.
-    let candidates = budget::default_candidates();
+    let candidates = perturbation::default_candidates();
     for estimate in [Estimate::Fisher, Estimate::Alone] {
         let session = Session::open(&options, &|_| ()).unwrap();
         let started = Instant::now();
-        let found = budget::perturb(&session, settings, estimate, &candidates, &[], &cancel, &|_| ()).unwrap();
+        let found = perturbation::perturb(&session, settings, estimate, &candidates, &[], &cancel, &|_| ()).unwrap();
         let seconds = started.elapsed().as_secs_f64();
         let table = Table::new(model.sites(), settings, &found);
         let bound = Budget::Uniform(settings.groups).resolve(&session, settings);

@@ -1,8 +1,8 @@
 //! What instance-aware means: the same quantizers, two pictures, other groups.
 
 use igq::Result;
-use igq::engine::{Options, Session};
-use igq::model::tap::Cancel;
+use igq::progress::Cancel;
+use igq::session::{Options, Session};
 
 fn main() -> Result<()> {
     let options = Options::default();

@@ -260,8 +260,8 @@ pub fn make(name: &str, folder: &Path, seed: u64) -> Result<()> {
     }
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let metadata = [("format".to_string(), "pt".to_string())].into();
-    igq::quant::file::write_tensors(&folder.join("model.safetensors"), &tensors, metadata)?;
-    igq::files::write_whole(&folder.join("config.json"), format!("{:#}\n", config(variant)).as_bytes())
+    igq::quant::files::write_tensors(&folder.join("model.safetensors"), &tensors, metadata)?;
+    igq::atomic_write::write_whole(&folder.join("config.json"), format!("{:#}\n", config(variant)).as_bytes())
 }
 
 fn main() -> Result<()> {

@@ -3,8 +3,8 @@
 use igq::Result;
 use igq::analysis::metrics;
 use igq::input::{PictureSet, Preprocess};
-use igq::model::tap::Cancel;
 use igq::model::{Identity, Model, forward};
+use igq::progress::Cancel;
 use igq::quant::{BitWidth, Cache, FakeQuantize, Settings, calibrate, plan, unobserved};
 
 fn main() -> Result<()> {

@@ -15,14 +15,14 @@
 //!
 //! `tests/layering.rs` holds every file to the table. Beside the row stand [`cli`] (what was typed), [`headless`] (the commands without a
 //! screen), [`output`] (text, JSON, CSV, Markdown), [`bar`] (progress on
-//! standard error), [`files`] (whole files or none) and [`error`].
+//! standard error), [`atomic_write`] (whole files or none) and [`error`].
 //!
 //! What the rest stands on: a network hands every operand to a [`model::Tap`] and goes on with what comes back, so no network knows of
 //! quantization; a pass is a row of steps and can start at any of them ([`model::forward_from`]), on which everything that varies one site
 //! stands ([`analysis::suffix`]); every method ends in bounds and a rule ([`quant::SiteQuantizers`]), so one code path quantizes for all;
 //! group counts and bits are chosen by one integer program ([`quant::allocate`]); the screen is `update` and `view` over one state.
 //!
-//! Work is spread over pictures and sites, not over the elements of one tensor ([`threads`]): two suffix runs side by side are twice as
+//! Work is spread over pictures and sites, not over the elements of one tensor ([`cpu`]): two suffix runs side by side are twice as
 //! fast as one after the other with all cores. Two inner loops are written for vector instructions, by libraries that choose them at run
 //! time: GELU and softmax (`rten-vecmath`), and the search for the nearest quantizer (pulp).
 //!
@@ -31,17 +31,17 @@
 //! users; the softmax needs no module of its own in `quant`, because its rows take the path of channels with ranges `(0, max)`.
 
 pub mod analysis;
-pub mod bar;
+pub mod atomic_write;
 pub mod cli;
+pub mod cpu;
 pub mod engine;
 pub mod error;
-pub mod files;
-pub mod headless;
 pub mod input;
 pub mod model;
-pub mod output;
+pub mod progress;
 pub mod quant;
-pub mod threads;
+pub mod session;
+pub mod studies;
 pub mod tui;
 
 pub use error::{Error, Result};

@@ -1,23 +1,18 @@
-//! The program: parse, resolve, run. Everything else is in the library.
+//! The program: parse, run. Everything else is in the library.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use igq::cli::Cli;
-use igq::{headless, threads, tui};
+use igq::cpu;
 
 fn main() -> ExitCode {
-    threads::run_side_by_side();
+    cpu::run_side_by_side();
     if let Err(error) = color_eyre::install() {
         eprintln!("igq: {error}");
         return ExitCode::FAILURE;
     }
-    let cli = Cli::parse();
-    let done = match cli.command {
-        Some(command) => headless::run(command),
-        None => tui::run(&cli.common, &cli.look),
-    };
-    match done {
+    match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("igq: {error}");

@@ -10,10 +10,10 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use common::{difference, edited, golden, tensors};
-use igq::engine::{Options, Session};
-use igq::model::tap::Cancel;
 use igq::model::{Identity, Model, Recorder, SiteKind, forward, forward_from, trace};
+use igq::progress::Cancel;
 use igq::quant::Settings;
+use igq::session::{Options, Session};
 
 /// Largest difference between the logits of the model in `folder` and those of the library that wrote `name`.
 fn logits_differ(folder: &Path, name: &str) -> f32 {
@@ -227,7 +227,8 @@ fn a_swin_is_quantized_like_any_other() {
         let attention = outcome.report.site("layers.0.blocks.1.attn".parse().unwrap()).unwrap();
         assert_eq!((attention.channels, attention.assignment.len(), attention.layout.window_count()), (512, 512, 16));
     }
-    let worst = |outcome: &igq::engine::Outcome| outcome.report.sites.iter().filter_map(|s| s.local.error.sqnr_db).fold(f64::MAX, f64::min);
+    let worst =
+        |outcome: &igq::session::Outcome| outcome.report.sites.iter().filter_map(|s| s.local.error.sqnr_db).fold(f64::MAX, f64::min);
     assert!(worst(&four) < worst(&eight), "{} dB at 4 bits, {} at 8", worst(&four), worst(&eight));
 }
 

@@ -6,15 +6,15 @@ mod common;
 
 use common::built_in;
 use igq::analysis::{FloatRun, metrics};
-use igq::engine::Session;
-use igq::model::tap::Cancel;
 use igq::model::{Site, SiteKind, forward, forward_from};
+use igq::progress::Cancel;
 use igq::quant::calibrate::SiteRanges;
 use igq::quant::group::Cost;
 use igq::quant::{
     BitWidth, Bounds, FakeQuantize, GroupCount, Method, Plan, Rule, Scheme, Settings, SiteQuantizers, UniformQuantizer, calibrate, ranges,
     unobserved,
 };
+use igq::session::Session;
 
 fn widths() -> impl Iterator<Item = BitWidth> {
     (2..=8).map(|b| BitWidth::new(b).unwrap())

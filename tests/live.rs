@@ -8,9 +8,10 @@ use common::screen::{LOOK, answer, filled, press, request, text};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use igq::engine::command::Estimate;
 use igq::engine::worker::Reports;
-use igq::engine::{Event, Opened, Options, Study, Worker};
+use igq::engine::{Event, Study, Worker};
 use igq::model::SiteKind;
 use igq::quant::Settings;
+use igq::session::{LoadedModel, Options};
 use igq::tui::app::{App, View};
 use igq::tui::message::{Effect, Message};
 use igq::tui::update::update;
@@ -28,7 +29,7 @@ impl Live {
     }
 
     fn start_with(settings: Settings) -> Self {
-        let opened = Opened::new(&Options { calibration_images: 8, settings: settings.clone(), ..Options::default() }).unwrap();
+        let opened = LoadedModel::new(&Options { calibration_images: 8, settings: settings.clone(), ..Options::default() }).unwrap();
         let app = App::new(opened.info(), settings, LOOK);
         let (worker, reports) = Worker::spawn(opened).unwrap();
         let mut live = Self { app, worker, reports };

@@ -6,9 +6,10 @@ mod common;
 
 use common::screen::{LOOK, answer, app, filled, press, request, text};
 use crossterm::event::{KeyCode, KeyModifiers};
-use igq::engine::{Event, Options, Session};
+use igq::engine::Event;
 use igq::model::{Site, SiteKind};
 use igq::quant::Settings;
+use igq::session::{Options, Session};
 use igq::tui::app::{App, View};
 use igq::tui::frame;
 use igq::tui::message::{Effect, Message};

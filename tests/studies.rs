@@ -8,16 +8,17 @@ use std::fs;
 use std::sync::Mutex;
 
 use common::built_in;
-use igq::analysis::allocation::{Table, uniformly};
-use igq::analysis::perturbation::{Estimate, Perturbation};
 use igq::analysis::suffix::Effect;
-use igq::engine::budget::{self, Budget, Told};
-use igq::engine::evaluate::evaluate;
-use igq::engine::suggest::{Aim, restore_picture, restore_set};
-use igq::engine::{Options, Session, sensitivity};
 use igq::input::PictureSet;
-use igq::model::tap::Cancel;
+use igq::progress::Cancel;
 use igq::quant::{BitWidth, GroupCount, Method, Settings, bops};
+use igq::session::{Options, Session};
+use igq::studies::allocate::Budget;
+use igq::studies::allocate::Table;
+use igq::studies::evaluate::evaluate;
+use igq::studies::perturbation::{self, Estimate, Perturbation, StudyUpdate};
+use igq::studies::sensitivity;
+use igq::studies::suggest::{Aim, restore_picture, restore_set};
 
 fn counts(list: &[u8]) -> Vec<GroupCount> {
     list.iter().map(|&g| GroupCount::new(g).unwrap()).collect()
@@ -32,7 +33,7 @@ fn all_at(method: Method, b: u8) -> Settings {
 }
 
 fn perturb(session: &Session, estimate: Estimate, candidates: &[u8]) -> Perturbation {
-    budget::perturb(session, &Settings::default(), estimate, &counts(candidates), &[], &Cancel::default(), &|_| ()).unwrap()
+    perturbation::perturb(session, &Settings::default(), estimate, &counts(candidates), &[], &Cancel::default(), &|_| ()).unwrap()
 }
 
 fn pictures(limit: usize) -> PictureSet {
@@ -96,8 +97,8 @@ fn a_stopped_sweep_keeps_what_it_found_and_does_not_compute_it_again() {
     let session = built_in();
     let (cancel, heard) = (Cancel::default(), Mutex::new(Vec::new()));
     let settings = Settings::default();
-    let stopped = budget::perturb(&session, &settings, Estimate::Alone, &counts(&[4]), &[], &cancel, &|told| {
-        if let Told::Found(one, _) = told {
+    let stopped = perturbation::perturb(&session, &settings, Estimate::Alone, &counts(&[4]), &[], &cancel, &|told| {
+        if let StudyUpdate::Found(one, _) = told {
             heard.lock().unwrap().push(one);
             cancel.cancel();
         }
@@ -106,8 +107,8 @@ fn a_stopped_sweep_keeps_what_it_found_and_does_not_compute_it_again() {
     let heard = heard.into_inner().unwrap();
     assert!(!heard.is_empty() && heard.len() < 50);
     let again = Mutex::new(0);
-    let whole = budget::perturb(&session, &settings, Estimate::Alone, &counts(&[4]), &heard, &Cancel::default(), &|told| {
-        *again.lock().unwrap() += usize::from(matches!(told, Told::Found(..)));
+    let whole = perturbation::perturb(&session, &settings, Estimate::Alone, &counts(&[4]), &heard, &Cancel::default(), &|told| {
+        *again.lock().unwrap() += usize::from(matches!(told, StudyUpdate::Found(..)));
     });
     assert_eq!(heard.len() + again.into_inner().unwrap(), 50);
     assert_eq!(whole.unwrap(), perturb(&session, Estimate::Alone, &[4]));
@@ -128,8 +129,8 @@ fn cached_and_fresh_results_are_equal_and_a_poisoned_entry_is_computed_again() {
     assert_eq!(entries().len(), 2, "{:?}", entries());
     let computed = |session: &Session| {
         let count = Mutex::new(0);
-        let told = |told: Told| *count.lock().unwrap() += usize::from(matches!(told, Told::Found(..)));
-        let found = budget::perturb(session, &Settings::default(), Estimate::Fisher, &counts(&[4]), &[], &Cancel::default(), &told);
+        let told = |told: StudyUpdate| *count.lock().unwrap() += usize::from(matches!(told, StudyUpdate::Found(..)));
+        let found = perturbation::perturb(session, &Settings::default(), Estimate::Fisher, &counts(&[4]), &[], &Cancel::default(), &told);
         assert_eq!(found.unwrap(), expected);
         count.into_inner().unwrap()
     };
@@ -232,5 +233,5 @@ fn own_settings_of_sites_reach_plan_report_and_cost() {
     assert_eq!(settings.with_counts([]).overrides.len(), 1);
     settings.set_own(site, |own| (own.groups, own.abits, own.wbits) = (None, None, None));
     assert_eq!(settings, Settings::default());
-    assert_eq!(uniformly(&settings, counts(&[4])[0]).row_groups, counts(&[4])[0]);
+    assert_eq!(settings.uniform(counts(&[4])[0]).row_groups, counts(&[4])[0]);
 }

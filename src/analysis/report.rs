@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::metrics::ErrorNumbers;
+use crate::error::{Error, Result};
 use crate::model::{Config, Site, SiteKind, TokenLayout};
 use crate::quant::bops::SiteBops;
 use crate::quant::{BitWidth, Settings};
@@ -236,4 +237,13 @@ impl Report {
     pub fn site(&self, site: Site) -> Option<&SiteReport> {
         self.sites.iter().find(|s| s.site == site)
     }
+}
+
+/// Pretty JSON with a newline at its end; a number that is not finite, which reports do not hold, would be `null`.
+///
+/// # Errors
+/// When a value cannot be written as JSON.
+pub fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    let text = serde_json::to_string_pretty(value);
+    text.map(|t| t + "\n").map_err(|e| Error::Output { what: "JSON", problem: e.to_string() })
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::model::tap::Cancel;
 use crate::model::{Network, Recorder, Site, Trace, forward, trace};
+use crate::progress::Cancel;
 use crate::quant::{FakeQuantize, Grouping, Observation, Plan};
 
 /// The float run of one picture.

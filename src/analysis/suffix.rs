@@ -7,9 +7,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::metrics;
+use super::report::Sensitivity;
+use super::runs::FloatRun;
 use crate::error::Result;
-use crate::model::tap::Cancel;
-use crate::model::{Network, SiteInfo, Trace, forward_from, trace};
+use crate::model::{Network, Site, SiteInfo, Trace, forward_from, trace};
+use crate::progress::Cancel;
 use crate::quant::{FakeQuantize, Plan, unobserved};
 
 /// Pictures that run together: few, so that their operands stay in the caches, and parts run side by side.
@@ -123,4 +125,20 @@ impl Reference {
         let kl = pairs().map(|(float, other)| metrics::kl(float, other)).sum::<f64>() / self.images().max(1) as f64;
         Effect { kl, flips: pairs().filter(|(float, other)| metrics::argmax(float) != metrics::argmax(other)).count() }
     }
+}
+
+/// The prediction with only `site` quantized as `plan` says, against float; `None` where `plan` leaves it in float.
+///
+/// # Errors
+/// When the run was cancelled.
+pub fn only_this(network: &dyn Network, plan: &Plan, float: &FloatRun, site: Site, cancel: &Cancel) -> Result<Option<Sensitivity>> {
+    let Some(site_plan) = plan.sites.get(&site).filter(|s| s.is_quantized()) else {
+        return Ok(None);
+    };
+    let alone = plan.only(site);
+    let step = site_plan.info.step;
+    let tap = &mut FakeQuantize::new(&alone, cancel, unobserved);
+    let logits = forward_from(network, step, &float.trace.boundaries[step], tap)?.flatten_all()?.to_vec1::<f32>()?;
+    let kl = metrics::kl(&float.logits, &logits);
+    Ok(Some(Sensitivity { kl, flipped: metrics::argmax(&float.logits) != metrics::argmax(&logits) }))
 }

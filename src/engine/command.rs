@@ -1,7 +1,7 @@
 //! What the screen may ask of the engine. The only thing that travels against the data flow.
 
-pub use crate::analysis::perturbation::Estimate;
 pub use crate::quant::{BitWidth, GroupCount, Method, Settings, SoftmaxShape};
+pub use crate::studies::perturbation::Estimate;
 
 /// A run that a person asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The thread that computes while the screen stays awake: a slot for the newest request, a bounded channel of facts, a watch for progress.
 //! A newer request replaces the waiting one and ends the running one; a panic in a run is reported and the session lives on.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -9,12 +8,13 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::{mpsc, watch};
 
 use super::command::{Request, Study};
-use super::event::{Event, Progress};
-use super::opened::Opened;
-use super::session::Session;
-use super::study::{self, Desk};
+use super::event::Event;
+use super::guard::guarded;
+use super::out::Out;
+use super::queue::{self, StudyQueue};
 use crate::error::{Error, Result};
-use crate::model::tap::Cancel;
+use crate::progress::{Cancel, Progress};
+use crate::session::{LoadedModel, Session};
 
 /// Facts that may wait for the screen before the worker does.
 const CHANNEL: usize = 64;
@@ -23,7 +23,7 @@ const SWEEP_CHUNK: usize = 8;
 
 /// The slot that holds at most one waiting request.
 #[derive(Default)]
-struct Slot {
+struct RequestSlot {
     state: Mutex<SlotState>,
     changed: Condvar,
     /// Ends the calibration, which requests do not: they wait for it.
@@ -40,8 +40,8 @@ struct SlotState {
 
 /// The screen's end of the worker. Dropping it ends the thread.
 pub struct Worker {
-    slot: Arc<Slot>,
-    desk: Arc<Desk>,
+    slot: Arc<RequestSlot>,
+    desk: Arc<StudyQueue>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -60,11 +60,11 @@ impl Worker {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn spawn(opened: Opened) -> Result<(Self, Reports)> {
+    pub fn spawn(opened: LoadedModel) -> Result<(Self, Reports)> {
         let (send_event, events) = mpsc::channel(CHANNEL);
         let (send_progress, progress) = watch::channel(Progress::default());
         let (send_study, study) = watch::channel(Progress::default());
-        let (slot, desk) = (Arc::new(Slot::default()), Arc::new(Desk::default()));
+        let (slot, desk) = (Arc::new(RequestSlot::default()), Arc::new(StudyQueue::default()));
         let out = Out { events: send_event, progress: send_progress, study: send_study };
         let (inner, studies) = (Arc::clone(&slot), Arc::clone(&desk));
         let body = move || work(opened, &inner, &studies, &out);
@@ -124,7 +124,7 @@ enum Task {
     Run(Request, Cancel),
 }
 
-impl Slot {
+impl RequestSlot {
     /// Waits for something to do; `None` when the screen is gone.
     fn next(&self) -> Option<Task> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,22 +144,9 @@ impl Slot {
     }
 }
 
-pub(super) struct Out {
-    events: mpsc::Sender<Event>,
-    progress: watch::Sender<Progress>,
-    pub(super) study: watch::Sender<Progress>,
-}
-
-impl Out {
-    pub(super) fn tell(&self, event: Event) {
-        // The receiver is gone only when the program is leaving.
-        let _ = self.events.blocking_send(event);
-    }
-}
-
-fn work(opened: Opened, slot: &Slot, desk: &Desk, out: &Out) {
+fn work(opened: LoadedModel, slot: &RequestSlot, desk: &StudyQueue, out: &Out) {
     let progress = |progress| drop(out.progress.send_replace(progress));
-    let session = match guarded(|| opened.calibrate(&slot.leaving, &progress)) {
+    let session = match guarded(|| Session::calibrated(opened, &slot.leaving, &progress)) {
         Ok(session) => session,
         Err(Error::Cancelled) => return,
         Err(error) => return out.tell(Event::Broken(error.to_string())),
@@ -167,7 +154,7 @@ fn work(opened: Opened, slot: &Slot, desk: &Desk, out: &Out) {
     out.progress.send_replace(Progress::default());
     thread::scope(|scope| {
         // Without a thread to give, runs go on and studies wait for ever; the screen says that they are waiting.
-        let studies = thread::Builder::new().name("igq-study".into()).spawn_scoped(scope, || study::work(&session, desk, out));
+        let studies = thread::Builder::new().name("igq-study".into()).spawn_scoped(scope, || queue::work(&session, desk, out));
         if let Err(e) = studies {
             out.tell(Event::StudyFailed(format!("no thread could be started ({e})")));
         }
@@ -212,13 +199,4 @@ fn answer(session: &Session, request: &Request, cancel: &Cancel, out: &Out) -> R
     })?;
     out.tell(Event::Sensitivity(request.id, found));
     Ok(())
-}
-
-/// Turns a panic into an error, so that a bug in one run costs that run only.
-pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
-        let text = text.unwrap_or_else(|| "unknown".into());
-        Err(Error::content("this run", format!("ended by a bug in igq ({text})"), "change a setting to go on, and please report it"))
-    })
 }

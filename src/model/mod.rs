@@ -1,11 +1,6 @@
 //! Step 2 of the data flow: from a checkpoint to activations at sites.
 
 pub mod checkpoint;
-pub mod config;
-#[cfg_attr(not(feature = "hub"), path = "no_hub.rs")]
-pub mod hub;
-pub mod labels;
-pub mod layout;
 pub mod network;
 pub mod ops;
 pub mod positions;
@@ -14,21 +9,23 @@ pub mod swin;
 pub mod tap;
 pub mod tokens;
 pub mod vit;
-pub mod weights;
 
 use std::path::Path;
 
 use serde_json::Value;
 
-pub use checkpoint::{BUILT_IN, Checkpoint, Received, is_hub_id};
-pub use config::{Config, Pool, SwinConfig, SwinStage, VitConfig};
+pub use checkpoint::config::{Config, Pool, SwinConfig, SwinStage, VitConfig};
+pub use checkpoint::weights::Weights;
+pub use checkpoint::{BUILT_IN, Checkpoint, is_hub_id};
 pub use network::{Network, Product, RightOperand, SiteInfo, Trace, forward, forward_from, trace};
 pub use site::{Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};
 pub use tokens::{TokenLayout, Windows};
-pub use weights::Weights;
+
+use checkpoint::{labels, names};
 
 use crate::error::Result;
+use crate::progress::Progress;
 
 /// A network ready to run, with what is known about its checkpoint.
 pub struct Model {
@@ -82,7 +79,7 @@ impl Model {
     /// # Errors
     /// When it is not a vision transformer that igq knows, or a tensor is missing or wrong.
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
-        let (weights, layout) = layout::to_timm(checkpoint.weights)?;
+        let (weights, layout) = names::to_timm(checkpoint.weights)?;
         let checkpoint = Checkpoint { weights, ..checkpoint };
         let (config, mut notes) = Config::infer(&checkpoint, layout)?;
         let network: Box<dyn Network> = match &config {
@@ -131,7 +128,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn fetched(model: &str, offline: bool, progress: &dyn Fn(Received)) -> Result<Self> {
+    pub fn fetched(model: &str, offline: bool, progress: &dyn Fn(Progress)) -> Result<Self> {
         Self::from_checkpoint(Checkpoint::open(model, offline, progress)?)
     }
 

@@ -3,10 +3,10 @@
 
 use candle_core::Tensor;
 
-use super::site::{Site, SiteKind};
-use super::tap::Tap;
-use super::tokens::TokenLayout;
 use crate::error::Result;
+use crate::model::site::{Site, SiteKind};
+use crate::model::tap::Tap;
+use crate::model::tokens::TokenLayout;
 
 /// The linear layer behind a site.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Shape, Tensor, bail};
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{Erf, Exp, Gelu, Softmax};
 
-use super::site::{Site, SiteKind};
-use super::tap::Tap;
-use super::weights::Weights;
 use crate::error::Result;
+use crate::model::checkpoint::weights::Weights;
+use crate::model::site::{Site, SiteKind};
+use crate::model::tap::Tap;
 
 /// Softmax over the last dimension.
 ///

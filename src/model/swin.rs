@@ -6,14 +6,14 @@
 
 use candle_core::{D, Device, Tensor};
 
-use super::config::{SwinConfig, SwinStage};
-use super::network::{LayerShape, Network, SiteInfo};
-use super::ops::{Linear, Norm, PatchEmbed, gelu, softmax};
-use super::site::{Site, SiteKind};
-use super::tap::Tap;
-use super::tokens::{TokenLayout, Windows};
-use super::weights::Weights;
 use crate::error::Result;
+use crate::model::checkpoint::config::{SwinConfig, SwinStage};
+use crate::model::checkpoint::weights::Weights;
+use crate::model::network::{LayerShape, Network, SiteInfo};
+use crate::model::ops::{Linear, Norm, PatchEmbed, gelu, softmax};
+use crate::model::site::{Site, SiteKind};
+use crate::model::tap::Tap;
+use crate::model::tokens::{TokenLayout, Windows};
 
 /// Epsilon of the norms behind the patch embedding and before a merging, which no configuration changes.
 const EPS: f64 = 1e-5;

@@ -3,8 +3,8 @@
 
 use candle_core::Tensor;
 
-use super::site::Site;
 use crate::error::Result;
+use crate::model::site::Site;
 
 /// Sees, and may replace, the operands of a forward pass.
 pub trait Tap {
@@ -49,24 +49,5 @@ impl<F: FnMut(Site, &Tensor) -> Result<()>> Tap for Recorder<F> {
     fn activation(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
         (self.0)(site, &x)?;
         Ok(x)
-    }
-}
-
-/// A flag that ends a run between two steps of the network; clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(std::sync::Arc<std::sync::atomic::AtomicBool>);
-
-impl Cancel {
-    /// Ends the runs that hold a clone of this.
-    pub fn cancel(&self) {
-        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// [`crate::Error::Cancelled`] once cancelled.
-    ///
-    /// # Errors
-    /// Exactly then.
-    pub fn check(&self) -> Result<()> {
-        if self.0.load(std::sync::atomic::Ordering::Relaxed) { Err(crate::Error::Cancelled) } else { Ok(()) }
     }
 }

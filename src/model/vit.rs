@@ -4,15 +4,15 @@
 
 use candle_core::{D, Tensor};
 
-use super::config::{Pool, VitConfig};
-use super::network::{LayerShape, Network, SiteInfo};
-use super::ops::{Linear, Norm, PatchEmbed, gelu, softmax};
-use super::positions;
-use super::site::{Site, SiteKind};
-use super::tap::Tap;
-use super::tokens::TokenLayout;
-use super::weights::Weights;
 use crate::error::Result;
+use crate::model::checkpoint::config::{Pool, VitConfig};
+use crate::model::checkpoint::weights::Weights;
+use crate::model::network::{LayerShape, Network, SiteInfo};
+use crate::model::ops::{Linear, Norm, PatchEmbed, gelu, softmax};
+use crate::model::positions;
+use crate::model::site::{Site, SiteKind};
+use crate::model::tap::Tap;
+use crate::model::tokens::TokenLayout;
 
 fn norm(weights: &Weights, name: &str, cfg: &VitConfig) -> Result<Norm> {
     Norm::new(weights, name, cfg.embed_dim, cfg.norm_eps)

@@ -103,7 +103,7 @@ pub fn total(sites: &[SiteInfo], settings: &Settings) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::{Pool, VitConfig};
+    use crate::model::checkpoint::config::{Pool, VitConfig};
     use crate::model::network::LayerShape;
     use crate::model::positions::Resampling;
     use crate::model::{SiteKind, vit};

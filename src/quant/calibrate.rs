@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::ranges;
 use super::uniform::Bounds;
 use crate::error::Result;
-use crate::model::tap::Cancel;
 use crate::model::{Network, Recorder, Site, Tap, forward};
+use crate::progress::Cancel;
 
 /// Ranges of one site: `images[i][c]` is channel (or row) `c` of calibration picture `i`.
 #[derive(Debug, Clone, Default, PartialEq)]

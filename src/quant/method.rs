@@ -173,6 +173,9 @@ pub enum GeluShape {
 }
 
 impl GeluShape {
+    /// All shapes.
+    pub const ALL: [Self; 2] = [Self::Method, Self::Twin];
+
     /// The name used in flags and reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -186,8 +189,8 @@ impl GeluShape {
 impl FromStr for GeluShape {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self, Error> {
-        let known = [Self::Method, Self::Twin].into_iter().find(|shape| shape.name() == s);
-        known.ok_or_else(|| Error::setting("GELU quantizer", s, "one of method, twin"))
+        let known = Self::ALL.into_iter().find(|shape| shape.name() == s);
+        known.ok_or_else(|| Error::setting("GELU quantizer", s, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
     }
 }
 

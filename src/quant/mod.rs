@@ -1,11 +1,10 @@
 //! Step 3 of the data flow: from calibration to a quantized run. The paper's steps are functions with the paper's names.
 
-pub mod allocate;
 pub mod baselines;
 pub mod bits;
 pub mod bops;
 pub mod calibrate;
-pub mod file;
+pub mod files;
 pub mod group;
 pub mod method;
 pub mod pipeline;
@@ -13,6 +12,7 @@ pub mod quantizer;
 pub mod ranges;
 pub mod run;
 pub mod settings;
+pub mod solve;
 pub mod uniform;
 pub mod weight;
 

@@ -13,8 +13,8 @@ use super::ranges;
 use super::uniform::ChannelQuantizer;
 use super::weight::QuantizedWeight;
 use crate::error::{Error, Result};
-use crate::model::tap::Cancel;
 use crate::model::{Site, SiteInfo, Tap};
+use crate::progress::Cancel;
 
 /// What one site does in a quantized run.
 #[derive(Debug, Clone)]

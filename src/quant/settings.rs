@@ -192,6 +192,12 @@ impl Settings {
         settings
     }
 
+    /// One group count for the channels and rows of all sites.
+    #[must_use]
+    pub fn uniform(&self, groups: GroupCount) -> Self {
+        Self { groups, row_groups: groups, ..self.with_counts([]) }
+    }
+
     /// Keeps exactly this site in float, or no longer.
     pub fn toggle_float(&mut self, site: Site) {
         let pattern = SitePattern::from(site);

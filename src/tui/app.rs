@@ -1,22 +1,24 @@
 //! The state of the screen: plain values. It changes only in `update` and is only read by `view`.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::sync::Arc;
-
-use clap::ValueEnum;
 
 use super::budget::Budget;
 use super::history::History;
 use super::studies::Studies;
 use super::theme::Look;
 use crate::analysis::report::{Report, Sensitivity, SiteReport};
-use crate::engine::command::Settings;
-use crate::engine::event::SessionInfo;
-use crate::engine::{Progress, Request, Snapshot};
+use crate::engine::Request;
+use crate::error::{Error, Result};
 use crate::model::Site;
+use crate::progress::Progress;
+use crate::quant::Settings;
+use crate::session::SessionInfo;
+use crate::session::Snapshot;
 
 /// The views.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum View {
     /// Picture, predictions, sites.
     Overview,
@@ -33,6 +35,18 @@ pub enum View {
 impl View {
     /// All views, in the order of their keys.
     pub const ALL: [Self; 5] = [Self::Overview, Self::Groups, Self::Attention, Self::Budget, Self::Compare];
+
+    /// The name used in flags.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Overview => "overview",
+            Self::Groups => "groups",
+            Self::Attention => "attention",
+            Self::Budget => "budget",
+            Self::Compare => "compare",
+        }
+    }
 
     /// Its name on the screen.
     #[must_use]
@@ -63,6 +77,14 @@ impl View {
     pub fn step(self, forward: bool) -> Self {
         let at = Self::ALL.iter().position(|v| *v == self).unwrap_or(0);
         Self::ALL[(at + if forward { 1 } else { Self::ALL.len() - 1 }) % Self::ALL.len()]
+    }
+}
+
+impl FromStr for View {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|view| view.name() == s);
+        known.ok_or_else(|| Error::setting("view", s, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
     }
 }
 

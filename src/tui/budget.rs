@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::studies::{Studies, base};
-use crate::analysis::allocation::{Allocation, Table};
 use crate::engine::command::{Estimate, GroupCount, Settings};
 use crate::model::Site;
+use crate::studies::allocate::{Allocation, Table};
 
 /// Solving takes a moment: while a sweep goes on, it is done for every so many sites in a hundred.
 const SHARE: usize = 10;

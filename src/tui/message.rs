@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
-use crate::engine::{Event, Progress, Request, Study};
+use crate::engine::{Event, Request, Study};
+use crate::progress::Progress;
 
 /// Something happened.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! Step 6 of the data flow: the screen. State, messages and pure drawing; it reads reports and sends requests, and never touches a tensor.
+//! Step 8 of the data flow: the screen. State, messages and pure drawing; it reads reports and sends requests, and never touches a tensor.
 
 mod answers;
 pub mod app;
@@ -16,4 +16,4 @@ pub mod update;
 pub mod view;
 pub mod widget;
 
-pub use runtime::run;
+pub use runtime::{ScreenOptions, run};

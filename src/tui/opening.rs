@@ -14,8 +14,10 @@ use super::runtime::lost;
 use super::terminal::Screen;
 use super::theme::Look;
 use super::widget::put;
-use crate::engine::{Opened, Opening, Options, Progress};
+use crate::engine::Opening;
 use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::session::{LoadedModel, Options};
 
 /// How long a model may take before the screen says that it is being opened.
 const AT_ONCE: Duration = Duration::from_millis(200);
@@ -24,7 +26,7 @@ const AT_ONCE: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// When the model cannot be opened, or there is no terminal.
-pub async fn open(options: Options, look: Look, mouse: bool, leave: &Notify) -> Result<Option<(Opened, Screen)>> {
+pub async fn open(options: Options, look: Look, mouse: bool, leave: &Notify) -> Result<Option<(LoadedModel, Screen)>> {
     let name = options.model.clone();
     let ended = || Error::content("igq", "the thread that opens the model has ended", "start again");
     let Opening { mut progress, mut opened } = Opening::spawn(options)?;

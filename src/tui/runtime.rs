@@ -13,34 +13,46 @@ use super::app::{App, Notice};
 use super::message::{Effect, Message};
 use super::terminal::{self, Screen};
 use super::theme::Look;
+use super::theme::ThemeName;
 use super::update::update_all;
 use super::{frame, opening, view};
-use crate::cli::{self, Common};
+use crate::analysis::report::json;
+use crate::atomic_write::write_whole;
 use crate::engine::Worker;
 use crate::engine::worker::Reports;
 use crate::error::{Error, Result};
-use crate::files::write_whole;
+use crate::session::Options;
 
 /// Shortest time between two frames.
 const FRAME: Duration = Duration::from_millis(16);
+
+/// How the screen looks and what it listens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScreenOptions {
+    /// The theme; none for what the environment says.
+    pub theme: Option<ThemeName>,
+    /// ASCII characters only.
+    pub ascii: bool,
+    /// Whether mouse events are taken.
+    pub mouse: bool,
+}
 
 /// Opens the screen on what the command line names.
 ///
 /// # Errors
 /// When the model cannot be opened, there is no terminal, or the session could not be prepared.
-pub fn run(common: &Common, look: &cli::Look) -> Result<()> {
-    let options = common.options()?;
+pub fn run(options: Options, picture: usize, screen: ScreenOptions) -> Result<()> {
     let _log = log_to_file();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::content("igq", format!("no event loop could be started ({e})"), "close other programs"))?;
-    let colours = Look::resolve(look.theme, look.ascii, false);
+    let colours = Look::resolve(screen.theme, screen.ascii, false);
     let leave = terminal::asked_to_leave()?;
-    let Some((opened, screen)) = runtime.block_on(opening::open(options, colours, !look.no_mouse, &leave))? else {
+    let Some((opened, screen)) = runtime.block_on(opening::open(options, colours, screen.mouse, &leave))? else {
         runtime.shutdown_background();
         return Ok(());
     };
     let mut app = App::new(opened.info(), opened.settings.clone(), colours);
-    app.picture = common.picture.min(app.info.picture_count.saturating_sub(1));
+    app.picture = picture.min(app.info.picture_count.saturating_sub(1));
     let (worker, reports) = Worker::spawn(opened)?;
     let ended = runtime.block_on(interact(&mut app, screen, &worker, reports, &leave));
     runtime.shutdown_background();
@@ -141,7 +153,7 @@ fn export(app: &App) -> Notice {
     let (drawing, numbers) = (PathBuf::from(format!("{stem}.svg")), PathBuf::from(format!("{stem}.json")));
     let written = frame::render(app, app.size.0, app.size.1)
         .and_then(|buffer| write_whole(&drawing, frame::to_svg(&buffer).as_bytes()))
-        .and_then(|()| write_whole(&numbers, crate::output::json(&app.report_with_sweep(&snapshot.report))?.as_bytes()));
+        .and_then(|()| write_whole(&numbers, json(&app.report_with_sweep(&snapshot.report))?.as_bytes()));
     match written {
         Ok(()) => Notice { text: format!("wrote {} and {}", drawing.display(), numbers.display()), is_error: false },
         Err(e) => failed(e),

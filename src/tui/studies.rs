@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::app::{App, Notice, View};
 use super::message::Effect;
-use crate::analysis::suggestion::Suggestion;
-use crate::engine::budget::without_counts;
+use crate::engine::Study;
 use crate::engine::command::{Estimate, Settings};
-use crate::engine::event::{Comparison, Perturbed};
-use crate::engine::{Progress, Study};
+use crate::progress::Progress;
+use crate::studies::allocate::Perturbed;
+use crate::studies::compare::Comparison;
+use crate::studies::perturbation::without_counts;
+use crate::studies::suggest::Suggestion;
 
 /// Perturbations that are kept for settings that a person comes back to.
 const KEPT: usize = 16;

@@ -1,10 +1,13 @@
 //! Colours and glyphs. Colour never carries meaning alone: groups have digits, flips have words, bars have lengths.
 
-use clap::ValueEnum;
+use std::str::FromStr;
+
 use ratatui::style::{Color, Modifier, Style};
 
+use crate::error::{Error, Result};
+
 /// Names of the themes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThemeName {
     /// For dark terminals.
     Dark,
@@ -16,6 +19,31 @@ pub enum ThemeName {
     Colorblind,
     /// No colours: bold, reverse and digits only.
     Mono,
+}
+
+impl ThemeName {
+    /// All themes.
+    pub const ALL: [Self; 5] = [Self::Dark, Self::Light, Self::Contrast, Self::Colorblind, Self::Mono];
+
+    /// The name used in flags.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dark => "dark",
+            Self::Light => "light",
+            Self::Contrast => "contrast",
+            Self::Colorblind => "colorblind",
+            Self::Mono => "mono",
+        }
+    }
+}
+
+impl FromStr for ThemeName {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|theme| theme.name() == s);
+        known.ok_or_else(|| Error::setting("theme", s, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
+    }
 }
 
 /// How many colours the terminal can show.
@@ -59,7 +87,7 @@ impl Look {
     /// The next theme.
     #[must_use]
     pub fn next_theme(self) -> Self {
-        let all = ThemeName::value_variants();
+        let all = ThemeName::ALL;
         let at = all.iter().position(|t| *t == self.theme).unwrap_or(0);
         Self { theme: all[(at + 1) % all.len()], ..self }
     }

@@ -11,8 +11,8 @@ use super::history::History;
 use super::keymap::{self, Action};
 use super::message::{Effect, Message};
 use super::{answers, studies};
+use crate::analysis::detail::AttentionMap;
 use crate::analysis::findings;
-use crate::engine::AttentionMap;
 use crate::engine::command::Settings;
 use crate::model::Site;
 

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
-use igq::engine::{Options, Session};
+use igq::session::{Options, Session};
 
 /// A file under `tests/golden`.
 pub fn golden(path: &str) -> PathBuf {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use igq::engine::{Event, Request, Session};
-use igq::model::tap::Cancel;
+use igq::engine::{Event, Request};
+use igq::progress::Cancel;
 use igq::quant::Settings;
+use igq::session::Session;
 use igq::tui::app::App;
 use igq::tui::frame;
 use igq::tui::message::{Effect, Message};

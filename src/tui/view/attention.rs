@@ -6,10 +6,11 @@ use ratatui::layout::{Constraint, Layout, Margin, Rect};
 use ratatui::style::{Color, Modifier, Style};
 
 use super::{first_shown, waiting};
+use crate::analysis::detail::AttentionMap;
 use crate::analysis::report::SiteReport;
 use crate::engine::command::SoftmaxShape;
-use crate::engine::{AttentionMap, Snapshot};
 use crate::model::TokenLayout;
+use crate::session::Snapshot;
 use crate::tui::app::{App, Map};
 use crate::tui::theme::group_digit;
 use crate::tui::update::Hit;

@@ -5,7 +5,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 
 use super::{first_shown, wrap};
-use crate::analysis::allocation::{SiteShare, Step};
+use crate::studies::allocate::{SiteShare, Step};
 use crate::tui::app::App;
 use crate::tui::budget::Solved;
 use crate::tui::studies::base;

@@ -6,7 +6,7 @@ use ratatui::style::{Modifier, Style};
 
 use super::{first_shown, wrap};
 use crate::analysis::report::{ClassProbability, Report, SiteReport};
-use crate::engine::event::{Comparison, ComparisonRow};
+use crate::studies::compare::{Comparison, ComparisonRow};
 use crate::tui::app::App;
 use crate::tui::studies::grid;
 use crate::tui::update::Hit;
@@ -44,7 +44,7 @@ struct Column {
     text: fn(&ComparisonRow) -> String,
 }
 
-fn evaluated(row: &ComparisonRow, text: impl Fn(&crate::engine::evaluate::EvaluationRow) -> String) -> String {
+fn evaluated(row: &ComparisonRow, text: impl Fn(&crate::studies::evaluate::EvaluationRow) -> String) -> String {
     row.evaluation.as_ref().map_or_else(String::new, text)
 }
 

@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
 
-use crate::engine::PictureView;
+use crate::session::PictureView;
 use crate::tui::theme::Look;
 
 /// Draws `view` into `area`, as large as its proportions allow; `grid` is rows and columns of patches.

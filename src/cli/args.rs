@@ -1,0 +1,377 @@
+//! The flags that commands share, and the settings that they resolve to.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+
+use crate::error::{Error, Result};
+use crate::model::{BUILT_IN, SiteKind, SitePattern};
+use crate::quant::{BitWidth, GeluShape, GroupCount, Method, Settings, SiteOverride, SoftmaxShape};
+use crate::session::{Options, cache};
+use crate::tui::ScreenOptions;
+use crate::tui::theme::ThemeName;
+
+/// One of the names of a type that is read from its name; the help lists them.
+pub(super) fn one_of<T>(names: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = Error> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+}
+
+/// Flags that every command shares.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunArgs {
+    /// Built-in name, safetensors file, folder with model.safetensors and config.json, or OWNER/NAME on the Hugging Face Hub.
+    #[arg(long, default_value = BUILT_IN)]
+    pub model: String,
+    /// Take models of the Hub from its cache only, as HF_HUB_OFFLINE=1 does.
+    #[arg(long)]
+    pub offline: bool,
+    /// Class names, one a line, instead of those of the checkpoint.
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Picture, folder of pictures, pattern ('holiday/*.jpg') or - for standard input; may be repeated. Default: the built-in pictures.
+    #[arg(long, value_name = "PATH")]
+    pub image: Vec<PathBuf>,
+    /// Put the pictures in a random order, the same for the same --seed.
+    #[arg(long)]
+    pub shuffle: bool,
+    /// Index of the picture in the set.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub picture: usize,
+    /// Folder of pictures that the quantizers are fitted on. Default: 32 built-in ones.
+    #[arg(long, value_name = "DIR")]
+    pub calibration: Option<PathBuf>,
+    /// Most calibration pictures to take.
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub calibration_images: u32,
+    /// Use the quantizers that `igq calibrate` wrote.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["calibration", "method", "groups", "row_groups"])]
+    pub quantizers: Option<PathBuf>,
+    /// How values share quantizers.
+    #[arg(long, value_delimiter = ',', default_value = "igq", value_parser = one_of::<Method>(Method::ALL.map(Method::name)))]
+    pub method: Vec<Method>,
+    /// Bits of weights, activations and softmax together: 2 to 8, or 32 for float.
+    #[arg(long, value_delimiter = ',', value_name = "BITS", conflicts_with_all = ["wbits", "abits", "sbits"])]
+    pub bits: Vec<BitWidth>,
+    /// Bits of weights.
+    #[arg(long, value_delimiter = ',', value_name = "BITS")]
+    pub wbits: Vec<BitWidth>,
+    /// Bits of activations.
+    #[arg(long, value_delimiter = ',', value_name = "BITS")]
+    pub abits: Vec<BitWidth>,
+    /// Bits of the softmax; default: as the activations.
+    #[arg(long, value_delimiter = ',', value_name = "BITS")]
+    pub sbits: Vec<BitWidth>,
+    /// Groups of channels: 1 to 64.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub groups: Vec<GroupCount>,
+    /// Groups of softmax rows; default: as the channels.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub row_groups: Vec<GroupCount>,
+    /// Kinds of sites to quantize. Default: all.
+    #[arg(long, value_delimiter = ',', value_name = "KIND", value_parser = one_of::<SiteKind>(SiteKind::ALL.map(SiteKind::name)))]
+    pub kinds: Vec<SiteKind>,
+    /// Keep the sites of this pattern in float, weights included; may be repeated.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub keep_float: Vec<SitePattern>,
+    /// The softmax instead of as the method says.
+    #[arg(long, value_delimiter = ',', value_name = "SHAPE", value_parser = one_of::<SoftmaxShape>(SoftmaxShape::ALL.map(SoftmaxShape::name)))]
+    pub softmax: Vec<SoftmaxShape>,
+    /// The values after GELU instead of as the method says.
+    #[arg(long, value_delimiter = ',', value_name = "SHAPE", value_parser = one_of::<GeluShape>(GeluShape::ALL.map(GeluShape::name)))]
+    pub gelu: Vec<GeluShape>,
+    /// What the sites of a pattern have of their own: `blocks.*.fc2=16` groups; may be repeated, the last counts.
+    #[arg(long, value_name = "PATTERN=N", value_parser = parse_own::<GroupCount>)]
+    pub site_groups: Vec<(SitePattern, GroupCount)>,
+    /// Activation bits of the sites of a pattern: `head=8`.
+    #[arg(long, value_name = "PATTERN=BITS", value_parser = parse_own::<BitWidth>)]
+    pub site_abits: Vec<(SitePattern, BitWidth)>,
+    /// Weight bits of the layers of a pattern.
+    #[arg(long, value_name = "PATTERN=BITS", value_parser = parse_own::<BitWidth>)]
+    pub site_wbits: Vec<(SitePattern, BitWidth)>,
+    /// Take all settings from a JSON file that igq wrote (a report, an allocation, a suggestion).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "site_groups", "site_abits", "site_wbits"])]
+    pub settings_file: Option<PathBuf>,
+    /// Seed of the choice of calibration pictures from a larger folder, and of --shuffle.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Compute everything anew: neither read nor write the user's cache folder.
+    #[arg(long)]
+    pub no_cache: bool,
+}
+
+/// The settings that a report, an allocation or a suggestion holds, or settings by themselves.
+fn read_settings(path: &Path) -> Result<Settings> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let broken = |e: serde_json::Error| {
+        let found = format!("expected the settings of a JSON file that igq wrote ({e})");
+        Error::content(path.display().to_string(), found, "write it with `igq run --format json --output FILE`")
+    };
+    let mut value: serde_json::Value = serde_json::from_str(&text).map_err(broken)?;
+    let settings = value.get_mut("settings").map(serde_json::Value::take).unwrap_or(value);
+    serde_json::from_value(settings).map_err(broken)
+}
+
+/// `PATTERN=VALUE`
+fn parse_own<T: FromStr<Err = Error>>(text: &str) -> Result<(SitePattern, T)> {
+    let malformed = || Error::setting("setting of a site", text, "PATTERN=VALUE, such as blocks.*.fc2=16");
+    let (pattern, value) = text.rsplit_once('=').ok_or_else(malformed)?;
+    Ok((pattern.parse()?, value.parse()?))
+}
+
+impl RunArgs {
+    /// The settings of a single run.
+    ///
+    /// # Errors
+    /// When a flag has several values, which only `eval` takes.
+    pub fn settings(&self) -> Result<Settings> {
+        let mut grid = self.grid()?;
+        match grid.len() {
+            1 => Ok(grid.remove(0)),
+            n => Err(Error::setting("flags", format!("{n} settings"), "one value for each flag (lists are for `igq eval`)")),
+        }
+    }
+
+    /// Every combination of the listed values; methods without groups appear once for each bit-width.
+    ///
+    /// # Errors
+    /// When row group counts do not pair with channel group counts.
+    pub fn grid(&self) -> Result<Vec<Settings>> {
+        if let Some(path) = &self.settings_file {
+            return Ok(vec![read_settings(path)?]);
+        }
+        let own = |sites: &SitePattern| SiteOverride { sites: sites.clone(), wbits: None, abits: None, groups: None };
+        let groups = self.site_groups.iter().map(|(p, g)| SiteOverride { groups: Some(*g), ..own(p) });
+        let abits = self.site_abits.iter().map(|(p, b)| SiteOverride { abits: Some(*b), ..own(p) });
+        let wbits = self.site_wbits.iter().map(|(p, b)| SiteOverride { wbits: Some(*b), ..own(p) });
+        let base = Settings {
+            kinds: if self.kinds.is_empty() { SiteKind::ALL.into() } else { self.kinds.iter().copied().collect() },
+            keep_float: self.keep_float.clone(),
+            overrides: groups.chain(abits).chain(wbits).collect(),
+            seed: self.seed,
+            ..Settings::default()
+        };
+        let counts = self.group_pairs(&base)?;
+        let mut grid: Vec<Settings> = Vec::new();
+        for &method in &self.method {
+            for &(wbits, abits, sbits) in &self.bit_triples(&base) {
+                for &(groups, row_groups) in &counts {
+                    for (softmax, gelu) in self.shapes() {
+                        let settings = Settings { method, wbits, abits, sbits, groups, row_groups, softmax, gelu, ..base.clone() };
+                        let same = |known: &Settings| {
+                            let bits = (known.wbits, known.abits, known.sbits) == (wbits, abits, sbits);
+                            let shapes = (known.softmax, known.gelu) == (softmax, gelu);
+                            known.method == method && (method == Method::Float || (bits && shapes && !method.uses_groups()))
+                        };
+                        if !grid.iter().any(same) {
+                            grid.push(settings);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(grid)
+    }
+
+    fn shapes(&self) -> Vec<(SoftmaxShape, GeluShape)> {
+        let softmax = if self.softmax.is_empty() { vec![SoftmaxShape::Method] } else { self.softmax.clone() };
+        let gelu = if self.gelu.is_empty() { vec![GeluShape::Method] } else { self.gelu.clone() };
+        softmax.iter().flat_map(|&s| gelu.iter().map(move |&g| (s, g))).collect()
+    }
+
+    fn bit_triples(&self, base: &Settings) -> Vec<(BitWidth, BitWidth, BitWidth)> {
+        if !self.bits.is_empty() {
+            return self.bits.iter().map(|&b| (b, b, b)).collect();
+        }
+        let or = |list: &[BitWidth], default| if list.is_empty() { vec![default] } else { list.to_vec() };
+        let mut triples = Vec::new();
+        for wbits in or(&self.wbits, base.wbits) {
+            for abits in or(&self.abits, base.abits) {
+                triples.extend(or(&self.sbits, abits).into_iter().map(|sbits| (wbits, abits, sbits)));
+            }
+        }
+        triples
+    }
+
+    fn group_pairs(&self, base: &Settings) -> Result<Vec<(GroupCount, GroupCount)>> {
+        let (groups, rows) = (&self.groups, &self.row_groups);
+        Ok(match (groups.as_slice(), rows.as_slice()) {
+            ([], []) => vec![(base.groups, base.row_groups)],
+            (groups, []) => groups.iter().map(|&g| (g, g)).collect(),
+            ([], rows) => rows.iter().map(|&r| (base.groups, r)).collect(),
+            (groups, [row]) => groups.iter().map(|&g| (g, *row)).collect(),
+            (groups, rows) if groups.len() == rows.len() => groups.iter().copied().zip(rows.iter().copied()).collect(),
+            (groups, rows) => {
+                let expected = format!("one value or {}, as for --groups", groups.len());
+                return Err(Error::setting("--row-groups", format!("{} values", rows.len()), expected));
+            }
+        })
+    }
+
+    /// What the session is made of.
+    ///
+    /// # Errors
+    /// As [`Self::settings`].
+    pub fn options(&self) -> Result<Options> {
+        Ok(self.options_with(self.settings()?))
+    }
+
+    /// The same, with settings that were resolved elsewhere.
+    #[must_use]
+    pub fn options_with(&self, settings: Settings) -> Options {
+        Options {
+            model: self.model.clone(),
+            offline: self.offline,
+            labels: self.labels.clone(),
+            images: self.image.clone(),
+            shuffle: self.shuffle,
+            calibration: self.calibration.clone(),
+            calibration_images: self.calibration_images as usize,
+            quantizers: self.quantizers.clone(),
+            settings,
+            cache: if self.no_cache { None } else { cache::user_folder() },
+        }
+    }
+}
+
+/// The model of a command that looks at nothing else.
+#[derive(Debug, Clone, Args)]
+pub struct Which {
+    /// Built-in name, safetensors file, folder with model.safetensors and config.json, or OWNER/NAME on the Hugging Face Hub.
+    #[arg(value_name = "MODEL", default_value = BUILT_IN, conflicts_with = "named")]
+    pub given: String,
+    /// The same as a flag, as in the other commands.
+    #[arg(long = "model", value_name = "MODEL")]
+    pub named: Option<String>,
+    /// Take models of the Hub from its cache only, as HF_HUB_OFFLINE=1 does.
+    #[arg(long)]
+    pub offline: bool,
+}
+
+impl Look {
+    /// What the screen takes.
+    #[must_use]
+    pub const fn screen(&self) -> ScreenOptions {
+        ScreenOptions { theme: self.theme, ascii: self.ascii, mouse: !self.no_mouse }
+    }
+}
+
+impl Which {
+    /// What was named, either way.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        self.named.as_deref().unwrap_or(&self.given)
+    }
+}
+
+/// Where a result goes.
+#[derive(Debug, Clone, Args)]
+pub struct Output {
+    /// Form of the result.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+    /// File to write instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// How the screen looks.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Look {
+    /// Colours; NO_COLOR means mono.
+    #[arg(long, value_parser = one_of::<ThemeName>(ThemeName::ALL.map(ThemeName::name)))]
+    pub theme: Option<ThemeName>,
+    /// Draw with ASCII characters only.
+    #[arg(long)]
+    pub ascii: bool,
+    /// Leave the mouse to the terminal.
+    #[arg(long)]
+    pub no_mouse: bool,
+}
+
+/// Forms of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables for people.
+    Text,
+    /// The whole report.
+    Json,
+    /// One line a row.
+    Csv,
+    /// Tables for documents.
+    Markdown,
+}
+
+/// Forms of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FrameFormat {
+    /// Characters only.
+    Txt,
+    /// Characters with escape sequences for colour.
+    Ansi,
+    /// A picture for documents.
+    Svg,
+}
+
+pub(super) fn parse_size(text: &str) -> std::result::Result<(u16, u16), String> {
+    let parsed = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    match parsed {
+        Some((w, h)) if (1..=1000).contains(&w) && (1..=1000).contains(&h) => Ok((w, h)),
+        _ => Err("expected columns x rows from 1x1 to 1000x1000, such as 120x40".into()),
+    }
+}
+
+pub(super) fn parse_tolerance(text: &str) -> std::result::Result<f32, String> {
+    let expected = || "expected a number that is not negative, such as 1e-4".to_string();
+    text.parse().ok().filter(|t: &f32| t.is_finite() && *t >= 0.0).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn common(flags: &[&str]) -> RunArgs {
+        let args = ["igq", "eval"].iter().chain(flags);
+        match Cli::try_parse_from(args).unwrap().command {
+            Some(Command::Eval(eval)) => eval.common,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn softmax_bits_and_row_groups_follow_unless_they_are_given() {
+        let settings = common(&["--abits", "6", "--groups", "16"]).settings().unwrap();
+        assert_eq!((settings.wbits.get(), settings.abits.get(), settings.sbits.get()), (4, 6, 6));
+        assert_eq!((settings.groups.get(), settings.row_groups.get()), (16, 16));
+        let settings = common(&["--abits", "6", "--sbits", "8", "--row-groups", "2"]).settings().unwrap();
+        assert_eq!((settings.sbits.get(), settings.groups.get(), settings.row_groups.get()), (8, 8, 2));
+    }
+
+    #[test]
+    fn a_grid_has_no_row_twice() {
+        let grid = common(&["--method", "float,layer,igq", "--bits", "4,6,8", "--groups", "4,8,16"]).grid().unwrap();
+        assert_eq!(grid.len(), 1 + 3 + 9);
+        assert!(common(&["--method", "layer,igq"]).settings().is_err());
+    }
+
+    #[test]
+    fn bad_numbers_are_refused_with_the_flag_named() {
+        for (flag, value) in [("--wbits", "9"), ("--groups", "0"), ("--groups", "65"), ("--method", "magic"), ("--size", "0x4")] {
+            let error = Cli::try_parse_from(["igq", "snapshot", flag, value]).unwrap_err().to_string();
+            assert!(error.contains(flag) && error.contains(value), "{error}");
+        }
+    }
+}

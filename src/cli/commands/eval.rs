@@ -1,0 +1,45 @@
+//! `igq eval`: settings on a set of pictures.
+
+use std::path::PathBuf;
+
+use super::open;
+use crate::cli::bar::Bar;
+use crate::cli::{Output, RunArgs, print};
+use crate::error::Result;
+use crate::quant::{Method, Settings};
+use crate::studies::evaluate;
+
+/// Top-1 (or agreement with float) on a set of pictures; lists of values make a grid.
+#[derive(Debug, clap::Args)]
+pub struct Eval {
+    #[command(flatten)]
+    pub(crate) common: RunArgs,
+    #[command(flatten)]
+    output: Output,
+    /// Folder with one folder a class, or unlabelled pictures; default: the built-in test set.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Look at this many pictures only.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl Eval {
+    /// Evaluates and prints.
+    pub(super) fn run(&self) -> Result<()> {
+        let Self { common, output, data, limit } = self;
+        let mut grid = common.grid()?;
+        let session = open(common, grid.first().cloned().unwrap_or_default())?;
+        for settings in &mut grid {
+            *settings = session.opened().with_fit(settings)?;
+        }
+        if !grid.iter().any(|settings| settings.method == Method::Float) {
+            grid.insert(0, Settings { method: Method::Float, ..session.opened().settings.clone() });
+        }
+        let set = evaluate::data(&session, data.as_deref(), *limit)?;
+        let bar = Bar::default();
+        let evaluation = evaluate::evaluate(&session, &set, &grid, &|progress| bar.show(&progress))?;
+        drop(bar);
+        print::evaluation(&evaluation, output)
+    }
+}

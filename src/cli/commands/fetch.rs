@@ -1,0 +1,32 @@
+//! `igq fetch`: a model of the Hub into its cache.
+
+use crate::cli::bar::Bar;
+use crate::cli::print;
+use crate::error::{Error, Result};
+use crate::model::checkpoint::hub;
+use crate::model::is_hub_id;
+
+/// Download a model of the Hugging Face Hub into its cache and print where it is.
+#[derive(Debug, clap::Args)]
+pub struct Fetch {
+    /// OWNER/NAME, such as timm/deit_tiny_patch16_224.fb_in1k.
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Only say where it is in the cache.
+    #[arg(long)]
+    offline: bool,
+}
+
+impl Fetch {
+    /// Does it and prints.
+    pub(super) fn run(self) -> Result<()> {
+        let Self { id, offline } = self;
+        if !is_hub_id(&id) {
+            return Err(Error::setting("model to fetch", id, "an id of the Hugging Face Hub: OWNER/NAME"));
+        }
+        let bar = Bar::default();
+        let folder = hub::fetch(&id, offline, &|progress| bar.show(&progress))?;
+        drop(bar);
+        print::deliver(None, &format!("{}\n", folder.display()))
+    }
+}

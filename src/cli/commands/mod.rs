@@ -1,0 +1,105 @@
+//! The commands that need no screen, one file each: what they take and what they do. The same session and the same report as the screen.
+//! Results go to standard output, all else to standard error.
+
+mod allocate;
+mod calibrate;
+mod eval;
+mod fetch;
+mod inspect;
+mod run;
+mod sensitivity;
+mod snapshot;
+mod suggest;
+mod verify;
+
+use clap::{CommandFactory, Subcommand};
+
+use super::bar::Bar;
+use super::{Cli, RunArgs, Which, print};
+use crate::analysis::Report;
+use crate::analysis::report::json;
+use crate::error::Result;
+use crate::model::Model;
+use crate::progress::Cancel;
+use crate::quant::Settings;
+use crate::session::{LoadedModel, Session};
+
+/// Commands that need no terminal.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Quantize the model on one picture and report every site.
+    Run(run::Run),
+    /// Top-1 (or agreement with float) on a set of pictures; lists of values make a grid.
+    Eval(eval::Eval),
+    /// Find the group count of every site under a budget of bit operations.
+    Allocate(allocate::Allocate),
+    /// Which sites lose the prediction: each by itself, and all but each.
+    Sensitivity(sensitivity::Sensitivity),
+    /// What to change so that the prediction comes back: bits on a set of pictures, or sites in float for one picture.
+    Suggest(suggest::Suggest),
+    /// Fit the group quantizers and write them to a file for `--quantizers`.
+    Calibrate(calibrate::Calibrate),
+    /// Draw one frame of the screen to a file or to standard output.
+    Snapshot(snapshot::Snapshot),
+    /// Say what a checkpoint is and what was inferred.
+    Inspect(inspect::Inspect),
+    /// Compare the float logits with those of a reference file; exit code 1 when they differ by more than the tolerance.
+    Verify(verify::Verify),
+    /// Download a model of the Hugging Face Hub into its cache and print where it is.
+    Fetch(fetch::Fetch),
+    /// Print the JSON schema of the report of `run`.
+    Schema,
+    /// Print the table of keys.
+    Keys,
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Command {
+    /// Does what a command says.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    pub fn run(self) -> Result<()> {
+        match self {
+            Self::Run(command) => command.run(),
+            Self::Eval(command) => command.run(),
+            Self::Allocate(command) => command.run(),
+            Self::Sensitivity(command) => command.run(),
+            Self::Suggest(command) => command.run(),
+            Self::Calibrate(command) => command.run(),
+            Self::Snapshot(command) => command.run(),
+            Self::Inspect(command) => command.run(),
+            Self::Verify(command) => command.run(),
+            Self::Fetch(command) => command.run(),
+            Self::Schema => print::deliver(None, &json(&schemars::schema_for!(Report))?),
+            Self::Keys => print::deliver(None, &crate::tui::keymap::markdown()),
+            Self::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "igq", &mut script);
+                print::deliver(None, &String::from_utf8_lossy(&script))
+            }
+        }
+    }
+}
+
+/// Says on standard error what will be run.
+fn echo(common: &RunArgs, settings: &Settings) {
+    eprintln!("igq: model {}, {}, seed {}", common.model, settings.describe(), settings.seed);
+}
+
+fn open(common: &RunArgs, settings: Settings) -> Result<Session> {
+    let bar = Bar::default();
+    let opened = LoadedModel::fetched(&common.options_with(settings), &|progress| bar.show(&progress))?;
+    echo(common, &opened.settings);
+    Session::calibrated(opened, &Cancel::default(), &|progress| bar.show(&progress))
+}
+
+/// Opens the model of a command that looks at nothing else.
+fn model(which: &Which) -> Result<Model> {
+    let bar = Bar::default();
+    Model::fetched(which.model(), which.offline, &|progress| bar.show(&progress))
+}

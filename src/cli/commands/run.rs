@@ -1,0 +1,40 @@
+//! `igq run`: one picture, every site, with the sweep.
+
+use std::path::PathBuf;
+
+use super::open;
+use crate::cli::{Output, RunArgs, print};
+use crate::error::Result;
+use crate::progress::Cancel;
+use crate::studies::dump;
+
+/// Quantize the model on one picture and report every site.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    common: RunArgs,
+    #[command(flatten)]
+    output: Output,
+    /// Write every tensor of the run (safetensors): input, logits, each site before and after, assignments, weights.
+    #[arg(long, value_name = "FILE")]
+    dump: Option<PathBuf>,
+}
+
+impl Run {
+    /// Runs, sweeps and prints.
+    pub(super) fn run(&self) -> Result<()> {
+        let Self { common, output, dump: dump_to } = self;
+        let session = open(common, common.settings()?)?;
+        let outcome = session.run(common.picture, &session.opened().settings, &Cancel::default())?;
+        if let Some(path) = dump_to {
+            dump::write(path, &outcome)?;
+        }
+        let mut report = outcome.report.clone();
+        session.sweep(&outcome, &Cancel::default(), |site, value| {
+            if let Some(entry) = report.sites.iter_mut().find(|s| s.site == site) {
+                entry.only_this = Some(value);
+            }
+        })?;
+        print::report(&report, output)
+    }
+}

@@ -1,0 +1,44 @@
+//! `igq sensitivity`: every site by itself, and all but each.
+
+use std::path::PathBuf;
+
+use super::open;
+use crate::cli::args::one_of;
+use crate::cli::bar::Bar;
+use crate::cli::{Output, RunArgs, print};
+use crate::error::Result;
+use crate::progress::Cancel;
+use crate::studies::sensitivity::{self, By};
+
+/// Which sites lose the prediction: each by itself, and all but each.
+#[derive(Debug, clap::Args)]
+pub struct Sensitivity {
+    #[command(flatten)]
+    common: RunArgs,
+    #[command(flatten)]
+    output: Output,
+    /// Vary the bits or the group count of each site too.
+    #[arg(long, value_delimiter = ',', value_parser = one_of::<By>(By::ALL.map(By::name)))]
+    by: Vec<By>,
+    /// Look at the pictures of this folder instead of the calibration pictures.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Look at this many of them only.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl Sensitivity {
+    /// Does it and prints.
+    pub(super) fn run(self) -> Result<()> {
+        let Self { common, output, by, data, limit } = self;
+        let session = open(&common, common.settings()?)?;
+        let settings = session.opened().settings.clone();
+        let cancel = Cancel::default();
+        let pictures = sensitivity::pictures(&session, data.as_deref(), limit, &cancel)?;
+        let bar = Bar::default();
+        let report = sensitivity::report(&session, &settings, &pictures, &by, &cancel, &|progress| bar.show(&progress))?;
+        drop(bar);
+        print::sensitivity(&report, &output)
+    }
+}

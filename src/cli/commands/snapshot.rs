@@ -1,0 +1,85 @@
+//! `igq snapshot`: one frame of the screen to a file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::open;
+use crate::cli::args::{one_of, parse_size};
+use crate::cli::{FrameFormat, Look, RunArgs, print};
+use crate::error::{Error, Result};
+use crate::progress::Cancel;
+use crate::studies::{allocate, compare};
+use crate::tui::app::{App, View};
+use crate::tui::{frame, studies, theme};
+
+/// Draw one frame of the screen to a file or to standard output.
+#[derive(Debug, clap::Args)]
+pub struct Snapshot {
+    #[command(flatten)]
+    common: RunArgs,
+    #[command(flatten)]
+    look: Look,
+    /// Which view.
+    #[arg(long, default_value = "overview", value_parser = one_of::<View>(View::ALL.map(View::name)))]
+    view: View,
+    /// Columns and rows.
+    #[arg(long, default_value = "120x40", value_name = "WxH", value_parser = parse_size)]
+    size: (u16, u16),
+    /// Site that is selected, such as blocks.3.fc2.
+    #[arg(long, value_name = "SITE")]
+    site: Option<String>,
+    /// Index of a second picture to compare the grouping with (Groups view).
+    #[arg(long, value_name = "N")]
+    compare: Option<usize>,
+    /// Form of the frame.
+    #[arg(long, default_value = "txt")]
+    format: FrameFormat,
+    /// File to write instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Snapshot {
+    /// Runs, draws and writes.
+    pub(super) fn run(&self) -> Result<()> {
+        let Self { common, look, view, size, site, compare, format, output } = self;
+        let session = open(common, common.settings()?)?;
+        let settings = session.opened().settings.clone();
+        // Plain text has no colours: the mono theme shows pictures and maps with characters instead.
+        let theme = look.theme.or((*format == FrameFormat::Txt).then_some(theme::ThemeName::Mono));
+        let true_color = *format != FrameFormat::Txt;
+        let mut app = App::new(session.opened().info(), settings.clone(), theme::Look::resolve(theme, look.ascii, true_color));
+        app.view = *view;
+        app.picture = common.picture;
+        if let Some(site) = site {
+            let site = site.parse()?;
+            if !app.select(site) {
+                return Err(Error::setting("--site", site, "a site of the model; `igq inspect` lists them"));
+            }
+        }
+        let outcome = session.run(common.picture, &settings, &Cancel::default())?;
+        let mut snapshot = outcome.snapshot(0, common.picture);
+        if let Some(second) = *compare {
+            let compared = session.run(second, &settings, &Cancel::default())?;
+            snapshot.compare = Some(Box::new(compared.snapshot(0, second)));
+            app.compare = Some(second);
+        }
+        app.show(Arc::new(snapshot));
+        session.sweep(&outcome, &Cancel::default(), |site, value| app.learn_sensitivity(&[(site, value)]))?;
+        if *view == View::Budget && settings.method.uses_groups() {
+            app.studies.learn(Arc::new(allocate::estimated(&session, &studies::base(&settings))?));
+            app.budget.renew(&settings, &app.studies);
+        }
+        if *view == View::Compare {
+            let grid = studies::grid(&settings);
+            studies::compared(&mut app, Arc::new(compare::first(&session, &grid, common.picture)?));
+        }
+        let buffer = frame::render(&app, size.0, size.1)?;
+        let text = match format {
+            FrameFormat::Txt => frame::to_text(&buffer),
+            FrameFormat::Ansi => frame::to_ansi(&buffer),
+            FrameFormat::Svg => frame::to_svg(&buffer),
+        };
+        print::deliver(output.as_deref(), &text)
+    }
+}

@@ -1,0 +1,55 @@
+//! `igq suggest`: what to change so that the prediction comes back.
+
+use std::path::PathBuf;
+
+use super::open;
+use crate::cli::bar::Bar;
+use crate::cli::{Output, RunArgs, print};
+use crate::error::Result;
+use crate::progress::Cancel;
+use crate::studies::evaluate;
+use crate::studies::suggest::{self, Aim};
+
+/// What to change so that the prediction comes back: bits on a set of pictures, or sites in float for one picture.
+#[derive(Debug, clap::Args)]
+pub struct Suggest {
+    #[command(flatten)]
+    common: RunArgs,
+    #[command(flatten)]
+    output: Output,
+    /// Only bring back the prediction of the picture (`--picture`), by keeping sites in float.
+    #[arg(long)]
+    one: bool,
+    /// Agreement with float within so many points of the same method with all bits at 8.
+    #[arg(long, default_value_t = 1.0, value_name = "POINTS", conflicts_with = "kl")]
+    within: f64,
+    /// A mean KL no larger than this, instead of an agreement.
+    #[arg(long, value_name = "NATS")]
+    kl: Option<f64>,
+    /// Verify on the pictures of this folder; default: the built-in test set.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Verify on this many pictures only.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl Suggest {
+    /// Does it and prints.
+    pub(super) fn run(self) -> Result<()> {
+        let Self { common, output, one, within, kl, data, limit } = self;
+        let session = open(&common, common.settings()?)?;
+        let settings = session.opened().settings.clone();
+        let (cancel, bar) = (Cancel::default(), Bar::default());
+        let (suggestion, best) = if one {
+            (suggest::restore_picture(&session, &settings, common.picture, &cancel, &|progress| bar.show(&progress))?, None)
+        } else {
+            let set = evaluate::data(&session, data.as_deref(), limit)?;
+            let aim = kl.map_or(Aim::Within(within), Aim::Kl);
+            let (found, best) = suggest::restore_set(&session, &settings, &set, aim, &cancel, &|progress| bar.show(&progress))?;
+            (found, Some(best))
+        };
+        drop(bar);
+        print::suggestion(&suggestion, best.as_ref(), &output)
+    }
+}

@@ -1,0 +1,37 @@
+//! `igq verify`: float logits against a reference file.
+
+use std::path::PathBuf;
+
+use crate::cli::args::parse_tolerance;
+use crate::cli::{Output, Which, print};
+use crate::error::{Error, Result};
+use crate::studies::verify;
+
+/// Compare the float logits with those of a reference file; exit code 1 when they differ by more than the tolerance.
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    output: Output,
+    /// Safetensors file with the tensors `input` (B, C, height, width) and `logits` (B, classes).
+    #[arg(long, value_name = "FILE")]
+    expected: PathBuf,
+    /// Largest absolute difference of a logit that passes.
+    #[arg(long, default_value = "1e-4", value_name = "X", value_parser = parse_tolerance)]
+    tolerance: f32,
+}
+
+impl Verify {
+    /// Compares and prints.
+    pub(super) fn run(&self) -> Result<()> {
+        let Self { which, output, expected, tolerance } = self;
+        let found = verify::verify(&super::model(which)?, expected, *tolerance)?;
+        print::verification(&found, output)?;
+        if found.within {
+            return Ok(());
+        }
+        let problem = format!("the logits differ by {:e}, expected at most {tolerance:e}", found.largest_difference);
+        Err(Error::content(found.model, problem, "check that model and reference belong together, or give --tolerance"))
+    }
+}

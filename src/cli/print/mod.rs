@@ -1,0 +1,193 @@
+//! Results as text, JSON, CSV and Markdown, all from the same structs that the screen reads.
+
+mod models;
+mod studies;
+
+use comfy_table::{Table, presets};
+
+pub use models::{inspection, verification};
+pub use studies::{allocation, sensitivity, suggestion};
+
+use crate::analysis::Report;
+use crate::analysis::report::{ClassProbability, json};
+use crate::atomic_write::write_whole;
+use crate::cli::{Format, Output};
+use crate::error::{Error, Result};
+use crate::studies::evaluate::{Evaluation, EvaluationRow};
+
+/// Writes `text` to the file that was named, as a whole or not at all, or to standard output.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn deliver(output: Option<&std::path::Path>, text: &str) -> Result<()> {
+    use std::io::Write;
+    match output {
+        Some(path) => write_whole(path, text.as_bytes()),
+        None => match std::io::stdout().lock().write_all(text.as_bytes()) {
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()), // The reader has had enough.
+            written => written.map_err(Error::io("write", std::path::Path::new("standard output"))),
+        },
+    }
+}
+
+/// Writes a report as asked.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn report(report: &Report, output: &Output) -> Result<()> {
+    let text = match output.format {
+        Format::Json => json(report)?,
+        Format::Csv => csv(SITE_HEADER, site_rows(report))?,
+        Format::Text => report_text(report, presets::UTF8_FULL_CONDENSED, ""),
+        Format::Markdown => report_text(report, presets::ASCII_MARKDOWN, "## "),
+    };
+    deliver(output.output.as_deref(), &text)
+}
+
+/// Writes an evaluation as asked.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn evaluation(evaluation: &Evaluation, output: &Output) -> Result<()> {
+    let rows = evaluation.rows.iter().map(evaluation_row);
+    let text = match output.format {
+        Format::Json => json(evaluation)?,
+        Format::Csv => csv(EVALUATION_HEADER, rows)?,
+        Format::Text | Format::Markdown => {
+            let preset = preset(output.format);
+            format!(
+                "{} on {} pictures of {}; quantizers fitted on {}; {:.1} s\n\n{}\n",
+                evaluation.model,
+                evaluation.images,
+                evaluation.data,
+                evaluation.calibration,
+                evaluation.seconds,
+                table(preset, EVALUATION_HEADER, rows)
+            )
+        }
+    };
+    deliver(output.output.as_deref(), &text)
+}
+
+const SITE_HEADER: &[&str] = &[
+    "site",
+    "bits",
+    "groups",
+    "channels",
+    "local SQNR dB",
+    "cumulative SQNR dB",
+    "cosine",
+    "RMSE/step",
+    "clipped %",
+    "codes %",
+    "weight bits",
+    "weight SQNR dB",
+];
+
+fn decibel(value: Option<f64>) -> String {
+    value.map_or_else(|| "exact".into(), |db| format!("{db:.2}"))
+}
+
+fn site_rows(report: &Report) -> impl Iterator<Item = Vec<String>> {
+    report.sites.iter().map(|s| {
+        vec![
+            s.site.to_string(),
+            s.bits.to_string(),
+            s.groups.to_string(),
+            s.channels.to_string(),
+            decibel(s.local.error.sqnr_db),
+            decibel(s.cumulative.sqnr_db),
+            format!("{:.5}", s.cumulative.cosine),
+            format!("{:.3}", s.local.rmse_over_step),
+            format!("{:.3}", s.local.clipped * 100.0),
+            format!("{:.1}", s.local.codes_used * 100.0),
+            s.weight.map(|w| w.bits.to_string()).unwrap_or_default(),
+            s.weight.map(|w| decibel(w.sqnr_db)).unwrap_or_default(),
+        ]
+    })
+}
+
+fn report_text(report: &Report, preset: &str, heading: &str) -> String {
+    let p = &report.prediction;
+    let mut text = format!("{heading}{} ({})\n\n", report.model.name, report.model.description);
+    let truth = report.picture.truth.as_ref().map(|t| format!(", truly {}", t.label)).unwrap_or_default();
+    text += &format!("picture: {}{truth}\nsettings: {}\n", report.picture.source, report.settings.describe());
+    text += &format!("calibration: {}\npreprocessing: {}\n\n", report.calibration.source, report.picture.preprocessing);
+    let cell = |c: Option<&ClassProbability>| c.map(|c| format!("{} {:.2} %", c.label, c.probability * 100.0)).unwrap_or_default();
+    let rows = (0..p.float.len()).map(|i| vec![(i + 1).to_string(), cell(p.float.get(i)), cell(p.quantized.get(i))]);
+    text += &table(preset, &["rank", "float", "quantized"], rows).to_string();
+    text += &format!(
+        "\n\nKL {:.5}, margin {:.4} float, {:.4} quantized{}\n{}\n\n",
+        p.kl,
+        p.margin_float,
+        p.margin_quantized,
+        if p.flipped { ", FLIPPED" } else { "" },
+        report.verdict
+    );
+    text += &table(preset, SITE_HEADER, site_rows(report)).to_string();
+    text + &format!("\n\n{:.3} s\n", report.seconds)
+}
+
+const EVALUATION_HEADER: &[&str] = &[
+    "method",
+    "wbits",
+    "abits",
+    "sbits",
+    "groups",
+    "row_groups",
+    "softmax",
+    "gelu",
+    "GBOPs",
+    "top1",
+    "agreement",
+    "kl",
+    "interval_low",
+    "interval_high",
+];
+
+fn evaluation_row(row: &EvaluationRow) -> Vec<String> {
+    let count = |c: Option<crate::quant::GroupCount>| c.map(|c| c.to_string()).unwrap_or_default();
+    vec![
+        row.method.to_string(),
+        row.wbits.to_string(),
+        row.abits.to_string(),
+        row.sbits.to_string(),
+        count(row.groups),
+        count(row.row_groups),
+        row.softmax.name().into(),
+        row.gelu.name().into(),
+        format!("{:.3}", row.bops as f64 / 1e9),
+        row.top1.map(|t| format!("{t:.1}")).unwrap_or_default(),
+        format!("{:.1}", row.agreement),
+        format!("{:.4}", row.kl),
+        format!("{:.1}", row.interval.0),
+        format!("{:.1}", row.interval.1),
+    ]
+}
+
+/// The border of tables in a form for people.
+const fn preset(format: Format) -> &'static str {
+    match format {
+        Format::Markdown => presets::ASCII_MARKDOWN,
+        _ => presets::UTF8_FULL_CONDENSED,
+    }
+}
+
+fn table(preset: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(preset).set_header(header).add_rows(rows);
+    table
+}
+
+fn csv(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<String> {
+    let failed = |e: &dyn std::fmt::Display| Error::Output { what: "CSV", problem: e.to_string() };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer
+        .write_record(header.iter().map(|h| h.replace([' ', '/'], "_").replace('%', "percent").to_lowercase()))
+        .map_err(|e| failed(&e))?;
+    for row in rows {
+        writer.write_record(row).map_err(|e| failed(&e))?;
+    }
+    let bytes = writer.into_inner().map_err(|e| failed(&e))?;
+    String::from_utf8(bytes).map_err(|e| failed(&e))
+}

@@ -1,0 +1,189 @@
+//! Allocations, sensitivities and suggestions as text, JSON, CSV and Markdown.
+
+use super::{csv, deliver, preset, table};
+use crate::analysis::report::json;
+use crate::analysis::suffix::Effect;
+use crate::cli::{Format, Output};
+use crate::error::Result;
+use crate::studies::allocate::{AllocationReport, Measured, RankCorrelation, Solved};
+use crate::studies::evaluate::EvaluationRow;
+use crate::studies::sensitivity::{SensitivityReport, SiteSensitivity};
+use crate::studies::suggest::{Change, Standing, Suggestion};
+
+/// Writes an allocation as asked.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn allocation(report: &AllocationReport, output: &Output) -> Result<()> {
+    let counts = || report.solved.iter().flat_map(count_rows);
+    let text = match output.format {
+        Format::Json => json(report)?,
+        Format::Csv => csv(COUNT_HEADER, counts())?,
+        Format::Text | Format::Markdown => allocation_text(report, preset(output.format)),
+    };
+    deliver(output.output.as_deref(), &text)
+}
+
+const COUNT_HEADER: &[&str] = &["budget", "site", "groups", "MBOPs", "omega", "gain of more", "MBOPs of more"];
+const MEASURED_HEADER: &[&str] = &["counts", "GBOPs", "sum of omega", "KL calibration", "KL test", "agreement %", "top-1 %"];
+
+fn giga(bops: u64) -> String {
+    format!("{:.4}", bops as f64 / 1e9)
+}
+
+fn count_rows(solved: &Solved) -> impl Iterator<Item = Vec<String>> {
+    solved.allocation.sites.iter().map(|s| {
+        vec![
+            solved.budget.to_string(),
+            s.site.to_string(),
+            s.groups.to_string(),
+            format!("{:.3}", s.bops as f64 / 1e6),
+            format!("{:.6}", s.omega),
+            s.more.map(|m| format!("{:.6}", m.gain)).unwrap_or_default(),
+            s.more.map(|m| format!("{:.3}", m.bops as f64 / 1e6)).unwrap_or_default(),
+        ]
+    })
+}
+
+fn measured_row(m: &Measured) -> Vec<String> {
+    let evaluated = |f: fn(&EvaluationRow) -> Option<String>| m.evaluation.as_ref().and_then(f).unwrap_or_default();
+    vec![
+        m.name.clone(),
+        giga(m.bops),
+        m.predicted.map(|p| format!("{p:.5}")).unwrap_or_default(),
+        format!("{:.5}", m.calibration_kl),
+        evaluated(|e| Some(format!("{:.5}", e.kl))),
+        evaluated(|e| Some(format!("{:.1}", e.agreement))),
+        evaluated(|e| e.top1.map(|t| format!("{t:.1}"))),
+    ]
+}
+
+fn allocation_text(report: &AllocationReport, preset: &str) -> String {
+    let p = &report.perturbation;
+    let mut text = format!(
+        "{}: {} sites, perturbations by `{}` on {} pictures in {:.2} s\n",
+        report.model,
+        p.sites.len(),
+        p.estimate.name(),
+        p.images,
+        report.perturbation_seconds
+    );
+    if let Some(data) = &report.data {
+        text += &format!("test: {data}\n");
+    }
+    for solved in &report.solved {
+        text += &format!(
+            "\nbudget {} GBOPs\n{}\n",
+            giga(solved.budget),
+            table(preset, MEASURED_HEADER, solved.measured.iter().map(measured_row))
+        );
+    }
+    if let Some(first) = report.solved.first() {
+        text +=
+            &format!("\ncounts of the first budget\n{}\n", table(preset, &COUNT_HEADER[1..], count_rows(first).map(|r| r[1..].to_vec())));
+    }
+    if !report.frontier.is_empty() {
+        let rows = report.frontier.iter().map(|m| measured_row(m)[1..4].to_vec());
+        text += &format!("\nfrontier\n{}\n", table(preset, &MEASURED_HEADER[1..4], rows));
+    }
+    if report.rank_correlation.is_empty() {
+        return text + &format!("\n{:.1} s\n", report.seconds);
+    }
+    let rank = |r: &RankCorrelation| vec![r.groups.to_string(), r.spearman.map_or_else(|| "-".into(), |s| format!("{s:.3}"))];
+    text += &format!(
+        "\nSpearman of the fast estimate against `{}`\n{}\n",
+        p.estimate.name(),
+        table(preset, &["groups", "rho"], report.rank_correlation.iter().map(rank))
+    );
+    text + &format!("\n{:.1} s\n", report.seconds)
+}
+
+/// Writes a sensitivity report as asked.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn sensitivity(report: &SensitivityReport, output: &Output) -> Result<()> {
+    let header = sensitivity_header(report);
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let rows = report.sites.iter().map(|s| sensitivity_row(s, report));
+    let text = match output.format {
+        Format::Json => json(report)?,
+        Format::Csv => csv(&header, rows)?,
+        Format::Text | Format::Markdown => {
+            let whole = [
+                ("everything", report.whole),
+                ("weights only", report.weights_only),
+                ("activations only", report.activations_only),
+                ("softmax only", report.softmax_only),
+            ];
+            let wholes = whole.map(|(name, e)| vec![name.to_string(), format!("{:.5}", e.kl), format!("{} of {}", e.flips, report.images)]);
+            format!(
+                "{}, {}\non {} pictures of {}; {:.1} s\n\n{}\n\n{}\n\n{}\n",
+                report.model,
+                report.settings.describe(),
+                report.images,
+                report.data,
+                report.seconds,
+                report.verdict,
+                table(preset(output.format), &["quantized", "KL", "flips"], wholes.into_iter()),
+                table(preset(output.format), &header, rows)
+            )
+        }
+    };
+    deliver(output.output.as_deref(), &text)
+}
+
+fn sensitivity_header(report: &SensitivityReport) -> Vec<String> {
+    let fixed = ["rank", "site", "only KL", "share %", "flips", "activation KL", "weight KL", "without KL", "gain", "rank of gain"];
+    let first = report.sites.first();
+    let bits = first.map(|s| s.by_bits.iter().map(|l| format!("{} bits", l.level)).collect()).unwrap_or_default();
+    let groups = report.sites.iter().find(|s| !s.by_groups.is_empty());
+    let groups = groups.map(|s| s.by_groups.iter().map(|l| format!("{} groups", l.level)).collect()).unwrap_or_default();
+    [fixed.map(String::from).to_vec(), bits, groups].concat()
+}
+
+fn sensitivity_row(s: &SiteSensitivity, report: &SensitivityReport) -> Vec<String> {
+    let part = |e: Option<Effect>| e.map(|e| format!("{:.6}", e.kl)).unwrap_or_default();
+    let mut row = vec![
+        s.rank_only.to_string(),
+        s.site.to_string(),
+        format!("{:.6}", s.only.kl),
+        format!("{:.1}", 100.0 * s.only.kl / report.sum_only.max(f64::MIN_POSITIVE)),
+        s.only.flips.to_string(),
+        part(s.only_activation),
+        part(s.only_weight),
+        format!("{:.6}", s.without.kl),
+        format!("{:+.6}", s.gain),
+        s.rank_gain.to_string(),
+    ];
+    row.extend(s.by_bits.iter().map(|l| format!("{:.6}", l.kl)));
+    row.extend(s.by_groups.iter().map(|l| format!("{:.6}", l.kl)));
+    row.resize(sensitivity_header(report).len(), String::new());
+    row
+}
+
+/// Writes a suggestion as asked; `best` is where all bits at 8 stand.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn suggestion(suggestion: &Suggestion, best: Option<&Standing>, output: &Output) -> Result<()> {
+    let change = |c: &Change| vec![c.site.to_string(), c.abits.to_string(), c.wbits.map(|w| w.to_string()).unwrap_or_default()];
+    let changes = suggestion.changes.iter().map(change);
+    let header = ["site", "abits", "wbits"];
+    let text = match output.format {
+        Format::Json => json(suggestion)?,
+        Format::Csv => csv(&header, changes)?,
+        Format::Text | Format::Markdown => {
+            let stands = [("before", Some(&suggestion.before)), ("after", Some(&suggestion.after)), ("all bits at 8", best)];
+            let row = |(name, s): (&str, Option<&Standing>)| {
+                let s = s?;
+                let agreement = format!("{:.1}", s.agreement);
+                Some(vec![name.into(), s.images.to_string(), agreement, format!("{:.5}", s.kl), format!("{:.4}", s.bops as f64 / 1e9)])
+            };
+            let stands =
+                table(preset(output.format), &["settings", "pictures", "agreement %", "KL", "GBOPs"], stands.into_iter().filter_map(row));
+            format!("{}\n\n{stands}\n\n{}\n", suggestion.text, table(preset(output.format), &header, changes))
+        }
+    };
+    deliver(output.output.as_deref(), &text)
+}

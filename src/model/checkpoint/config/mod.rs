@@ -1,0 +1,177 @@
+//! What a checkpoint is: sizes and variants read from its tensors first and its `config.json` second, with a note for everything that
+//! had to be inferred. It builds nothing.
+
+pub mod swin;
+pub mod vit;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+pub use swin::{SwinConfig, SwinStage};
+pub use vit::{Pool, VitConfig};
+
+use crate::error::{Error, Result};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::names::{self, Layout};
+use crate::model::checkpoint::weights::Weights;
+
+/// Sizes and variants of any network.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "family", rename_all = "lowercase")]
+pub enum Config {
+    /// ViT, DeiT, DINOv2.
+    Vit(VitConfig),
+    /// Swin Transformer.
+    Swin(SwinConfig),
+}
+
+impl Config {
+    /// Reads what a checkpoint is, whose tensors have timm's names by now. The second value says, line by line, what was inferred and
+    /// from where.
+    ///
+    /// # Errors
+    /// When the tensors are not those of a network that igq knows, or contradict each other or the configuration.
+    pub fn infer(checkpoint: &Checkpoint, layout: Layout) -> Result<(Self, Vec<String>)> {
+        let weights = &checkpoint.weights;
+        let mut notes = vec![format!("names as {} writes them", layout.name())];
+        let swin = weights.has("layers.0.blocks.0.norm1.weight");
+        require_classifier(weights, if swin { "head.fc.weight" } else { "head.weight" })?;
+        refuse_other_activations(checkpoint)?;
+        let config = if swin {
+            Self::Swin(swin::infer(checkpoint, layout, &mut notes)?)
+        } else {
+            Self::Vit(vit::infer(checkpoint, layout, &mut notes)?)
+        };
+        Ok((config, notes))
+    }
+
+    /// Height and width of the input in pixels.
+    #[must_use]
+    pub const fn image_size(&self) -> (usize, usize) {
+        match self {
+            Self::Vit(vit) => vit.image_size,
+            Self::Swin(swin) => swin.image_size,
+        }
+    }
+
+    /// Colour channels of the input: 1 or 3.
+    #[must_use]
+    pub const fn in_chans(&self) -> usize {
+        match self {
+            Self::Vit(vit) => vit.in_chans,
+            Self::Swin(swin) => swin.in_chans,
+        }
+    }
+
+    /// Number of classes.
+    #[must_use]
+    pub const fn classes(&self) -> usize {
+        match self {
+            Self::Vit(vit) => vit.classes,
+            Self::Swin(swin) => swin.classes,
+        }
+    }
+
+    /// The plain ViT, where it is one.
+    #[must_use]
+    pub const fn vit(&self) -> Option<&VitConfig> {
+        if let Self::Vit(vit) = self { Some(vit) } else { None }
+    }
+
+    /// The Swin Transformer, where it is one.
+    #[must_use]
+    pub const fn swin(&self) -> Option<&SwinConfig> {
+        if let Self::Swin(swin) = self { Some(swin) } else { None }
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Vit(vit) => vit.describe(),
+            Self::Swin(swin) => swin.describe(),
+        }
+    }
+}
+
+/// Whether a checkpoint can be a vision transformer at all, with a classifier; a part that is missing from one that can be is named
+/// later, exactly.
+fn require_classifier(weights: &Weights, head: &str) -> Result<()> {
+    let needed = ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "layers.0.blocks.0.attn.qkv.weight", "pos_embed"];
+    if !needed.iter().any(|key| weights.has(key)) {
+        let some = weights.names_in_file().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>();
+        return Err(names::not_a_vit(weights, &format!("{} tensors such as {}", weights.keys().count(), some.join(", "))));
+    }
+    if weights.has(head) {
+        return Ok(());
+    }
+    let found = "none: this is a backbone, or a tensor is missing; name a classification checkpoint";
+    Err(weights.wrong(head, "a classifier".into(), found.into()))
+}
+
+/// Width, input channels and patch size.
+fn patch_embed(weights: &Weights) -> Result<(usize, usize, (usize, usize))> {
+    let key = "patch_embed.proj.weight";
+    let shape = weights.shape(key, 4)?;
+    match shape[1] {
+        1 | 3 => Ok((shape[0], shape[1], (shape[2], shape[3]))),
+        other => Err(weights.wrong(key, "1 or 3 input channels".into(), format!("{other}"))),
+    }
+}
+
+/// Compares the number of blocks that the tensors have with what the configuration says under any of `keys`.
+fn declared_blocks(checkpoint: &Checkpoint, missing: &str, keys: &[&str], found: &Value) -> Result<()> {
+    match keys.iter().find_map(|key| lookup(checkpoint.config.as_ref(), key)) {
+        Some(declared) if declared != found => {
+            let expected = format!("{declared} blocks, as config.json says");
+            Err(checkpoint.weights.wrong(missing, expected, format!("{found} blocks")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The networks here compute GELU with the error function; another activation would give other logits without a word.
+fn refuse_other_activations(checkpoint: &Checkpoint) -> Result<()> {
+    let config = checkpoint.config.as_ref();
+    let text = |key| lookup(config, key).and_then(Value::as_str);
+    let named = text("hidden_act").or_else(|| text("act_layer"));
+    let quick = text("architecture").filter(|name| name.contains("quickgelu"));
+    match named.filter(|name| *name != "gelu").or(quick) {
+        Some(other) => Err(Error::content(
+            &checkpoint.name,
+            format!("expected the activation `gelu` in config.json, found `{other}`"),
+            "name a checkpoint with GELU",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// A value of `config.json`, looked up at the top level, in `model_args` and in `pretrained_cfg`.
+pub(crate) fn lookup<'a>(config: Option<&'a Value>, key: &str) -> Option<&'a Value> {
+    let config = config?;
+    config
+        .get("model_args")
+        .and_then(|args| args.get(key))
+        .or_else(|| config.get(key))
+        .or_else(|| config.get("pretrained_cfg").and_then(|cfg| cfg.get(key)))
+        .filter(|value| !value.is_null())
+}
+
+/// The size of the input that the configuration says.
+fn declared_size(config: Option<&Value>) -> Option<(usize, usize)> {
+    ["img_size", "image_size", "input_size"].iter().find_map(|key| lookup(config, key).and_then(pair))
+}
+
+fn number(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|n| usize::try_from(n).ok())
+}
+
+/// Height and width from `224`, `[224, 224]` or `[3, 224, 224]`.
+fn pair(value: &Value) -> Option<(usize, usize)> {
+    match value.as_array() {
+        Some(list) if list.len() >= 2 => Some((number(&list[list.len() - 2])?, number(&list[list.len() - 1])?)),
+        Some(_) => None,
+        None => number(value).map(|n| (n, n)),
+    }
+}

@@ -1,0 +1,147 @@
+//! Finding a checkpoint: what `--model` names, its weight files (one or several shards), and the configuration beside them.
+
+pub mod config;
+#[cfg_attr(not(feature = "hub"), path = "no_hub.rs")]
+pub mod hub;
+pub mod labels;
+pub mod names;
+mod shards;
+pub mod weights;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use shards::{INDEX, WEIGHTS};
+
+use shards::sharded;
+use weights::Weights;
+
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// A checkpoint as found: weights and, where they stand beside them, the configuration files.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Short name for people.
+    pub name: String,
+    /// Where it came from.
+    pub source: String,
+    /// The tensors.
+    pub weights: Weights,
+    /// `config.json`, if there is one.
+    pub config: Option<Value>,
+    /// transformers' `preprocessor_config.json`, if there is one.
+    pub preprocessor: Option<Value>,
+}
+
+/// Name of the model that is compiled into the binary.
+pub const BUILT_IN: &str = "fashion-vit";
+
+impl Checkpoint {
+    /// The built-in model (see `assets/SOURCES.md`).
+    ///
+    /// # Errors
+    /// Only when the binary was built from broken assets.
+    pub fn built_in() -> Result<Self> {
+        let name = "built-in fashion-vit";
+        let bytes: &'static [u8] = include_bytes!("../../../assets/fashion-vit/model.safetensors");
+        let config = include_str!("../../../assets/fashion-vit/config.json");
+        Ok(Self {
+            name: BUILT_IN.into(),
+            source: "built in".into(),
+            weights: Weights::from_bytes(name, bytes)?,
+            config: Some(parse_json(name, config)?),
+            preprocessor: None,
+        })
+    }
+
+    /// Opens what `--model` names: the built-in name, a safetensors file, the index of a sharded one, a folder that holds either, or an
+    /// id on the Hugging Face Hub, whose cache is read before the network; `offline`: instead of it.
+    ///
+    /// # Errors
+    /// When there is no such file, folder or model, or it is not a readable checkpoint.
+    pub fn open(model: &str, offline: bool, progress: &dyn Fn(Progress)) -> Result<Self> {
+        if model == BUILT_IN {
+            return Self::built_in();
+        }
+        let path = Path::new(model);
+        if !path.exists() {
+            if !is_hub_id(model) {
+                let advice = format!("name a safetensors file, a folder with {WEIGHTS}, a model of the Hub (OWNER/NAME), or `{BUILT_IN}`");
+                return Err(Error::content(model, "no such file or folder", advice));
+            }
+            let folder = hub::fetch(model, offline, progress)?;
+            let opened = Self::from_path(model, &folder)?;
+            let name = model.rsplit('/').next().unwrap_or(model).into();
+            return Ok(Self { name, source: format!("{model} on the Hugging Face Hub ({})", opened.source), ..opened });
+        }
+        Self::from_path(model, path)
+    }
+
+    fn from_path(model: &str, path: &Path) -> Result<Self> {
+        let file = if path.is_dir() { weights_in(path)? } else { path.to_path_buf() };
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let source = file.display().to_string();
+        let weights = if source.ends_with(".index.json") { sharded(&file, folder)? } else { Weights::open(&source, &[&file])? };
+        let named_by = if path.is_dir() { path } else { file.as_path() };
+        let name = named_by.file_stem().map_or_else(|| model.into(), |s| s.to_string_lossy().into());
+        Ok(Self {
+            name,
+            source,
+            weights,
+            config: read_json(&folder.join("config.json"))?,
+            preprocessor: read_json(&folder.join("preprocessor_config.json"))?,
+        })
+    }
+}
+
+/// Whether `model` can be a model's id on the Hugging Face Hub: `OWNER/NAME` and not the name of a file.
+#[must_use]
+pub fn is_hub_id(model: &str) -> bool {
+    let part = |part: &str| {
+        let plain = part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        plain && part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') && !part.contains("..") && part.len() <= 96
+    };
+    let ending = Path::new(model).extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+    let file = ["safetensors", "json", "bin", "pt", "pth", "ckpt", "gguf", "onnx"].contains(&ending.as_str());
+    !file && model.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+}
+
+fn weights_in(folder: &Path) -> Result<PathBuf> {
+    if let Some(file) = [WEIGHTS, INDEX].map(|name| folder.join(name)).into_iter().find(|file| file.is_file()) {
+        return Ok(file);
+    }
+    let entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    let files: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|e| e.path())).collect();
+    let with = |extensions: &[&str]| {
+        let has = |file: &&PathBuf| file.extension().is_some_and(|e| extensions.iter().any(|wanted| e == *wanted));
+        files.iter().filter(has).cloned().collect::<Vec<_>>()
+    };
+    let mut found = with(&["safetensors"]);
+    let pickled = with(&["bin", "pth", "pt", "ckpt"]);
+    let (problem, advice) = match (found.len(), pickled.first()) {
+        (1, _) => return Ok(found.remove(0)),
+        (0, Some(pickle)) => (
+            format!("found only {}, a pickle, which can run code when it is read", pickle.display()),
+            "convert it with safetensors.torch.save_file and pass the result",
+        ),
+        (n, _) => {
+            (format!("expected model.safetensors or {INDEX} in the folder, found {n} other safetensors files"), "name the file itself")
+        }
+    };
+    Err(Error::content(folder.display().to_string(), problem, advice))
+}
+
+fn read_json(path: &Path) -> Result<Option<Value>> {
+    match fs::read_to_string(path) {
+        Ok(text) => parse_json(&path.display().to_string(), &text).map(Some),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("read", path)(e)),
+    }
+}
+
+fn parse_json(name: &str, text: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|e| Error::content(name, format!("not valid JSON ({e})"), "mend or remove the file"))
+}

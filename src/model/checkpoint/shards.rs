@@ -1,0 +1,58 @@
+//! The files of a checkpoint: its weights in one file, or in shards that an index lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use super::weights::Weights;
+use crate::error::{Error, Result};
+
+/// The weights of a checkpoint in one file.
+pub const WEIGHTS: &str = "model.safetensors";
+/// The list of the shards of a large checkpoint.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// Which shard has which tensor, as an index says. All shards are plain file names: a list from elsewhere must not reach files outside
+/// of its folder.
+fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let name = index.display().to_string();
+    let text = fs::read_to_string(index).map_err(Error::io("read", index))?;
+    let Index { weight_map } =
+        serde_json::from_str(&text).map_err(|e| Error::content(&name, format!("not a list of shards ({e})"), "download it again"))?;
+    let plain = |shard: &&String| Path::new(shard).file_name().is_some_and(|file| file == shard.as_str());
+    match weight_map.values().find(|shard| !plain(shard)) {
+        Some(shard) => Err(no_shard(&name, shard)),
+        None => Ok(weight_map),
+    }
+}
+
+fn no_shard(index: &str, shard: &str) -> Error {
+    let problem = format!("expected the shard `{shard}` in the same folder, found no such file");
+    Error::content(index, problem, "download all shards")
+}
+
+/// The shards that an index lists.
+#[cfg(feature = "hub")]
+pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    Ok(weight_map(index)?.into_values().collect())
+}
+
+/// Opens all shards that an index lists, and checks that each has the tensors it is listed for.
+pub(super) fn sharded(index: &Path, folder: &Path) -> Result<Weights> {
+    let (name, weight_map) = (index.display().to_string(), weight_map(index)?);
+    let shards: BTreeSet<&String> = weight_map.values().collect();
+    if let Some(shard) = shards.iter().find(|shard| !folder.join(shard).is_file()) {
+        return Err(no_shard(&name, shard));
+    }
+    let weights = Weights::open(&name, &shards.iter().map(|shard| folder.join(shard)).collect::<Vec<_>>())?;
+    match weight_map.iter().find(|(key, _)| !weights.has(key)) {
+        Some((key, shard)) => {
+            Err(weights.wrong(key, format!("a tensor in {shard}, as the index says"), "no such tensor in the shards".into()))
+        }
+        None => Ok(weights),
+    }
+}

@@ -1,0 +1,168 @@
+//! Loading what the options name: the model from wherever it is, the pictures, the quantizer file. Nothing runs yet.
+
+use std::path::PathBuf;
+
+use super::options::Options;
+use crate::error::{Error, Result};
+use crate::input::{Picture, PictureSet, PictureSource, Preprocess, builtin};
+use crate::model::{Model, Site, SitePattern, TokenLayout};
+use crate::progress::Progress;
+use crate::quant::{Cache, Settings, files};
+
+/// What photograph models should be calibrated on.
+pub const CALIBRATION_ADVICE: &str =
+    "calibrate on 32 of your own pictures (--calibration DIR): better than the crops of the four built-in ones";
+
+/// A model that is open and checked, before its calibration.
+pub struct LoadedModel {
+    /// The model.
+    pub model: Model,
+    /// How pictures become tensors.
+    pub preprocess: Preprocess,
+    /// The pictures to look at.
+    pub pictures: PictureSet,
+    /// The settings, with what a quantizer file decides.
+    pub settings: Settings,
+    pub(super) cache: Cache,
+    pub(super) calibration: CalibrationPlan,
+    pub(super) cache_folder: Option<PathBuf>,
+}
+
+pub(super) enum CalibrationPlan {
+    Pictures(String, Vec<Picture>),
+    File(String),
+}
+
+impl LoadedModel {
+    /// Opens the model, finds the pictures, reads the quantizer file.
+    ///
+    /// # Errors
+    /// When any of them is missing, damaged or does not fit the model.
+    pub fn new(options: &Options) -> Result<Self> {
+        Self::fetched(options, &|_| ())
+    }
+
+    /// The same, with a word on what comes from the Hub.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn fetched(options: &Options, progress: &dyn Fn(Progress)) -> Result<Self> {
+        let mut model = Model::fetched(&options.model, options.offline, progress)?;
+        if let Some(path) = &options.labels {
+            model.name_classes(path)?;
+        }
+        let config = &model.config;
+        let preprocess = preprocessing(&model)?;
+        let mut pictures = match options.images.as_slice() {
+            [] if config.in_chans() == 1 => PictureSet::fashion_test(),
+            [] => PictureSet::photographs(),
+            paths => PictureSet::from_paths(paths)?,
+        };
+        if options.shuffle {
+            fastrand::Rng::with_seed(options.settings.seed).shuffle(&mut pictures.pictures);
+        }
+        let idle = |pattern: &&SitePattern| !model.sites().iter().any(|info| pattern.matches(info.site));
+        if let Some(pattern) = options.settings.keep_float.iter().find(idle) {
+            return Err(Error::setting("--keep-float", pattern, "a pattern that covers a site of the model; `igq inspect` lists them"));
+        }
+        let mut settings = options.settings.clone();
+        let mut cache = Cache::default();
+        let calibration = if let Some(path) = &options.quantizers {
+            let read = files::read(path, &model)?;
+            settings = read.settings.laid_over(&settings)?;
+            cache = Cache::with_quantizers(read.sites);
+            CalibrationPlan::File(path.display().to_string())
+        } else {
+            calibration_pictures(options, config.in_chans())?
+        };
+        Ok(Self { model, preprocess, pictures, settings, cache, calibration, cache_folder: options.cache.clone() })
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn info(&self) -> SessionInfo {
+        SessionInfo {
+            model: self.model.name.clone(),
+            description: self.model.describe(),
+            preprocessing: self.preprocess.describe(),
+            notes: self.model.notes.clone(),
+            pictures: self.pictures.name.clone(),
+            picture_count: self.pictures.len(),
+            tokens: self.model.network().tokens(),
+            sites: self.model.sites().iter().map(|s| s.site).collect(),
+        }
+    }
+
+    /// `settings` with what a quantizer file decides, where there is one.
+    ///
+    /// # Errors
+    /// When they ask for what the file cannot give.
+    pub fn with_fit(&self, settings: &Settings) -> Result<Settings> {
+        if self.cache.is_imported() { self.settings.laid_over(settings) } else { Ok(settings.clone()) }
+    }
+
+    /// Whether a quantizer file, if there is one, was fitted for what `settings` say of `site`.
+    pub(super) fn check_fit(&self, settings: &Settings, site: Site) -> Result<()> {
+        if !self.cache.is_imported() || settings.activation_bits(site).is_float() || settings.same_fit(&self.settings, site) {
+            return Ok(());
+        }
+        let expected = format!("those of the quantizer file: {}", self.settings.describe());
+        Err(Error::setting("method, group counts and bits", settings.describe(), expected))
+    }
+}
+
+/// How pictures become what `model` takes.
+///
+/// # Errors
+/// When its preprocessing configuration is unusable.
+pub fn preprocessing(model: &Model) -> Result<Preprocess> {
+    let config = &model.config;
+    Preprocess::from_config(model.raw_config.as_ref(), model.raw_preprocessor.as_ref(), config.in_chans(), config.image_size())
+}
+
+/// The pictures that the quantizers are fitted on.
+fn calibration_pictures(options: &Options, in_chans: usize) -> Result<CalibrationPlan> {
+    let load = |set: &PictureSet| set.pictures.iter().map(PictureSource::load).collect::<Result<Vec<_>>>();
+    Ok(match &options.calibration {
+        Some(folder) => {
+            let mut set = PictureSet::from_paths(std::slice::from_ref(folder))?;
+            if set.len() > options.calibration_images {
+                fastrand::Rng::with_seed(options.settings.seed).shuffle(&mut set.pictures);
+                set.pictures.truncate(options.calibration_images);
+            }
+            CalibrationPlan::Pictures(format!("{} pictures of {}", set.len(), folder.display()), load(&set)?)
+        }
+        None if in_chans == 1 => {
+            let mut set = PictureSet::fashion_calibration();
+            set.pictures.truncate(options.calibration_images);
+            CalibrationPlan::Pictures(format!("{} built-in Fashion-MNIST training pictures", set.len()), load(&set)?)
+        }
+        None => {
+            let mut crops = builtin::photograph_crops()?;
+            crops.truncate(options.calibration_images);
+            let name = format!("{} crops of the built-in photographs (32 of your own are better: --calibration)", crops.len());
+            CalibrationPlan::Pictures(name, crops)
+        }
+    })
+}
+
+/// What is known once a session is open, before any run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Short name of the model.
+    pub model: String,
+    /// One line about the model.
+    pub description: String,
+    /// One line about the preprocessing.
+    pub preprocessing: String,
+    /// What was inferred.
+    pub notes: Vec<String>,
+    /// Name of the picture set.
+    pub pictures: String,
+    /// Number of pictures in it.
+    pub picture_count: usize,
+    /// How tokens lie over the picture.
+    pub tokens: TokenLayout,
+    /// All sites, in the order of the forward pass.
+    pub sites: Vec<Site>,
+}

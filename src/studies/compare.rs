@@ -1,0 +1,89 @@
+//! Methods by bit-widths, on one picture and on the evaluation set.
+
+use crate::analysis::measure;
+use crate::analysis::report::Prediction;
+use crate::error::{Error, Result};
+use crate::progress::Cancel;
+use crate::quant::{BitWidth, Method, Settings, bops};
+use crate::session::Session;
+use crate::studies::evaluate::{self, EvaluationRow};
+
+/// Pictures of the evaluation set that are looked at between two partial results.
+const STRIDE: usize = 32;
+
+/// One row of a comparison.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ComparisonRow {
+    /// The settings of the row.
+    pub settings: Settings,
+    /// Bit operations of the whole network for one picture.
+    pub bops: u64,
+    /// The prediction for the picture.
+    pub prediction: Prediction,
+    /// What the evaluation set says so far; none before its first pictures.
+    pub evaluation: Option<EvaluationRow>,
+}
+
+/// Methods by bit-widths.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// The settings that the rows start from.
+    pub settings: Settings,
+    /// Index of the picture.
+    pub picture: usize,
+    /// Rows, method by method, narrow bits first.
+    pub rows: Vec<ComparisonRow>,
+    /// Name of the evaluation set.
+    pub data: String,
+    /// Pictures of it that were seen.
+    pub seen: usize,
+    /// Pictures of it in all.
+    pub total: usize,
+}
+
+/// A comparison that has seen the first pictures of the evaluation set.
+///
+/// # Errors
+/// When the settings do not fit or a picture cannot be read.
+pub fn first(session: &Session, settings: &Settings, picture: usize) -> Result<Comparison> {
+    let (cancel, mut first) = (Cancel::default(), None);
+    let ended = stepwise(session, settings, picture, &cancel, &mut |comparison| {
+        if comparison.seen > 0 {
+            first = Some(comparison.clone());
+            cancel.cancel();
+        }
+    });
+    first.map_or_else(|| ended.and(Err(Error::Cancelled)), Ok)
+}
+
+/// Tells a comparison first for the picture, then again and again for more of the evaluation set.
+///
+/// # Errors
+/// When the settings do not fit, a picture cannot be read, or `cancel` was called.
+pub fn stepwise(session: &Session, settings: &Settings, picture: usize, cancel: &Cancel, tell: &mut dyn FnMut(&Comparison)) -> Result<()> {
+    let (model, base) = (&session.opened().model, session.base(picture)?);
+    let mut rows = Vec::new();
+    for method in Method::ALL.into_iter().filter(|m| *m != Method::Float) {
+        for bits in [4, 6, 8].into_iter().filter_map(|b| BitWidth::new(b).ok()) {
+            let settings = Settings { method, wbits: bits, abits: bits, sbits: bits, ..settings.clone() };
+            let logits = session.logits(&base, &session.plan(&settings)?, cancel)?;
+            rows.push(ComparisonRow {
+                bops: bops::total(model.sites(), &settings),
+                prediction: measure::prediction(&base.float.logits, &logits, &model.labels),
+                settings,
+                evaluation: None,
+            });
+        }
+    }
+    let set = evaluate::data(session, None, None)?;
+    let grid: Vec<Settings> = rows.iter().map(|r| r.settings.clone()).collect();
+    let mut comparison = Comparison { settings: settings.clone(), picture, rows, data: set.name.clone(), seen: 0, total: set.len() };
+    tell(&comparison);
+    evaluate::stepwise(session, &set, &grid, STRIDE, cancel, &mut |seen, evaluated| {
+        comparison.seen = seen;
+        for (row, evaluation) in comparison.rows.iter_mut().zip(evaluated) {
+            row.evaluation = Some(evaluation);
+        }
+        tell(&comparison);
+    })
+}

@@ -1,0 +1,63 @@
+//! Every tensor of a run in one safetensors file, so that anyone can check igq's arithmetic with another library.
+//!
+//! `input`; `logits.float`, `logits.quantized`; for every site `SITE.float` (the float run), `SITE.input` (the quantized run, just before
+//! the quantizer), `SITE.quantized` (just after), `SITE.assignment` (the group of each channel or row), `SITE.lower`, `SITE.upper`,
+//! `SITE.scale`, `SITE.zero_point` (one value a group); for every quantized layer `LAYER.weight` with `LAYER.weight.lower` and
+//! `LAYER.weight.upper` (one value an output channel), where LAYER is the address of the layer's input, such as `blocks.3.fc2`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use crate::error::Result;
+use crate::quant::Quantizer;
+use crate::quant::files::write_tensors;
+use crate::quant::uniform::UniformQuantizer;
+use crate::session::Outcome;
+
+/// Writes the tensors of `outcome`; the whole file or none.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
+    let row = |values: Vec<f32>| -> Result<Tensor> {
+        let length = values.len();
+        Ok(Tensor::from_vec(values, length, &Device::Cpu)?)
+    };
+    let mut tensors = BTreeMap::from([
+        ("input".to_string(), outcome.base.prepared.tensor.clone()),
+        ("logits.float".to_string(), row(outcome.base.float.logits.clone())?.unsqueeze(0)?),
+        ("logits.quantized".to_string(), row(outcome.quantized.logits.clone())?.unsqueeze(0)?),
+    ]);
+    for (site, run) in &outcome.quantized.sites {
+        let shaped = |values: &[f32]| -> Result<Tensor> { Ok(Tensor::from_slice(values, run.shape.as_slice(), &Device::Cpu)?) };
+        if let Some(float) = outcome.base.float.sites.get(site) {
+            tensors.insert(format!("{site}.float"), shaped(float)?);
+        }
+        tensors.insert(format!("{site}.input"), shaped(&run.before)?);
+        tensors.insert(format!("{site}.quantized"), shaped(&run.after)?);
+        if let Some(grouping) = &run.grouping {
+            let groups: Vec<u32> = grouping.assignment.iter().map(|&g| u32::from(g)).collect();
+            let length = groups.len();
+            tensors.insert(format!("{site}.assignment"), Tensor::from_vec(groups, length, &Device::Cpu)?);
+            let each = |f: fn(&Quantizer) -> f32| row(grouping.quantizers.iter().map(f).collect());
+            tensors.insert(format!("{site}.lower"), each(|q| q.bounds().lower)?);
+            tensors.insert(format!("{site}.upper"), each(|q| q.bounds().upper)?);
+            tensors.insert(format!("{site}.scale"), each(Quantizer::scale)?);
+            tensors.insert(format!("{site}.zero_point"), each(Quantizer::zero_point)?);
+        }
+    }
+    let mut metadata = HashMap::from([("igq.settings".to_string(), outcome.report.settings.describe())]);
+    for (site, plan) in &outcome.plan.sites {
+        let Some(weight) = &plan.weight else { continue };
+        let each = |f: fn(&UniformQuantizer) -> f32| row(weight.quantizers.iter().map(f).collect());
+        tensors.insert(format!("{site}.weight"), weight.tensor.clone());
+        tensors.insert(format!("{site}.weight.lower"), each(|q| q.bounds.lower)?);
+        tensors.insert(format!("{site}.weight.upper"), each(|q| q.bounds.upper)?);
+        if let Some(layer) = &plan.info.layer {
+            metadata.insert(format!("igq.layer.{site}"), layer.name.clone());
+        }
+    }
+    write_tensors(path, &tensors, metadata)
+}

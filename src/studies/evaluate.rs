@@ -1,0 +1,213 @@
+//! Evaluation on a set of pictures: top-1 with labels, or agreement with float without, under several settings in one go.
+
+use std::path::Path;
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::analysis::metrics::{argmax, kl, wilson};
+use crate::error::Result;
+use crate::input::{Picture, PictureSet, PictureSource};
+use crate::model::forward;
+use crate::progress::Cancel;
+use crate::progress::Progress;
+use crate::quant::{BitWidth, FakeQuantize, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, bops, unobserved};
+use crate::session::{BATCH, Session};
+
+/// Pictures that run together.
+const PART: usize = 8;
+
+/// A table of settings against a set of pictures.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Evaluation {
+    /// Version of the form.
+    pub schema_version: u32,
+    /// Short name of the model.
+    pub model: String,
+    /// What the rows have in common; bits, groups and method are those that the session was opened with.
+    pub settings: Settings,
+    /// What the quantizers were fitted on.
+    pub calibration: String,
+    /// What the pictures are.
+    pub data: String,
+    /// How many.
+    pub images: usize,
+    /// One for each setting.
+    pub rows: Vec<EvaluationRow>,
+    /// Wall time in seconds.
+    pub seconds: f64,
+}
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct EvaluationRow {
+    /// How values share quantizers.
+    pub method: Method,
+    /// Bits of weights; 32 is float.
+    pub wbits: BitWidth,
+    /// Bits of activations.
+    pub abits: BitWidth,
+    /// Bits of the softmax.
+    pub sbits: BitWidth,
+    /// Group count of channels; none where the method has no use for it.
+    pub groups: Option<GroupCount>,
+    /// Group count of softmax rows; none where the method has no use for it.
+    pub row_groups: Option<GroupCount>,
+    /// How the softmax is quantized.
+    pub softmax: SoftmaxShape,
+    /// How the values after GELU are quantized.
+    pub gelu: GeluShape,
+    /// Bit operations of the whole network for one picture.
+    pub bops: u64,
+    /// Percent of pictures whose most likely class is the true one; none without labels.
+    pub top1: Option<f64>,
+    /// Percent of pictures whose most likely class is that of the float run.
+    pub agreement: f64,
+    /// Mean of `KL(p_float || p_quantized)` in nats.
+    pub kl: f64,
+    /// Wilson's 95 % interval in percent, of `top1`, or of `agreement` without labels.
+    pub interval: (f64, f64),
+}
+
+/// The set that `igq eval` looks at: a folder, the pictures that were named, or the built-in test set.
+///
+/// # Errors
+/// When a folder holds no pictures, or one named by no class.
+pub fn data(session: &Session, folder: Option<&Path>, limit: Option<usize>) -> Result<PictureSet> {
+    let model = &session.opened().model;
+    let mut set = match folder {
+        Some(folder) => PictureSet::labelled(folder, &model.labels, model.config.classes())?,
+        None => session.opened().pictures.clone(),
+    };
+    set.pictures.truncate(limit.unwrap_or(usize::MAX).max(1));
+    Ok(set)
+}
+
+/// Runs every one of `grid` on every picture of `set`.
+///
+/// # Errors
+/// When a picture cannot be read or a setting does not fit.
+pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress: &dyn Fn(Progress)) -> Result<Evaluation> {
+    let started = std::time::Instant::now();
+    let mut rows = Vec::new();
+    stepwise(session, set, grid, 2 * BATCH, &Cancel::default(), &mut |seen, so_far| {
+        progress(Progress { stage: format!("{} settings", grid.len()), done: seen, total: set.len() });
+        rows = so_far;
+    })?;
+    Ok(Evaluation {
+        schema_version: crate::analysis::SCHEMA_VERSION,
+        model: session.opened().model.name.clone(),
+        settings: session.opened().settings.clone(),
+        calibration: session.calibration_report().source.clone(),
+        data: set.name.clone(),
+        images: set.len(),
+        rows,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// The same, telling after every `stride` pictures how many were seen and what the rows are so far.
+///
+/// # Errors
+/// As [`evaluate`], and when `cancel` was called.
+pub fn stepwise(
+    session: &Session,
+    set: &PictureSet,
+    grid: &[Settings],
+    stride: usize,
+    cancel: &Cancel,
+    told: &mut dyn FnMut(usize, Vec<EvaluationRow>),
+) -> Result<()> {
+    let opened = session.opened();
+    let network = opened.model.network();
+    let plans = grid
+        .iter()
+        .map(|settings| if settings.method == Method::Float { Ok(None) } else { session.plan(settings).map(Some) })
+        .collect::<Result<Vec<Option<Plan>>>>()?;
+    let float_plan = Plan::float(opened.model.sites());
+    let mut tallies = vec![Tally::default(); grid.len()];
+    let mut seen = 0;
+    for chunk in set.pictures.chunks(stride.max(1)) {
+        // Parts of a chunk run side by side, each setting by setting.
+        let parts = chunk.par_chunks(PART).map(|part| {
+            let pictures = part.iter().map(PictureSource::load).collect::<Result<Vec<_>>>()?;
+            let label = |(source, picture): (&PictureSource, &Picture)| picture.label.filter(|class| session.is_label(source, *class));
+            let labels: Vec<Option<usize>> = part.iter().zip(&pictures).map(label).collect();
+            let tensors = pictures.iter().map(|p| Ok(opened.preprocess.apply(p)?.tensor)).collect::<Result<Vec<_>>>()?;
+            let batch = Tensor::cat(&tensors, 0)?;
+            let under = |plan: &Plan| -> Result<Vec<Vec<f32>>> {
+                Ok(forward(network, &batch, &mut FakeQuantize::new(plan, cancel, unobserved))?.to_vec2()?)
+            };
+            let float = under(&float_plan)?;
+            let tally = |plan: &Option<Plan>| match plan {
+                Some(plan) => Ok(Tally::of(&float, &under(plan)?, &labels)),
+                None => Ok(Tally::of(&float, &float, &labels)),
+            };
+            plans.iter().map(tally).collect::<Result<Vec<_>>>()
+        });
+        for part in parts.collect::<Result<Vec<_>>>()? {
+            tallies.iter_mut().zip(part).for_each(|(all, part)| all.add(part));
+        }
+        seen += chunk.len();
+        told(
+            seen,
+            grid.iter().zip(&tallies).map(|(settings, tally)| tally.row(settings, bops::total(opened.model.sites(), settings))).collect(),
+        );
+    }
+    Ok(())
+}
+
+/// What is counted of one setting over pictures.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    images: usize,
+    labelled: usize,
+    hits: usize,
+    agree: usize,
+    kl: f64,
+}
+
+impl Tally {
+    /// Of some pictures: their logits in float and quantized, and their classes where these are known.
+    fn of(float: &[Vec<f32>], quantized: &[Vec<f32>], labels: &[Option<usize>]) -> Self {
+        let agree = float.iter().zip(quantized).filter(|(f, q)| argmax(f) == argmax(q)).count();
+        let hits = quantized.iter().zip(labels).filter(|(q, label)| **label == Some(argmax(q))).count();
+        let kl = float.iter().zip(quantized).map(|(f, q)| kl(f, q)).sum();
+        Self { images: float.len(), labelled: labels.iter().flatten().count(), hits, agree, kl }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.images += more.images;
+        self.labelled += more.labelled;
+        self.hits += more.hits;
+        self.agree += more.agree;
+        self.kl += more.kl;
+    }
+
+    fn row(&self, settings: &Settings, bops: u64) -> EvaluationRow {
+        let Self { images, labelled, hits, agree, kl } = *self;
+        let percent = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
+        let (low, high) = if labelled > 0 { wilson(hits, labelled) } else { wilson(agree, images) };
+        let is_float = settings.method == Method::Float;
+        let bits = |bits: BitWidth| if is_float { BitWidth::FLOAT } else { bits };
+        let counted = settings.method.uses_groups();
+        let by_rows = settings.method.is_instance_aware();
+        EvaluationRow {
+            method: settings.method,
+            wbits: bits(settings.wbits),
+            abits: bits(settings.abits),
+            sbits: bits(settings.sbits),
+            groups: counted.then_some(settings.groups),
+            row_groups: by_rows.then_some(settings.row_groups),
+            softmax: settings.softmax,
+            gelu: settings.gelu,
+            bops,
+            top1: (labelled > 0).then(|| percent(hits, labelled)),
+            agreement: percent(agree, images),
+            kl: kl / images.max(1) as f64,
+            interval: (100.0 * low, 100.0 * high),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Step 6 of the data flow: one question a file, with its report, its search and its verdict. No threads of their own, no screen.
+
+pub mod allocate;
+pub mod compare;
+pub mod dump;
+pub mod evaluate;
+pub mod inspect;
+pub mod perturbation;
+pub mod sensitivity;
+pub mod suggest;
+pub mod verify;

@@ -1,0 +1,349 @@
+//! How much the prediction is perturbed by each group count of each site (section 3.3): exactly, by re-running the suffix of the network,
+//! or fast, by a diagonal Fisher estimate from one forward and backward pass.
+
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{D, DType, Device, Tensor, Var};
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::analysis::metrics;
+use crate::analysis::suffix::{Reference, parts};
+use crate::error::{Error, Result};
+use crate::model::{Network, Site, SiteInfo, Tap, Trace, forward};
+use crate::progress::{Cancel, Counter, Progress};
+use crate::quant::run::{SitePlan, fake_quantize_picture};
+use crate::quant::{GroupCount, Plan, Settings};
+use crate::session::Session;
+
+/// Counts that are tried unless others are asked for \[D\].
+pub const CANDIDATES: [u8; 10] = [2, 4, 6, 8, 10, 12, 14, 16, 24, 32];
+/// Pictures of one backward pass, which keeps every operand; passes run side by side.
+const BACKWARD_BATCH: usize = 2;
+
+/// How perturbations are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Estimate {
+    /// KL of the prediction with only this site quantized, the rest in float (section 3.3).
+    Alone,
+    /// KL of the prediction with this site at the count and every other site quantized as the settings say \[D\]: sites interact.
+    Among,
+    /// Half the squared gradient at the site times the squared quantization error \[D\].
+    Fisher,
+}
+
+impl Estimate {
+    /// All estimates.
+    pub const ALL: [Self; 3] = [Self::Alone, Self::Among, Self::Fisher];
+
+    /// The name used in flags and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Among => "among",
+            Self::Fisher => "fisher",
+        }
+    }
+}
+
+impl FromStr for Estimate {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|estimate| estimate.name() == s);
+        known.ok_or_else(|| Error::setting("estimate", s, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
+    }
+}
+
+/// Perturbation of one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SitePerturbation {
+    /// Its address.
+    pub site: Site,
+    /// `Omega(g)` in nats, one for each candidate.
+    pub omega: Vec<f64>,
+}
+
+/// Perturbations of sites at candidate counts; a site that is missing was not computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Perturbation {
+    /// How they were found.
+    pub estimate: Estimate,
+    /// The counts.
+    pub candidates: Vec<GroupCount>,
+    /// Number of calibration pictures.
+    pub images: usize,
+    /// By site, in the order of the forward pass once all are there.
+    pub sites: Vec<SitePerturbation>,
+}
+
+impl Perturbation {
+    /// None computed yet.
+    #[must_use]
+    pub const fn empty(estimate: Estimate, candidates: Vec<GroupCount>, images: usize) -> Self {
+        Self { estimate, candidates, images, sites: Vec::new() }
+    }
+
+    /// Perturbation of `site`.
+    #[must_use]
+    pub fn of(&self, site: Site) -> Option<&SitePerturbation> {
+        self.sites.iter().find(|s| s.site == site)
+    }
+
+    /// Spearman's rank correlation with another estimate, for each candidate, over the sites that both have; none for fewer than three.
+    #[must_use]
+    pub fn rank_correlation(&self, other: &Self) -> Vec<(GroupCount, Option<f64>)> {
+        let of = |candidate: GroupCount| {
+            let at = other.candidates.iter().position(|c| *c == candidate)?;
+            let here = self.candidates.iter().position(|c| *c == candidate)?;
+            let both = self.sites.iter().filter_map(|s| Some((s.omega[here], other.of(s.site)?.omega[at])));
+            let (a, b): (Vec<f64>, Vec<f64>) = both.unzip();
+            metrics::spearman(&a, &b)
+        };
+        self.candidates.iter().map(|&c| (c, of(c))).collect()
+    }
+}
+
+/// A site and its plan at every candidate count.
+pub type Candidates = (SiteInfo, Vec<SitePlan>);
+
+/// Exact perturbations of `sites`, several at a time; `found` hears each as it is done, in any order.
+///
+/// `base` is the plan of all other sites: float for [`Estimate::Alone`], quantized for [`Estimate::Among`]; `before` are the runs under it.
+///
+/// # Errors
+/// When `cancel` was called; what `found` has heard stays valid.
+pub fn exact(
+    network: &dyn Network,
+    reference: &Reference,
+    base: &Plan,
+    before: &[Trace],
+    sites: &[Candidates],
+    cancel: &Cancel,
+    found: &(dyn Fn(SitePerturbation) + Sync),
+) -> Result<()> {
+    sites.par_iter().try_for_each(|(info, plans)| {
+        let omega = plans.iter().map(|plan| {
+            let plan = base.with(plan.clone());
+            Ok(reference.effect(network, before, info.step, &plan, cancel)?.kl)
+        });
+        found(SitePerturbation { site: info.site, omega: omega.collect::<Result<_>>()? });
+        Ok(())
+    })
+}
+
+/// Adds a zero that gradients can be asked of to every operand, and keeps the operand.
+struct Probe {
+    seen: Vec<(Site, Tensor, Var)>,
+}
+
+impl Tap for Probe {
+    fn activation(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        let zero = Var::zeros(x.dims(), DType::F32, x.device())?;
+        let probed = (&x + zero.as_tensor())?;
+        self.seen.push((site, x.detach(), zero));
+        Ok(probed)
+    }
+}
+
+/// Fast perturbations of all `sites` from one forward and one backward pass over the pictures.
+///
+/// To second order `KL(p || q) = e' F e / 2`, where `F` is the Fisher matrix of the prediction at the site and `e` the quantization error.
+/// Its diagonal is estimated by `g^2`, where `g` is the gradient of `logits . S r`, `S = diag(sqrt p) - p sqrt(p)'`, and `r` has random
+/// signs: `S S'` is the Fisher matrix of the logits, so the estimate has no bias \[D\].
+///
+/// `seen` hears how many pictures every part had.
+///
+/// # Errors
+/// When `cancel` was called.
+pub fn fisher(
+    network: &dyn Network,
+    batches: &[Tensor],
+    sites: &[Candidates],
+    seed: u64,
+    cancel: &Cancel,
+    seen: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<SitePerturbation>> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let parts: Vec<_> = parts(batches, BACKWARD_BATCH)?.into_iter().map(|part| (part, random.fork())).collect();
+    let estimated = parts.into_par_iter().map(|(part, random)| {
+        let sums = fisher_of_part(network, &part, sites, random, cancel)?;
+        seen(part.dim(0)?);
+        Ok(sums)
+    });
+    let estimated = estimated.collect::<Result<Vec<_>>>()?;
+    let images = batches.iter().map(|batch| batch.dim(0)).sum::<candle_core::Result<usize>>()?.max(1) as f64;
+    let omega = |site: usize, plan: usize| 0.5 * estimated.iter().map(|part| part[site][plan]).sum::<f64>() / images;
+    let of_site = |(index, (info, plans)): (usize, &Candidates)| SitePerturbation {
+        site: info.site,
+        omega: (0..plans.len()).map(|plan| omega(index, plan)).collect(),
+    };
+    Ok(sites.iter().enumerate().map(of_site).collect())
+}
+
+/// `sum g^2 e^2` over a few pictures, for every site and plan.
+fn fisher_of_part(
+    network: &dyn Network,
+    part: &Tensor,
+    sites: &[Candidates],
+    mut random: fastrand::Rng,
+    cancel: &Cancel,
+) -> Result<Vec<Vec<f64>>> {
+    cancel.check()?;
+    let mut probe = Probe { seen: Vec::new() };
+    let logits = forward(network, part, &mut probe)?;
+    let directions: Vec<f32> = logits.to_vec2::<f32>()?.iter().flat_map(|row| direction(row, &mut random)).collect();
+    let directions = Tensor::from_vec(directions, logits.dims(), &Device::Cpu)?;
+    cancel.check()?;
+    let gradients = (&logits * directions)?.sum_all()?.backward()?;
+    let of_site = |(info, plans): &Candidates| {
+        cancel.check()?;
+        let seen = probe.seen.iter().find(|(site, ..)| *site == info.site);
+        match seen.and_then(|(_, x, zero)| Some((x, gradients.get(zero.as_tensor())?))) {
+            Some((x, gradient)) => weighted_errors(info.site, x, gradient, plans),
+            None => Ok(vec![0.0; plans.len()]),
+        }
+    };
+    sites.par_iter().map(of_site).collect()
+}
+
+/// `S r` for one row of logits.
+fn direction(logits: &[f32], random: &mut fastrand::Rng) -> Vec<f32> {
+    let p = metrics::softmax(logits);
+    let signed: Vec<f64> = p.iter().map(|p| if random.bool() { p.sqrt() } else { -p.sqrt() }).collect();
+    let along: f64 = signed.iter().sum();
+    p.iter().zip(signed).map(|(p, s)| (s - p * along) as f32).collect()
+}
+
+/// `sum g^2 e^2` over the tensor of a site, for every plan.
+fn weighted_errors(site: Site, x: &Tensor, gradient: &Tensor, plans: &[SitePlan]) -> Result<Vec<f64>> {
+    let last = x.dim(D::Minus1)?;
+    let (x, gradient, pictures) = (x.flatten_all()?.to_vec1::<f32>()?, gradient.flatten_all()?.to_vec1::<f32>()?, x.dim(0)?);
+    let size = x.len() / pictures;
+    let mut sums = vec![0.0; plans.len()];
+    let mut after = vec![0.0; size];
+    // One picture at a time, so that its values stay in the caches for all plans.
+    for (x, gradient) in x.chunks_exact(size).zip(gradient.chunks_exact(size)) {
+        for (sum, plan) in sums.iter_mut().zip(plans) {
+            let Some(quantizers) = &plan.quantizers else { continue };
+            after.copy_from_slice(x);
+            fake_quantize_picture(site, &mut after, last, quantizers, plan.bits);
+            let term = |((x, y), g): ((&f32, &f32), &f32)| f64::from((x - y) * g).powi(2);
+            *sum += x.iter().zip(&after).zip(gradient).map(term).sum::<f64>();
+        }
+    }
+    Ok(sums)
+}
+
+/// The counts that are tried unless others are named.
+#[must_use]
+pub fn default_candidates() -> Vec<GroupCount> {
+    CANDIDATES.into_iter().filter_map(|g| GroupCount::new(g).ok()).collect()
+}
+
+/// The settings that perturbations depend on: only [`Estimate::Among`] depends on the counts of other sites.
+#[must_use]
+pub fn without_counts(settings: &Settings, estimate: Estimate) -> Settings {
+    match estimate {
+        Estimate::Among => settings.clone(),
+        Estimate::Alone | Estimate::Fisher => settings.uniform(Settings::default().groups),
+    }
+}
+
+/// What the entries of the cache are found by.
+fn key(settings: &Settings, estimate: Estimate, candidates: &[GroupCount]) -> (Settings, Estimate, Vec<GroupCount>) {
+    (without_counts(settings, estimate), estimate, candidates.to_vec())
+}
+
+/// Perturbations that an earlier session has left in the cache.
+#[must_use]
+pub fn stored(session: &Session, settings: &Settings, estimate: Estimate, candidates: &[GroupCount]) -> Vec<SitePerturbation> {
+    let key = key(settings, estimate, candidates);
+    let stored: Vec<SitePerturbation> = session.store().and_then(|s| s.get("perturbation", &key)).unwrap_or_default();
+    stored.into_iter().filter(|s| s.omega.len() == candidates.len() && s.omega.iter().all(|o| o.is_finite())).collect()
+}
+
+/// What is told while perturbations are computed.
+#[derive(Debug, Clone)]
+pub enum StudyUpdate {
+    /// How far what comes before the first of them is.
+    Stage(Progress),
+    /// One of them, and the number of all.
+    Found(SitePerturbation, usize),
+}
+
+/// Perturbations of the sites whose count matters under `settings`; `known` are not computed again. `tell` hears of each.
+///
+/// # Errors
+/// When `cancel` was called, the method has no group counts, or there are no calibration pictures.
+pub fn perturb(
+    session: &Session,
+    settings: &Settings,
+    estimate: Estimate,
+    candidates: &[GroupCount],
+    known: &[SitePerturbation],
+    cancel: &Cancel,
+    tell: &(dyn Fn(StudyUpdate) + Sync),
+) -> Result<Perturbation> {
+    let model = &session.opened().model;
+    let network = model.network();
+    let matters = |info: &&SiteInfo| !settings.activation_bits(info.site).is_float() && settings.scheme(info.site).uses_groups();
+    let stored = stored(session, settings, estimate, candidates).into_iter().filter(|s| known.iter().all(|k| k.site != s.site));
+    let known: Vec<SitePerturbation> = known.iter().cloned().chain(stored).collect();
+    let infos: Vec<_> = model.sites().iter().filter(matters).collect();
+    if infos.is_empty() {
+        return Err(Error::setting("method", settings.describe(), "one with group counts: igq, igq-e, contiguous or sorted"));
+    }
+    let total = infos.len();
+    let missing: Vec<_> = infos.iter().filter(|info| !known.iter().any(|k| k.site == info.site)).collect();
+    let fitted = Counter::new("fitting quantizers for every count", missing.len());
+    let sites = missing
+        .par_iter()
+        .map(|info| {
+            cancel.check()?;
+            let at = |&count: &GroupCount| session.site_plan(&settings.with_counts([(info.site, count)]), info);
+            let plans = candidates.iter().map(at).collect::<Result<Vec<_>>>()?;
+            tell(StudyUpdate::Stage(fitted.add(1)));
+            // The layer's weight is the same for every count: alone, only the activation is quantized.
+            let alone = |mut plan: SitePlan| {
+                plan.weight = plan.weight.filter(|_| estimate == Estimate::Among);
+                plan
+            };
+            Ok(((**info).clone(), plans.into_iter().map(alone).collect()))
+        })
+        .collect::<Result<Vec<Candidates>>>()?;
+    let done = Mutex::new(known.clone());
+    let found = |one: SitePerturbation| {
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.push(one.clone());
+        tell(StudyUpdate::Found(one, total));
+    };
+    let computed = match estimate {
+        _ if sites.is_empty() => Ok(()),
+        Estimate::Fisher => {
+            let pictures = Counter::new("gradients of the calibration pictures", session.calibration_report().images);
+            let seen = |more| tell(StudyUpdate::Stage(pictures.add(more)));
+            let estimated = fisher(network, session.calibration_batches()?, &sites, settings.seed, cancel, &seen);
+            estimated.map(|all| all.into_iter().for_each(found))
+        }
+        Estimate::Alone => {
+            let (base, reference) = (Plan::float(model.sites()), session.reference(cancel)?);
+            exact(network, &reference, &base, reference.traces(), &sites, cancel, &found)
+        }
+        Estimate::Among => {
+            let (base, reference) = (session.plan(settings)?, session.reference(cancel)?);
+            let before = reference.under(network, &base, cancel)?;
+            exact(network, &reference, &base, &before, &sites, cancel, &found)
+        }
+    };
+    let mut sites = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(store) = session.store().filter(|_| sites.len() > known.len()) {
+        store.keep("perturbation", &key(settings, estimate, candidates), &sites);
+    }
+    computed?;
+    sites.sort_by_key(|s| infos.iter().position(|info| info.site == s.site));
+    Ok(Perturbation { estimate, candidates: candidates.to_vec(), images: session.calibration_report().images, sites })
+}

@@ -1,0 +1,327 @@
+//! The search for what to change so that a lost prediction comes back.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::evaluate::{self, EvaluationRow};
+use crate::analysis::metrics::{argmax, kl};
+use crate::error::{Error, Result};
+use crate::input::PictureSet;
+use crate::model::{RightOperand, Site, SiteInfo, forward_from, trace};
+use crate::progress::{Cancel, Counter, Progress};
+use crate::quant::run::SitePlan;
+use crate::quant::solve::{self, Choice};
+use crate::quant::{BitWidth, FakeQuantize, Plan, Settings, SiteOverride, bops, unobserved};
+use crate::session::{FloatBaseline, Session};
+
+/// How settings do on a set of pictures, by a real run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct Standing {
+    /// Number of pictures.
+    pub images: usize,
+    /// Mean of `KL(p_float || p_quantized)` in nats.
+    pub kl: f64,
+    /// Percent of pictures whose most likely class is that of the float run.
+    pub agreement: f64,
+    /// Bit operations of the whole network for one picture.
+    pub bops: u64,
+}
+
+/// What one site gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Change {
+    /// Its address.
+    pub site: Site,
+    /// Bits of its activation; 32 is float.
+    pub abits: BitWidth,
+    /// Bits of its layer's weight; none where there is no layer.
+    pub wbits: Option<BitWidth>,
+}
+
+/// A change of settings that restores the prediction.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Suggestion {
+    /// The settings as they should be: `--settings-file` takes them.
+    pub settings: Settings,
+    /// What changes, the most useful first.
+    pub changes: Vec<Change>,
+    /// Before.
+    pub before: Standing,
+    /// After, by a real run.
+    pub after: Standing,
+    /// Whether the aim was reached.
+    pub reached: bool,
+    /// In one sentence.
+    pub text: String,
+}
+
+/// The smallest set of sites found that brings back the float prediction of picture `index` when they stay in float.
+///
+/// Sites are added one by one, each time the one whose absence from the quantized run lowers the KL most, until the most likely class is
+/// the float run's; then every site that turns out not to be needed is taken back. Each step is a real run, from the step that holds the
+/// site on.
+///
+/// # Errors
+/// When `cancel` was called, or the picture or the settings do not fit.
+pub fn restore_picture(
+    session: &Session,
+    settings: &Settings,
+    index: usize,
+    cancel: &Cancel,
+    progress: &dyn Fn(Progress),
+) -> Result<Suggestion> {
+    let base = session.base(index)?;
+    let sites = session.opened().model.sites();
+    let float_class = argmax(&base.float.logits);
+    let network = session.opened().model.network();
+    let traced = |plan: &Plan| trace(network, &base.prepared.tensor, &mut FakeQuantize::new(plan, cancel, unobserved));
+    let flat = |logits: &Tensor| -> Result<Vec<f32>> { Ok(logits.flatten_all()?.to_vec1()?) };
+    let mut plan = session.plan(settings)?;
+    let mut now = traced(&plan)?;
+    let mut logits = flat(&now.logits)?;
+    let before = standing(session, settings, &base, &logits);
+    let mut kept: Vec<Site> = Vec::new();
+    while argmax(&logits) != float_class {
+        progress(Progress { stage: "looking for what to keep in float".into(), done: kept.len(), total: sites.len() });
+        let quantized = sites.par_iter().filter(|info| plan.sites.get(&info.site).is_some_and(SitePlan::is_quantized));
+        let tried = quantized.map(|info| {
+            let without = plan.without(info.site);
+            let tap = &mut FakeQuantize::new(&without, cancel, unobserved);
+            let logits = flat(&forward_from(network, info.step, &now.boundaries[info.step], tap)?)?;
+            Ok((kl(&base.float.logits, &logits), info.site))
+        });
+        let tried = tried.collect::<Result<Vec<_>>>()?;
+        let Some((_, site)) = tried.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
+        plan = plan.without(site);
+        kept.push(site);
+        now = traced(&plan)?;
+        logits = flat(&now.logits)?;
+    }
+    // What others make unnecessary goes back, the least useful first: those that were found last.
+    let whole = session.plan(settings)?;
+    for site in kept.clone().into_iter().rev() {
+        if kept.len() == 1 {
+            break;
+        }
+        let Some(quantized) = whole.sites.get(&site) else { continue };
+        let tried = plan.with(quantized.clone());
+        let tried_logits = session.logits(&base, &tried, cancel)?;
+        if argmax(&tried_logits) == float_class {
+            (plan, logits) = (tried, tried_logits);
+            kept.retain(|s| *s != site);
+        }
+    }
+    let mut suggested = settings.clone();
+    for site in &kept {
+        suggested.toggle_float(*site);
+    }
+    // Verified by a run of the settings themselves, not of the plan that was searched with.
+    let verified = session.logits(&base, &session.plan(&suggested)?, cancel)?;
+    debug_assert_eq!(verified, logits);
+    let after = standing(session, &suggested, &base, &verified);
+    let reached = argmax(&verified) == float_class;
+    let has_layer = |site: &Site| sites.iter().any(|info| info.site == *site && info.layer.is_some());
+    let changes = kept.iter().map(|&site| Change { site, abits: BitWidth::FLOAT, wbits: has_layer(&site).then_some(BitWidth::FLOAT) });
+    let names = kept.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let text = match (kept.is_empty(), reached) {
+        (true, _) => "The float prediction is not lost: nothing needs to stay in float.".into(),
+        (false, true) => format!(
+            "Keeping {names} in float brings the prediction back: KL {:.4} to {:.4}, {:+.1} % bit operations.",
+            before.kl,
+            after.kl,
+            100.0 * (after.bops as f64 / before.bops as f64 - 1.0)
+        ),
+        (false, false) => "No set of sites in float brings the prediction back.".into(),
+    };
+    Ok(Suggestion { changes: changes.collect(), settings: suggested, before, after, reached, text })
+}
+
+fn standing(session: &Session, settings: &Settings, base: &FloatBaseline, logits: &[f32]) -> Standing {
+    let same = argmax(&base.float.logits) == argmax(logits);
+    Standing {
+        images: 1,
+        kl: kl(&base.float.logits, logits),
+        agreement: if same { 100.0 } else { 0.0 },
+        bops: bops::total(session.opened().model.sites(), settings),
+    }
+}
+
+/// What settings should reach on a set of pictures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Aim {
+    /// Agreement with float within so many points of the same method with all bits at 8.
+    Within(f64),
+    /// A mean KL no larger than this.
+    Kl(f64),
+}
+
+/// Bits that products may get.
+const LADDER: [u8; 5] = [3, 4, 5, 6, 8];
+/// Budgets between the settings as they are and all bits at 8.
+const BUDGETS: usize = 64;
+
+/// What a product is made of, for a search over bits: its cost takes the bits of both operands, so both are chosen together.
+struct Unit {
+    /// Sites of the operands: one for a layer, two for a product of activations.
+    sites: Vec<Site>,
+    /// Overrides of each option, with its cost and what it does alone.
+    options: Vec<(Vec<SiteOverride>, Choice)>,
+}
+
+/// The cheapest bits found that reach `aim` on `set`.
+///
+/// Every product by itself is measured at every pair of bits on the calibration pictures; an integer program finds the best bits for a
+/// budget of bit operations; bisection finds the least budget whose bits reach the aim by a real run on the set.
+///
+/// # Errors
+/// When a picture cannot be read, the settings do not fit, or `cancel` was called.
+pub fn restore_set(
+    session: &Session,
+    settings: &Settings,
+    set: &PictureSet,
+    aim: Aim,
+    cancel: &Cancel,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<(Suggestion, Standing)> {
+    let eight = BitWidth::new(8)?;
+    let mut full = settings.clone();
+    for bits in [&mut full.wbits, &mut full.abits, &mut full.sbits] {
+        *bits = eight.max(*bits);
+    }
+    for own in &mut full.overrides {
+        (own.wbits, own.abits) = (own.wbits.map(|b| b.max(eight)), own.abits.map(|b| b.max(eight)));
+    }
+    let stands = |settings: &Settings, row: &EvaluationRow| Standing {
+        images: set.len(),
+        kl: row.kl,
+        agreement: row.agreement,
+        bops: bops::total(session.opened().model.sites(), settings),
+    };
+    let measure = |grid: &[Settings], stage: &str| -> Result<Vec<Standing>> {
+        let mut last = Vec::new();
+        evaluate::stepwise(session, set, grid, 64, cancel, &mut |done, rows| {
+            progress(Progress { stage: stage.into(), done, total: set.len() });
+            last = rows;
+        })?;
+        Ok(grid.iter().zip(&last).map(|(settings, row)| stands(settings, row)).collect())
+    };
+    let ends = measure(&[settings.clone(), full.clone()], "the settings as they are, and all bits at 8")?;
+    let &[before, best] = ends.as_slice() else { return Err(Error::setting("pictures", &set.name, "at least one")) };
+    let reaches = |s: &Standing| match aim {
+        Aim::Within(points) => s.agreement >= best.agreement - points,
+        Aim::Kl(bound) => s.kl <= bound,
+    };
+    if reaches(&before) {
+        let text = "The settings reach the aim as they are.".to_string();
+        let same = Suggestion { settings: settings.clone(), changes: Vec::new(), before, after: before, reached: true, text };
+        return Ok((same, best));
+    }
+    let units = units(session, settings, cancel, progress)?;
+    let choices: Vec<Vec<Choice>> = units.iter().map(|u| u.options.iter().map(|(_, c)| *c).collect()).collect();
+    let fixed = bops::total(session.opened().model.sites(), settings) - units.iter().map(|u| u.options[0].1.bops).sum::<u64>();
+    let budget = |step: usize| {
+        let (low, high) = (before.bops as f64, best.bops as f64);
+        (low + (high - low) * step as f64 / BUDGETS as f64) as u64
+    };
+    let with_budget = |budget: u64| -> Result<Settings> {
+        let picked = solve::solve(&choices, budget.saturating_sub(fixed))?.unwrap_or_else(|| vec![0; units.len()]);
+        let own = units.iter().zip(picked).flat_map(|(unit, pick)| unit.options[pick].0.clone());
+        let mut changed = settings.clone();
+        changed.overrides.extend(own);
+        Ok(changed)
+    };
+    // Least budget that reaches the aim; more bits may by chance be worse, so the end of the search is what was measured there.
+    let (mut failing, mut reaching) = (0, BUDGETS);
+    let mut found = (full.clone(), best);
+    while reaching - failing > 1 {
+        let middle = usize::midpoint(failing, reaching);
+        let tried = with_budget(budget(middle))?;
+        let measured = measure(std::slice::from_ref(&tried), &format!("{:.3} GBOPs", budget(middle) as f64 / 1e9))?;
+        let Some(&standing) = measured.first() else { break };
+        if reaches(&standing) {
+            (reaching, found) = (middle, (tried, standing));
+        } else {
+            failing = middle;
+        }
+    }
+    let (suggested, after) = found;
+    let changes = changes(session, settings, &suggested);
+    let reached = reaches(&after);
+    let text = format!(
+        "{} of {} sites get more bits: agreement {:.1} to {:.1} % ({:.1} % with all bits at 8), KL {:.4} to {:.4}, bit operations {:+.0} % ({:+.0} % with all bits at 8).",
+        changes.len(),
+        session.opened().model.sites().len(),
+        before.agreement,
+        after.agreement,
+        best.agreement,
+        before.kl,
+        after.kl,
+        100.0 * (after.bops as f64 / before.bops as f64 - 1.0),
+        100.0 * (best.bops as f64 / before.bops as f64 - 1.0),
+    );
+    Ok((Suggestion { settings: suggested, changes, before, after, reached, text }, best))
+}
+
+/// Every product with its options, the settings as they are first.
+fn units(session: &Session, settings: &Settings, cancel: &Cancel, progress: &(dyn Fn(Progress) + Sync)) -> Result<Vec<Unit>> {
+    let sites = session.opened().model.sites();
+    let reference = session.reference(cancel)?;
+    let network = session.opened().model.network();
+    let float = Plan::float(sites);
+    let products: Vec<&SiteInfo> =
+        sites.iter().filter(|info| info.product.is_some() && !settings.activation_bits(info.site).is_float()).collect();
+    let measured = Counter::new("every product at every pair of bits", products.len());
+    let unit = |info: &&SiteInfo| {
+        let right = match info.product.map(|p| p.right) {
+            Some(RightOperand::Inner(site) | RightOperand::Columns(site)) => sites.iter().find(|i| i.site == site),
+            _ => None,
+        };
+        let left_now = settings.activation_bits(info.site);
+        let right_now = right.map_or_else(|| settings.weight_bits(info.site), |r| settings.activation_bits(r.site));
+        let above =
+            |now: BitWidth| std::iter::once(now).chain(LADDER.into_iter().filter_map(|b| BitWidth::new(b).ok()).filter(move |b| *b > now));
+        let option = |left_bits: BitWidth, right_bits: BitWidth| {
+            let own = |site: Site| SiteOverride { sites: site.into(), wbits: None, abits: None, groups: None };
+            let overrides = match right {
+                Some(r) => {
+                    vec![SiteOverride { abits: Some(left_bits), ..own(info.site) }, SiteOverride { abits: Some(right_bits), ..own(r.site) }]
+                }
+                None => vec![SiteOverride { abits: Some(left_bits), wbits: Some(right_bits), ..own(info.site) }],
+            };
+            let mut changed = settings.clone();
+            changed.overrides.extend(overrides.clone());
+            let mut plan = float.with(session.site_plan(&changed, info)?);
+            let mut cost = bops::of_site(info, sites, &changed).total();
+            if let Some(r) = right {
+                plan = plan.with(session.site_plan(&changed, r)?);
+                cost += bops::of_site(r, sites, &changed).total();
+            }
+            let omega = reference.effect(network, reference.traces(), info.step, &plan, cancel)?.kl;
+            Ok((overrides, Choice { bops: cost, omega }))
+        };
+        let pairs = above(left_now).flat_map(|l| above(right_now).map(move |r| (l, r)));
+        let options = pairs.map(|(l, r)| option(l, r)).collect::<Result<Vec<_>>>()?;
+        progress(measured.add(1));
+        Ok(Unit { sites: std::iter::once(info.site).chain(right.map(|r| r.site)).collect(), options })
+    };
+    let mut units = products.par_iter().map(unit).collect::<Result<Vec<_>>>()?;
+    units.retain(|u| !u.options.is_empty() && !u.sites.is_empty());
+    Ok(units)
+}
+
+/// What sites get that they did not have, the most bits first.
+fn changes(session: &Session, before: &Settings, after: &Settings) -> Vec<Change> {
+    let bits = |settings: &Settings, info: &SiteInfo| {
+        (settings.activation_bits(info.site), info.layer.as_ref().map(|_| settings.weight_bits(info.site)))
+    };
+    let changed = session.opened().model.sites().iter().filter(|info| bits(before, info) != bits(after, info));
+    let change = |info: &SiteInfo| {
+        let (abits, wbits) = bits(after, info);
+        Change { site: info.site, abits, wbits }
+    };
+    let mut changes: Vec<Change> = changed.map(change).collect();
+    changes.sort_by_key(|c| std::cmp::Reverse((c.abits, c.wbits)));
+    changes
+}
