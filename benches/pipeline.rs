@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use igq::input::PictureSet;
 use igq::model::{Identity, forward};
 use igq::progress::Cancel;
-use igq::quant::{Cache, FakeQuantize, calibrate, plan, unobserved};
+use igq::quant::{Cache, Start, calibrate, plan, run};
 use igq::session::{Options, Session};
 use igq::studies::allocate::Budget;
 use igq::studies::allocate::Table;
@@ -30,7 +30,7 @@ fn pipeline(criterion: &mut Criterion) {
     let (network, settings, cancel) = (model.network(), &options.settings, Cancel::default());
     let planned = session.plan(settings).unwrap();
     let float = |x: &Tensor| forward(network, x, &mut Identity).unwrap();
-    let quantized = |x: &Tensor| forward(network, x, &mut FakeQuantize::new(&planned, &cancel, unobserved)).unwrap();
+    let quantized = |x: &Tensor| run(network, Start::pixels(x), &planned, &cancel).unwrap();
 
     let mut group = criterion.benchmark_group("fashion-vit");
     group.sample_size(20);

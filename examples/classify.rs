@@ -10,8 +10,8 @@ fn main() -> Result<()> {
     let preprocess = Preprocess::from_config(model.raw_config.as_ref(), None, model.config.in_chans(), model.config.image_size())?;
     for source in PictureSet::fashion_test().pictures.iter().take(8) {
         let picture = source.load()?;
-        let logits = forward(model.network(), &preprocess.apply(&picture)?.tensor, &mut Identity)?;
-        let class = logits.argmax(1)?.to_vec1::<u32>()?[0] as usize;
+        let output = forward(model.network(), &preprocess.apply(&picture)?.tensor, &mut Identity)?;
+        let class = output.classes()?.argmax(1)?.to_vec1::<u32>()?[0] as usize;
         let truth = picture.label.map_or("?", |label| &model.labels[label]);
         println!("{}: {} (truly {truth})", picture.name, model.labels[class]);
     }

@@ -1,11 +1,11 @@
 //! The whole method without a screen: calibrate, fit group quantizers, quantize weights, run, compare.
 
 use igq::Result;
-use igq::analysis::metrics;
+use igq::analysis::Prediction;
 use igq::input::{PictureSet, Preprocess};
 use igq::model::{Identity, Model, forward};
 use igq::progress::Cancel;
-use igq::quant::{BitWidth, Cache, FakeQuantize, Settings, calibrate, plan, unobserved};
+use igq::quant::{BitWidth, Cache, Settings, Start, calibrate, plan, run};
 
 fn main() -> Result<()> {
     let model = Model::open("fashion-vit")?;
@@ -25,9 +25,9 @@ fn main() -> Result<()> {
         let mut kl = 0.0;
         for picture in &pictures {
             // 3. Each picture assigns its own channels to the groups, and is quantized with them.
-            let float = forward(network, picture, &mut Identity)?.flatten_all()?.to_vec1::<f32>()?;
-            let quantized = forward(network, picture, &mut FakeQuantize::new(&plan, &cancel, unobserved))?;
-            kl += metrics::kl(&float, &quantized.flatten_all()?.to_vec1::<f32>()?);
+            let float = Prediction::of_one(&forward(network, picture, &mut Identity)?)?;
+            let quantized = Prediction::of_one(&run(network, Start::pixels(picture), &plan, &cancel)?)?;
+            kl += quantized.against(&float).kl;
         }
         println!("{bits:>2} bits: mean KL {:.5} over {} pictures", kl / pictures.len() as f64, pictures.len());
     }

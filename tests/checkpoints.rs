@@ -165,7 +165,7 @@ fn shards_are_read_as_one() {
     let expected = tensors(golden("hf_vit/expected.safetensors"));
     for path in [folder.path().to_path_buf(), folder.path().join("model.safetensors.index.json")] {
         let model = Model::open(path.to_str().unwrap()).unwrap();
-        let logits = forward(model.network(), &expected["input"], &mut Identity).unwrap();
+        let logits = forward(model.network(), &expected["input"], &mut Identity).unwrap().classes().unwrap();
         assert!(difference(&logits, &expected["logits"]) < 1e-4);
     }
 }
@@ -268,7 +268,8 @@ fn random_checkpoints_are_those_of_timm_but_for_their_values() {
         };
         assert_eq!(preprocess(&ours), preprocess(&theirs));
         let input = &tensors(golden(&format!("{timm}/expected.safetensors")))["input"];
-        let logits = forward(ours.network(), input, &mut Identity).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let logits =
+            forward(ours.network(), input, &mut Identity).unwrap().classes().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(logits.iter().all(|v| v.is_finite()) && logits.iter().any(|v| *v != 0.0));
     }
     let error = make_checkpoint::make("resnet", Path::new("nowhere"), 0).unwrap_err().to_string();

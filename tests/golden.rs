@@ -15,11 +15,16 @@ use igq::progress::Cancel;
 use igq::quant::Settings;
 use igq::session::{Options, Session};
 
+/// Float logits `(B, K)`.
+fn logits(model: &Model, input: &Tensor) -> Tensor {
+    forward(model.network(), input, &mut Identity).unwrap().classes().unwrap()
+}
+
 /// Largest difference between the logits of the model in `folder` and those of the library that wrote `name`.
 fn logits_differ(folder: &Path, name: &str) -> f32 {
     let model = Model::open(folder.to_str().unwrap()).unwrap();
     let expected = tensors(golden(&format!("{name}/expected.safetensors")));
-    difference(&forward(model.network(), &expected["input"], &mut Identity).unwrap(), &expected["logits"])
+    difference(&logits(&model, &expected["input"]), &expected["logits"])
 }
 
 #[test]
@@ -189,7 +194,7 @@ fn a_distillation_token_without_a_head_of_its_own_only_takes_part() {
         });
         let model = Model::open(copy.path().to_str().unwrap()).unwrap();
         let input = tensors(golden("hf_deit_teacher/expected.safetensors"))["input"].clone();
-        (forward(model.network(), &input, &mut Identity).unwrap(), model)
+        (logits(&model, &input), model)
     };
     let (halved, _) = logits(|tensors| {
         for part in ["weight", "bias"] {
@@ -220,7 +225,7 @@ fn a_swin_is_quantized_like_any_other() {
         session.run(0, &settings, &Cancel::default()).unwrap()
     };
     let float = run(32);
-    assert_eq!(float.quantized.logits, float.base.float.logits, "32 bits are float bit for bit");
+    assert_eq!(float.quantized.prediction, float.base.float.prediction, "32 bits are float bit for bit");
     let (four, eight) = (run(4), run(8));
     for (outcome, name) in [(&four, "4 bits"), (&eight, "8 bits")] {
         assert_eq!(outcome.report.sites.len(), 35, "{name}");
@@ -275,7 +280,7 @@ fn logits_of_a_real_dinov2_at_a_smaller_size() {
     assert_eq!((vit.image_size, vit.position_grid), ((224, 224), (37, 37)));
     assert!(model.notes.iter().any(|n| n.contains("from 37x37 to 16x16 patches")), "{:?}", model.notes);
     let expected = tensors(folder.join("expected.safetensors"));
-    let logits = forward(model.network(), &expected["input"], &mut Identity).unwrap();
+    let logits = logits(&model, &expected["input"]);
     let worst = difference(&logits, &expected["logits"]);
     eprintln!("dinov2-small-proto: logits differ by {worst}");
     assert!(worst < 2e-2, "logits differ by {worst}");
@@ -295,7 +300,7 @@ fn a_swin_starts_anywhere_and_knows_where_its_tokens_are() {
     let whole = trace(network, &pixels, &mut Identity).unwrap();
     for (step, boundary) in whole.boundaries.iter().enumerate() {
         let logits = forward_from(network, step, boundary, &mut Identity).unwrap();
-        assert_eq!(difference(&logits, &whole.logits), 0.0, "step {step}");
+        assert_eq!(difference(&logits.logits, &whole.output.logits), 0.0, "step {step}");
     }
     let addresses: Vec<String> = model.sites().iter().map(|info| info.site.to_string()).collect();
     assert!(addresses.contains(&"layers.1.merge".into()) && addresses.contains(&"layers.1.blocks.1.fc2".into()), "{addresses:?}");
@@ -380,7 +385,7 @@ fn the_built_in_model_gives_the_logits_it_was_shipped_with() {
     let model = Model::open("fashion-vit").unwrap();
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/fashion-vit/expected.safetensors");
     let expected = tensors(path);
-    let logits = forward(model.network(), &expected["input"], &mut Identity).unwrap();
+    let logits = logits(&model, &expected["input"]);
     let worst = difference(&logits, &expected["logits"]);
     assert!(worst < 1e-4, "logits differ by {worst}");
 }

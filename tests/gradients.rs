@@ -43,7 +43,7 @@ fn gradients_are_those_of_finite_differences() {
         let pixels = tensors(golden(&format!("{name}/expected.safetensors")))["input"].clone();
         let loss = |nudged| {
             let mut tap = Nudge { vars: Vec::new(), nudged };
-            let logits = forward(model.network(), &pixels, &mut tap).unwrap();
+            let logits = forward(model.network(), &pixels, &mut tap).unwrap().classes().unwrap();
             ((&logits * direction(&logits)).unwrap().sum_all().unwrap(), tap.vars)
         };
         let (whole, vars) = loss(None);

@@ -6,13 +6,12 @@ mod common;
 
 use common::built_in;
 use igq::analysis::{FloatRun, metrics};
-use igq::model::{Site, SiteKind, forward, forward_from};
+use igq::model::{Site, SiteKind};
 use igq::progress::Cancel;
 use igq::quant::calibrate::SiteRanges;
 use igq::quant::group::Cost;
 use igq::quant::{
-    BitWidth, Bounds, FakeQuantize, GroupCount, Method, Plan, Rule, Scheme, Settings, SiteQuantizers, UniformQuantizer, calibrate, ranges,
-    unobserved,
+    BitWidth, Bounds, GroupCount, Method, Plan, Rule, Scheme, Settings, SiteQuantizers, Start, UniformQuantizer, calibrate, ranges, run,
 };
 use igq::session::Session;
 
@@ -27,7 +26,7 @@ fn settings(method: Method, bits: u8, groups: u8) -> Settings {
 }
 
 fn logits(session: &Session, picture: usize, settings: &Settings) -> Vec<f32> {
-    session.run(picture, settings, &Cancel::default()).unwrap().quantized.logits
+    session.run(picture, settings, &Cancel::default()).unwrap().quantized.prediction.logits().to_vec()
 }
 
 #[test]
@@ -36,7 +35,7 @@ fn float_bits_leave_every_logit_bit_for_bit() {
     for method in Method::ALL {
         for picture in [0, 5] {
             let outcome = session.run(picture, &settings(method, 32, 8), &Cancel::default()).unwrap();
-            assert_eq!(outcome.quantized.logits, outcome.base.float.logits, "{method}");
+            assert_eq!(outcome.quantized.prediction, outcome.base.float.prediction, "{method}");
             assert!(outcome.report.prediction.kl == 0.0 && !outcome.report.prediction.flipped);
         }
     }
@@ -161,16 +160,13 @@ fn a_run_from_the_middle_equals_the_whole_run_bit_for_bit_at_every_site() {
     let network = session.opened().model.network();
     let base = session.base(2).unwrap();
     let whole = session.plan(&Settings::default()).unwrap();
-    let run = |plan: &Plan, first: usize| {
+    let logits = |plan: &Plan, first: usize| {
         let cancel = Cancel::default();
-        let mut tap = FakeQuantize::new(plan, &cancel, unobserved);
-        let from = &base.float.trace.boundaries[first];
-        let out = if first == 0 { forward(network, from, &mut tap) } else { forward_from(network, first, from, &mut tap) };
-        common::flat(&out.unwrap())
+        common::flat(&run(network, Start::at(&base.float.trace, first), plan, &cancel).unwrap().logits)
     };
     for info in session.opened().model.sites() {
         let alone = whole.only(info.site);
-        assert_eq!(run(&alone, info.step), run(&alone, 0), "{}", info.site);
+        assert_eq!(logits(&alone, info.step), logits(&alone, 0), "{}", info.site);
     }
 }
 

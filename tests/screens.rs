@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::screen::{LOOK, answer, app, filled, press, request, text};
+use common::screen::{LOOK, answer, app, detail, filled, press, request, text};
 use crossterm::event::{KeyCode, KeyModifiers};
 use igq::engine::Event;
 use igq::model::{Site, SiteKind};
@@ -245,16 +245,14 @@ fn attention_within_windows_is_drawn_where_the_window_lies() {
     let session = Session::open(&Options { model, calibration_images: 4, ..Options::default() }, &|_| ()).unwrap();
     let mut app = App::new(session.opened().info(), Settings::default(), LOOK);
     let first = app.request();
-    answer(&mut app, &session, &first);
-    let attention = &app.snapshot.clone().unwrap().attention;
-    let softmaxes = session.opened().model.sites().iter().filter(|info| info.site.kind.is_softmax()).count();
-    assert_eq!(attention.len(), softmaxes, "every softmax has its map");
+    let outcome = answer(&mut app, &session, &first);
     app.view = View::Attention;
     // Windows of 4x4 on a grid of 16x16; in every second block they are shifted by 2, and come back at the other side.
     for (block, token, rows, columns) in [(0, (5, 9), [4, 5, 6, 7], [8, 9, 10, 11]), (1, (5, 9), [2, 3, 4, 5], [6, 7, 8, 9])] {
         let site = Site { stage: Some(0), block: Some(block), kind: SiteKind::Attn };
         assert!(app.select(site));
-        let map = attention.iter().find(|map| map.site == site).unwrap();
+        detail(&mut app, &outcome);
+        let map = app.attention().unwrap().clone();
         app.token = map.layout.token_at(token.0, token.1).unwrap();
         // Every query's probabilities sum to 1, whatever window and head it is in.
         assert!(map.float.chunks_exact(16).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
@@ -273,9 +271,11 @@ fn attention_within_windows_is_drawn_where_the_window_lies() {
     }
     // The cursor walks over the picture, not from window to window.
     app.token = 0;
+    app.select(Site { stage: Some(0), block: Some(0), kind: SiteKind::Attn });
+    detail(&mut app, &outcome);
     for (key, place) in [('l', (0, 1)), ('l', (0, 2)), ('h', (0, 1))] {
         app.select(Site { stage: Some(0), block: Some(0), kind: SiteKind::Attn });
         press(&mut app, KeyCode::Char(key));
-        assert_eq!(attention[0].layout.place(app.token), Some(place));
+        assert_eq!(app.attention().unwrap().layout.place(app.token), Some(place));
     }
 }

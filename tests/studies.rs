@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::Mutex;
 
 use common::built_in;
-use igq::analysis::suffix::Effect;
+use igq::analysis::Divergence;
 use igq::input::PictureSet;
 use igq::progress::Cancel;
 use igq::quant::{BitWidth, GroupCount, Method, Settings, bops};
@@ -160,7 +160,7 @@ fn sensitivity_says_what_real_runs_say() {
     let by = [sensitivity::By::Bits, sensitivity::By::Groups];
     let report = sensitivity::report(&session, &settings, &pictures, &by, &cancel, &|_| ()).unwrap();
     let network = session.opened().model.network();
-    let of = |settings: &Settings| -> Effect { pictures.1.effect_of(network, &session.plan(settings).unwrap(), &cancel).unwrap() };
+    let of = |settings: &Settings| -> Divergence { pictures.1.effect_of(network, &session.plan(settings).unwrap(), &cancel).unwrap() };
     assert_eq!(report.whole, of(&settings));
     assert_eq!(report.weights_only, of(&Settings { abits: BitWidth::FLOAT, sbits: BitWidth::FLOAT, ..settings.clone() }));
     assert_eq!(report.activations_only, of(&Settings { wbits: BitWidth::FLOAT, ..settings.clone() }));

@@ -1,12 +1,11 @@
-//! What only one site on one view shows: the attention of a softmax in both runs.
+//! What only one site on one view shows, made from an outcome when it is asked for: the attention of a softmax in both runs.
 
-use crate::model::{Site, TokenLayout};
+use super::runs::{FloatRun, QuantizedRun};
+use crate::model::{Site, SiteInfo, TokenLayout};
 
 /// The softmax attention of one site in both runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionMap {
-    /// Its address.
-    pub site: Site,
     /// Number of heads, `H`.
     pub heads: usize,
     /// Where its tokens lie, and which of them see one another.
@@ -17,4 +16,29 @@ pub struct AttentionMap {
     pub before: Vec<f32>,
     /// Those of the quantized run just after their quantizer.
     pub quantized: Vec<f32>,
+}
+
+/// Details of one site of one run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteDetail {
+    /// Which request the run answered.
+    pub id: u64,
+    /// The site.
+    pub site: Site,
+    /// Its attention, where it is a softmax.
+    pub attention: Option<AttentionMap>,
+}
+
+impl SiteDetail {
+    /// Details of the site `info`, from both runs of request `id`.
+    #[must_use]
+    pub fn new(id: u64, info: &SiteInfo, float: &FloatRun, quantized: &QuantizedRun) -> Self {
+        let map = || {
+            let run = quantized.sites.get(&info.site)?;
+            let SiteInfo { heads, layout, .. } = *info;
+            let float = float.sites.get(&info.site)?.clone();
+            Some(AttentionMap { heads, layout, float, before: run.before.clone(), quantized: run.after.clone() })
+        };
+        Self { id, site: info.site, attention: info.site.kind.is_softmax().then(map).flatten() }
+    }
 }

@@ -1,10 +1,10 @@
 //! Plain-language verdicts: one sentence made of a report's numbers, never of anything else.
 
-use super::report::{Prediction, SiteReport};
+use super::report::{PredictionReport, SiteReport};
 
 /// The prediction's fate and the site that loses most, with the likeliest reason.
 #[must_use]
-pub fn verdict(prediction: &Prediction, sites: &[SiteReport]) -> String {
+pub fn verdict(prediction: &PredictionReport, sites: &[SiteReport]) -> String {
     let (Some(float), Some(quantized)) = (prediction.float.first(), prediction.quantized.first()) else {
         return "The model has no classes.".into();
     };

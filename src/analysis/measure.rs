@@ -2,47 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::metrics::{self, ErrorNumbers};
-use super::report::{ClassProbability, LocalError, Prediction, QuantizerReport, RangesReport, SiteReport, WeightReport};
+use super::metrics::ErrorNumbers;
+use super::report::{LocalError, QuantizerReport, RangesReport, SiteReport, WeightReport};
 use super::runs::{FloatRun, QuantizedRun, SiteRun};
 use crate::model::Site;
 use crate::quant::bops::SiteBops;
 use crate::quant::run::SitePlan;
 use crate::quant::{Grouping, Plan, Quantizer};
-
-/// Number of classes listed for each run.
-const TOP: usize = 5;
-
-/// The name of `class`: its label, or `class 7`.
-#[must_use]
-pub fn class_name(labels: &[String], class: usize) -> String {
-    labels.get(class).cloned().unwrap_or_else(|| format!("class {class}"))
-}
-
-/// Float against quantized, from logits.
-#[must_use]
-pub fn prediction(float: &[f32], quantized: &[f32], labels: &[String]) -> Prediction {
-    let top = |logits: &[f32]| -> Vec<ClassProbability> {
-        let probabilities = metrics::softmax(logits);
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-        let named = |class: usize| ClassProbability { class, label: class_name(labels, class), probability: probabilities[class] };
-        order.into_iter().take(TOP).map(named).collect()
-    };
-    let (float_top, quantized_top) = (top(float), top(quantized));
-    let margin = |top: &[ClassProbability]| match top {
-        [first, second, ..] => first.probability - second.probability,
-        _ => 1.0,
-    };
-    Prediction {
-        flipped: float_top.first().map(|c| c.class) != quantized_top.first().map(|c| c.class),
-        kl: metrics::kl(float, quantized),
-        margin_float: margin(&float_top),
-        margin_quantized: margin(&quantized_top),
-        float: float_top,
-        quantized: quantized_top,
-    }
-}
 
 /// Every site of a quantized run against the float run, in the order of `bops`.
 #[must_use]

@@ -1,4 +1,4 @@
-//! Numbers about two tensors or two predictions (method, section 8). No state, no models.
+//! Numbers about two tensors or two rankings (method, section 8). No state, no models.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,27 +46,6 @@ impl ErrorNumbers {
     }
 }
 
-/// Probabilities of logits.
-#[must_use]
-pub fn softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exp: Vec<f64> = logits.iter().map(|&l| f64::from(l - max).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.into_iter().map(|e| e / sum).collect()
-}
-
-/// `KL(p || q)` of two rows of logits, in nats.
-#[must_use]
-pub fn kl(float: &[f32], quantized: &[f32]) -> f64 {
-    let log_softmax = |logits: &[f32]| -> Vec<f64> {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let log_sum = logits.iter().map(|&l| f64::from(l - max).exp()).sum::<f64>().ln();
-        logits.iter().map(|&l| f64::from(l - max) - log_sum).collect()
-    };
-    let (p, q) = (log_softmax(float), log_softmax(quantized));
-    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
-}
-
 /// Spearman's rank correlation, equal values sharing the mean of their ranks; none for fewer than three pairs or constant values.
 #[must_use]
 pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
@@ -94,12 +73,6 @@ pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
     (norm > 0.0).then(|| product(&a, &b) / norm)
 }
 
-/// Index of the largest; the first of equals.
-#[must_use]
-pub fn argmax(values: &[f32]) -> usize {
-    (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
-}
-
 /// Wilson's 95 % interval for `hits` of `trials`, as shares.
 #[must_use]
 pub fn wilson(hits: usize, trials: usize) -> (f64, f64) {
@@ -125,14 +98,6 @@ mod tests {
         assert!((e.sqnr_db.unwrap() - 10.0 * 25.0_f64.log10()).abs() < 1e-12);
         assert!((e.cosine - 21.0 / (5.0 * 18.0_f64.sqrt())).abs() < 1e-12);
         assert_eq!(ErrorNumbers::between(&[1.0], &[1.0]).sqnr_db, None);
-    }
-
-    #[test]
-    fn kl_is_zero_for_equal_and_hand_computed_for_two_classes() {
-        assert_eq!(kl(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
-        // p = (1/2, 1/2), q = (1/4, 3/4)
-        let expected = 0.5 * (2.0_f64).ln() + 0.5 * (2.0_f64 / 3.0).ln();
-        assert!((kl(&[0.0, 0.0], &[0.0, 3.0_f32.ln()]) - expected).abs() < 1e-7);
     }
 
     #[test]

@@ -4,9 +4,11 @@ pub mod detail;
 pub mod findings;
 pub mod measure;
 pub mod metrics;
+pub mod prediction;
 pub mod report;
 pub mod runs;
 pub mod suffix;
 
+pub use prediction::{Divergence, Prediction};
 pub use report::{Report, SCHEMA_VERSION, SiteReport};
 pub use runs::{FloatRun, QuantizedRun, SiteRun};

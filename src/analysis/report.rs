@@ -26,7 +26,7 @@ pub struct Report {
     /// What was looked at.
     pub picture: PictureReport,
     /// Float against quantized.
-    pub prediction: Prediction,
+    pub prediction: PredictionReport,
     /// Bit operations of the whole network for one picture.
     pub bops: BopsReport,
     /// Every site, in the order of the forward pass.
@@ -115,7 +115,7 @@ pub struct ClassProbability {
 
 /// Float against quantized.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Prediction {
+pub struct PredictionReport {
     /// The five most likely classes of the float run.
     pub float: Vec<ClassProbability>,
     /// The five most likely classes of the quantized run.

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
+use super::prediction::Prediction;
 use crate::error::Result;
-use crate::model::{Network, Recorder, Site, Trace, forward, trace};
+use crate::model::{Network, Recorder, Site, Trace, trace};
 use crate::progress::Cancel;
-use crate::quant::{FakeQuantize, Grouping, Observation, Plan};
+use crate::quant::run::{Observation, Start, run_observed};
+use crate::quant::{Grouping, Plan};
 
 /// The float run of one picture.
 #[derive(Debug, Clone)]
 pub struct FloatRun {
-    /// Residual stream at the boundaries, and logits `(1, K)`.
+    /// Residual stream at the boundaries.
     pub trace: Trace,
-    /// `K` logits.
-    pub logits: Vec<f32>,
+    /// What it says.
+    pub prediction: Prediction,
     /// The tensor at every site, in one row.
     pub sites: BTreeMap<Site, Vec<f32>>,
 }
@@ -32,8 +34,8 @@ impl FloatRun {
             Ok(())
         });
         let trace = trace(network, pixels, &mut recorder)?;
-        let logits = trace.logits.flatten_all()?.to_vec1()?;
-        Ok(Self { trace, logits, sites })
+        let prediction = Prediction::of_one(&trace.output)?;
+        Ok(Self { trace, prediction, sites })
     }
 }
 
@@ -53,8 +55,8 @@ pub struct SiteRun {
 /// The quantized run of one picture.
 #[derive(Debug, Clone)]
 pub struct QuantizedRun {
-    /// `K` logits.
-    pub logits: Vec<f32>,
+    /// What it says.
+    pub prediction: Prediction,
     /// What happened at every site.
     pub sites: BTreeMap<Site, SiteRun>,
 }
@@ -77,7 +79,7 @@ impl QuantizedRun {
             sites.insert(seen.plan.info.site, run);
             Ok(())
         };
-        let logits = forward(network, pixels, &mut FakeQuantize::new(plan, cancel, observe))?;
-        Ok(Self { logits: logits.flatten_all()?.to_vec1()?, sites })
+        let output = run_observed(network, Start::pixels(pixels), plan, cancel, observe)?;
+        Ok(Self { prediction: Prediction::of_one(&output)?, sites })
     }
 }

@@ -1,19 +1,17 @@
 //! What the screen may ask of the engine. The only thing that travels against the data flow.
 
+use crate::model::Site;
 pub use crate::quant::{BitWidth, GroupCount, Method, Settings, SoftmaxShape};
+pub use crate::session::Request;
 pub use crate::studies::perturbation::Estimate;
 
-/// A run that a person asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Grows with every request; answers carry it, so that stale ones can be told.
+/// Details of one site of a run that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DetailRequest {
+    /// The request that the run answered; details of older runs are not there any more.
     pub id: u64,
-    /// The settings to run under.
-    pub settings: Settings,
-    /// Index of the picture in the session's set.
-    pub picture: usize,
-    /// A second picture whose grouping is to be compared.
-    pub compare: Option<usize>,
+    /// The site.
+    pub site: Site,
 }
 
 /// Work that takes longer than a run and goes on beside runs. A newer one ends the one that is under way.

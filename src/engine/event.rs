@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::analysis::detail::SiteDetail;
 use crate::analysis::report::Sensitivity;
 use crate::model::Site;
-use crate::session::Snapshot;
+use crate::session::{Predicted, Snapshot};
 use crate::studies::allocate::Perturbed;
 use crate::studies::compare::Comparison;
 use crate::studies::suggest::Suggestion;
@@ -12,8 +13,12 @@ use crate::studies::suggest::Suggestion;
 /// A fact from the engine.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The answer to a request.
+    /// What a request predicts; its measures follow.
+    Predicted(Arc<Predicted>),
+    /// The measures of a request.
     Snapshot(Arc<Snapshot>),
+    /// Details of one site of an answered request.
+    Detail(Arc<SiteDetail>),
     /// Single-site sensitivities of a request, as far as the sweep is.
     Sensitivity(u64, Vec<(Site, Sensitivity)>),
     /// Perturbations, as far as the study is.

@@ -8,7 +8,7 @@ mod out;
 mod queue;
 pub mod worker;
 
-pub use command::{Request, Study};
+pub use command::{DetailRequest, Request, Study};
 pub use event::Event;
 pub use opening::Opening;
 pub use worker::Worker;

@@ -7,19 +7,17 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, watch};
 
-use super::command::{Request, Study};
+use super::command::{DetailRequest, Request, Study};
 use super::event::Event;
 use super::guard::guarded;
 use super::out::Out;
 use super::queue::{self, StudyQueue};
 use crate::error::{Error, Result};
 use crate::progress::{Cancel, Progress};
-use crate::session::{LoadedModel, Session};
+use crate::session::{LoadedModel, Outcome, Session, Stage};
 
 /// Facts that may wait for the screen before the worker does.
 const CHANNEL: usize = 64;
-/// Sensitivities that are told at once.
-const SWEEP_CHUNK: usize = 8;
 
 /// The slot that holds at most one waiting request.
 #[derive(Default)]
@@ -34,6 +32,7 @@ struct RequestSlot {
 struct SlotState {
     paths: Vec<PathBuf>,
     waiting: Option<Request>,
+    detail: Option<DetailRequest>,
     running: Cancel,
     quit: bool,
 }
@@ -90,6 +89,13 @@ impl Worker {
         self.slot.changed.notify_one();
     }
 
+    /// Asks for details of one site: `Event::Detail`. They are told between two sites of a sweep, which goes on.
+    pub fn detail(&self, detail: DetailRequest) {
+        let mut state = self.slot.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.detail = Some(detail);
+        self.slot.changed.notify_one();
+    }
+
     /// Asks for a study. It replaces the one that is under way, whose partial results were told.
     pub fn study(&self, study: Study) {
         self.desk.put(Some(study));
@@ -122,9 +128,15 @@ impl Drop for Worker {
 enum Task {
     Open(Vec<PathBuf>),
     Run(Request, Cancel),
+    Detail(DetailRequest),
 }
 
 impl RequestSlot {
+    /// Details that are asked for while a run goes on.
+    fn take_detail(&self) -> Option<DetailRequest> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).detail.take()
+    }
+
     /// Waits for something to do; `None` when the screen is gone.
     fn next(&self) -> Option<Task> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,6 +150,9 @@ impl RequestSlot {
             if let Some(request) = state.waiting.take() {
                 state.running = Cancel::default();
                 return Some(Task::Run(request, state.running.clone()));
+            }
+            if let Some(detail) = state.detail.take() {
+                return Some(Task::Detail(detail));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -158,16 +173,18 @@ fn work(opened: LoadedModel, slot: &RequestSlot, desk: &StudyQueue, out: &Out) {
         if let Err(e) = studies {
             out.tell(Event::StudyFailed(format!("no thread could be started ({e})")));
         }
+        let mut last: Last = None;
         while let Some(task) = slot.next() {
             match task {
                 Task::Open(paths) => out.tell(match guarded(|| session.open_pictures(&paths)) {
                     Ok((first, count)) => Event::Pictures(first, count),
                     Err(error) => Event::PicturesFailed(error.to_string()),
                 }),
-                Task::Run(request, cancel) => match guarded(|| answer(&session, &request, &cancel, out)) {
+                Task::Run(request, cancel) => match guarded(|| answer(&session, &request, &cancel, slot, &mut last, out)) {
                     Ok(()) | Err(Error::Cancelled) => {}
                     Err(error) => out.tell(Event::Failed(request.id, error.to_string())),
                 },
+                Task::Detail(detail) => tell_detail(detail, &last, out),
             }
             out.progress.send_replace(Progress::default());
         }
@@ -175,28 +192,37 @@ fn work(opened: LoadedModel, slot: &RequestSlot, desk: &StudyQueue, out: &Out) {
     });
 }
 
-/// One run, its comparison, then the sweep.
-fn answer(session: &Session, request: &Request, cancel: &Cancel, out: &Out) -> Result<()> {
+/// The outcome that details are made of, and the request that it answered.
+type Last = Option<(u64, Arc<Outcome>)>;
+
+fn tell_detail(wanted: DetailRequest, last: &Last, out: &Out) {
+    let outcome = last.as_ref().filter(|(id, _)| *id == wanted.id);
+    if let Some(detail) = outcome.and_then(|(id, outcome)| outcome.detail(*id, wanted.site)) {
+        out.tell(Event::Detail(Arc::new(detail)));
+    }
+}
+
+/// Answers a request stage by stage.
+fn answer(session: &Session, request: &Request, cancel: &Cancel, slot: &RequestSlot, last: &mut Last, out: &Out) -> Result<()> {
     let stage = |stage: &str, done, total| out.progress.send_replace(Progress { stage: stage.into(), done, total });
     stage("quantizing", 0, 0);
-    let outcome = session.run(request.picture, &request.settings, cancel)?;
-    let mut snapshot = outcome.snapshot(request.id, request.picture);
-    if let Some(second) = request.compare {
-        let compared = session.run(second, &request.settings, cancel)?;
-        snapshot.compare = Some(Box::new(compared.snapshot(request.id, second)));
-    }
-    cancel.check()?;
-    out.tell(Event::Snapshot(Arc::new(snapshot)));
-    let total = outcome.report.sites.iter().filter(|s| s.groups > 0 || s.weight.is_some()).count();
-    let (mut found, mut done) = (Vec::new(), 0);
-    session.sweep(&outcome, cancel, |site, value| {
-        found.push((site, value));
-        done += 1;
-        if found.len() == SWEEP_CHUNK {
-            out.tell(Event::Sensitivity(request.id, std::mem::take(&mut found)));
-            stage("one site at a time", done, total);
+    session.answer(request, cancel, &mut |part| {
+        match part {
+            Stage::Predicted(predicted) => {
+                out.tell(Event::Predicted(predicted));
+                stage("measuring every site", 0, 0);
+            }
+            Stage::Measured(snapshot, outcome) => {
+                *last = Some((request.id, outcome));
+                out.tell(Event::Snapshot(snapshot));
+            }
+            Stage::Swept(found, done, total) => {
+                out.tell(Event::Sensitivity(request.id, found));
+                stage("one site at a time", done, total);
+            }
         }
-    })?;
-    out.tell(Event::Sensitivity(request.id, found));
-    Ok(())
+        if let Some(wanted) = slot.take_detail() {
+            tell_detail(wanted, last, out);
+        }
+    })
 }

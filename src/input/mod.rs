@@ -1,5 +1,6 @@
 //! Step 1 of the data flow: from a picture file to the pixels a model takes.
 
+pub mod batches;
 pub mod builtin;
 pub mod picture;
 pub mod preprocess;

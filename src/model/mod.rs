@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod network;
 pub mod ops;
+pub mod output;
 pub mod positions;
 pub mod site;
 pub mod swin;
@@ -18,6 +19,7 @@ pub use checkpoint::config::{Config, Pool, SwinConfig, SwinStage, VitConfig};
 pub use checkpoint::weights::Weights;
 pub use checkpoint::{BUILT_IN, Checkpoint, is_hub_id};
 pub use network::{Network, Product, RightOperand, SiteInfo, Trace, forward, forward_from, trace};
+pub use output::Output;
 pub use site::{Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};
 pub use tokens::{TokenLayout, Windows};

@@ -4,6 +4,7 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
+use crate::model::output::Output;
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
@@ -121,34 +122,34 @@ pub trait Network: Send + Sync {
     }
 }
 
-/// Runs a whole forward pass: pixels `(B, C, height, width)` to logits `(B, K)`.
+/// Runs a whole forward pass on pixels `(B, C, height, width)`.
 ///
 /// # Errors
 /// As [`Network::step`].
-pub fn forward(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+pub fn forward(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Output> {
     forward_from(network, 0, pixels, tap)
 }
 
-/// Runs the steps from `first` on, from the residual stream at that boundary, to logits `(B, K)`.
+/// Runs the steps from `first` on, from the residual stream at that boundary.
 ///
 /// # Errors
 /// As [`Network::step`].
-pub fn forward_from(network: &dyn Network, first: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+pub fn forward_from(network: &dyn Network, first: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Output> {
     let mut x = x.clone();
     for index in first..network.steps() {
         tap.checkpoint()?;
         x = network.step(index, &x, tap)?;
     }
-    Ok(x)
+    Output::of_classes(&x)
 }
 
-/// Logits of a pass and the input of every step, from which [`forward_from`] can go on.
+/// What a pass says and the input of every step, from which [`forward_from`] can go on.
 #[derive(Debug, Clone)]
 pub struct Trace {
     /// Input of each step; entry 0 is the pixels.
     pub boundaries: Vec<Tensor>,
-    /// `(B, K)`.
-    pub logits: Tensor,
+    /// What the last step said.
+    pub output: Output,
 }
 
 /// Runs a whole forward pass and keeps the residual stream at every boundary.
@@ -163,5 +164,5 @@ pub fn trace(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Resul
         boundaries.push(x.clone());
         x = network.step(index, &x, tap)?;
     }
-    Ok(Trace { boundaries, logits: x })
+    Ok(Trace { boundaries, output: Output::of_classes(&x)? })
 }

@@ -22,6 +22,6 @@ pub use calibrate::{Calibration, calibrate};
 pub use method::{GeluShape, Method, Scheme, SoftmaxShape};
 pub use pipeline::{Cache, plan};
 pub use quantizer::Quantizer;
-pub use run::{FakeQuantize, Observation, Plan, unobserved};
+pub use run::{Observation, Plan, Start, run};
 pub use settings::{Settings, SiteOverride};
 pub use uniform::{Bounds, UniformQuantizer};

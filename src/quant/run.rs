@@ -1,4 +1,4 @@
-//! The quantized run: a [`Plan`] says what every site does under the settings, and [`FakeQuantize`] is the tap that does it.
+//! The quantized run: a [`Plan`] says what every site does under the settings, and [`run`] does it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::ranges;
 use super::uniform::ChannelQuantizer;
 use super::weight::QuantizedWeight;
 use crate::error::{Error, Result};
-use crate::model::{Site, SiteInfo, Tap};
+use crate::model::{Network, Output, Site, SiteInfo, Tap, Trace, forward_from, trace};
 use crate::progress::Cancel;
 
 /// What one site does in a quantized run.
@@ -126,26 +126,60 @@ pub struct Observation<'r> {
     pub groupings: &'r [Grouping],
 }
 
-/// Quantizes and dequantizes every operand as the plan says, and shows each to `observe`.
-pub struct FakeQuantize<'p, F> {
-    plan: &'p Plan,
-    cancel: &'p Cancel,
-    observe: F,
+/// Where a pass starts: at the pixels, or at a boundary that an earlier pass left.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'s> {
+    step: usize,
+    stream: &'s Tensor,
 }
 
-impl<'p, F: FnMut(&Observation) -> Result<()>> FakeQuantize<'p, F> {
-    /// A tap for one pass.
-    pub const fn new(plan: &'p Plan, cancel: &'p Cancel, observe: F) -> Self {
-        Self { plan, cancel, observe }
+impl<'s> Start<'s> {
+    /// At the pixels `(B, C, height, width)`.
+    #[must_use]
+    pub const fn pixels(pixels: &'s Tensor) -> Self {
+        Self { step: 0, stream: pixels }
+    }
+
+    /// At the input of `step`, as `trace` left it.
+    #[must_use]
+    pub fn at(trace: &'s Trace, step: usize) -> Self {
+        Self { step, stream: &trace.boundaries[step] }
     }
 }
 
-/// For passes that only need logits.
+/// Runs `network` from `start` on as `plan` says. With [`run_observed`] and [`run_traced`], which keep more, the only place that puts a
+/// plan into a network.
 ///
 /// # Errors
-/// Never.
-pub fn unobserved(_: &Observation) -> Result<()> {
-    Ok(())
+/// When the plan does not cover a site, or `cancel` was called.
+pub fn run(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<Output> {
+    run_observed(network, start, plan, cancel, |_| Ok(()))
+}
+
+/// The same, showing every site to `observe`.
+///
+/// # Errors
+/// As [`run`], and what `observe` returns.
+pub fn run_observed<F>(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel, observe: F) -> Result<Output>
+where
+    F: FnMut(&Observation) -> Result<()>,
+{
+    forward_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe })
+}
+
+/// The same from the pixels on, keeping the residual stream at every boundary.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_traced(network: &dyn Network, pixels: &Tensor, plan: &Plan, cancel: &Cancel) -> Result<Trace> {
+    trace(network, pixels, &mut FakeQuantize { plan, cancel, observe: |_: &Observation| Ok(()) })
+}
+
+/// Quantizes and dequantizes every operand as the plan says, and shows each to `observe`.
+struct FakeQuantize<'p, F> {
+    plan: &'p Plan,
+    cancel: &'p Cancel,
+    observe: F,
 }
 
 impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {

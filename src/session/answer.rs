@@ -1,7 +1,32 @@
-//! What one run leaves for the screen: plain numbers, immutable.
+//! Answers to a request, in stages: the prediction as soon as the quantized forward pass is through, then the measures of all sites, then
+//! the sweep, one site at a time. A stage never waits for the next. Plain numbers, immutable.
 
+use std::sync::Arc;
+
+use super::core::{Outcome, Session};
 use crate::analysis::Report;
-use crate::analysis::detail::AttentionMap;
+use crate::analysis::report::{BopsReport, PredictionReport, Sensitivity};
+use crate::error::Result;
+use crate::input::Raster;
+use crate::model::Site;
+use crate::progress::Cancel;
+use crate::quant::Settings;
+
+/// Sensitivities that are told at once.
+const SWEEP_CHUNK: usize = 8;
+
+/// A run that a user asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Grows with every request; answers carry it, so that stale ones can be told.
+    pub id: u64,
+    /// The settings to run under.
+    pub settings: Settings,
+    /// Index of the picture in the session's set.
+    pub picture: usize,
+    /// A second picture whose grouping is to be compared.
+    pub compare: Option<usize>,
+}
 
 /// The pixels that a model sees, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +39,22 @@ pub struct PictureView {
     pub rgb: Vec<[u8; 3]>,
 }
 
-/// Everything that one run leaves for the screen.
+/// What a run predicts: the first stage of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Predicted {
+    /// Which request it answers.
+    pub id: u64,
+    /// Index of the picture in the session's set.
+    pub picture: usize,
+    /// The settings of the run.
+    pub settings: Settings,
+    /// Float against quantized.
+    pub prediction: PredictionReport,
+    /// Bit operations of the whole network for the picture.
+    pub bops: BopsReport,
+}
+
+/// Everything that one run leaves for the screen: the second stage of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// Which request it answers.
@@ -23,10 +63,65 @@ pub struct Snapshot {
     pub picture: usize,
     /// The numbers.
     pub report: Report,
-    /// The softmax attentions, in the order of the forward pass.
-    pub attention: Vec<AttentionMap>,
     /// What the model sees.
     pub view: PictureView,
     /// The same for the second picture, where one was asked for.
     pub compare: Option<Box<Snapshot>>,
+}
+
+impl Snapshot {
+    /// What the screen needs of a run, as the answer to request `id`.
+    #[must_use]
+    pub fn of(outcome: &Outcome, id: u64, picture: usize) -> Self {
+        Self { id, picture, report: outcome.report.clone(), view: PictureView::of(&outcome.base.prepared.view), compare: None }
+    }
+}
+
+impl PictureView {
+    fn of(raster: &Raster) -> Self {
+        let pixels = (0..raster.height).flat_map(|y| (0..raster.width).map(move |x| (x, y)));
+        Self { width: raster.width, height: raster.height, rgb: pixels.map(|(x, y)| raster.rgb(x, y)).collect() }
+    }
+}
+
+/// One stage of an answer.
+pub enum Stage {
+    /// The quantized forward pass is through.
+    Predicted(Arc<Predicted>),
+    /// Every site is measured; the outcome serves [`Outcome::detail`].
+    Measured(Arc<Snapshot>, Arc<Outcome>),
+    /// Some more sites of the sweep, how many there are so far and how many there will be.
+    Swept(Vec<(Site, Sensitivity)>, usize, usize),
+}
+
+impl Session {
+    /// Answers a request; `tell` hears every stage as it is done.
+    ///
+    /// # Errors
+    /// When the picture cannot be read, the settings do not fit, or `cancel` was called. Stages that were told stay valid.
+    pub fn answer(&self, request: &Request, cancel: &Cancel, tell: &mut dyn FnMut(Stage)) -> Result<()> {
+        let Request { id, picture, .. } = *request;
+        let run = self.quantize(picture, &request.settings, cancel)?;
+        let (prediction, bops) = (self.prediction(&run), self.bops(&request.settings));
+        tell(Stage::Predicted(Arc::new(Predicted { id, picture, settings: request.settings.clone(), prediction, bops })));
+        let outcome = Arc::new(self.measure(run, &request.settings));
+        cancel.check()?;
+        let mut snapshot = Snapshot::of(&outcome, id, picture);
+        if let Some(second) = request.compare {
+            let compared = self.run(second, &request.settings, cancel)?;
+            snapshot.compare = Some(Box::new(Snapshot::of(&compared, id, second)));
+        }
+        tell(Stage::Measured(Arc::new(snapshot), Arc::clone(&outcome)));
+        let total = outcome.report.sites.iter().filter(|s| s.groups > 0 || s.weight.is_some()).count();
+        let (mut found, mut done) = (Vec::new(), 0);
+        self.sweep(&outcome, cancel, |site, value| {
+            found.push((site, value));
+            done += 1;
+            if found.len() == SWEEP_CHUNK {
+                tell(Stage::Swept(std::mem::take(&mut found), done, total));
+            }
+        })?;
+        tell(Stage::Swept(found, done, total));
+        Ok(())
+    }
 }

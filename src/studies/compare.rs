@@ -1,7 +1,6 @@
 //! Methods by bit-widths, on one picture and on the evaluation set.
 
-use crate::analysis::measure;
-use crate::analysis::report::Prediction;
+use crate::analysis::report::PredictionReport;
 use crate::error::{Error, Result};
 use crate::progress::Cancel;
 use crate::quant::{BitWidth, Method, Settings, bops};
@@ -19,7 +18,7 @@ pub struct ComparisonRow {
     /// Bit operations of the whole network for one picture.
     pub bops: u64,
     /// The prediction for the picture.
-    pub prediction: Prediction,
+    pub prediction: PredictionReport,
     /// What the evaluation set says so far; none before its first pictures.
     pub evaluation: Option<EvaluationRow>,
 }
@@ -66,10 +65,10 @@ pub fn stepwise(session: &Session, settings: &Settings, picture: usize, cancel: 
     for method in Method::ALL.into_iter().filter(|m| *m != Method::Float) {
         for bits in [4, 6, 8].into_iter().filter_map(|b| BitWidth::new(b).ok()) {
             let settings = Settings { method, wbits: bits, abits: bits, sbits: bits, ..settings.clone() };
-            let logits = session.logits(&base, &session.plan(&settings)?, cancel)?;
+            let prediction = session.predict(&base, &session.plan(&settings)?, cancel)?;
             rows.push(ComparisonRow {
                 bops: bops::total(model.sites(), &settings),
-                prediction: measure::prediction(&base.float.logits, &logits, &model.labels),
+                prediction: prediction.report(&base.float.prediction, &model.labels),
                 settings,
                 evaluation: None,
             });

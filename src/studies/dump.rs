@@ -27,8 +27,8 @@ pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
     };
     let mut tensors = BTreeMap::from([
         ("input".to_string(), outcome.base.prepared.tensor.clone()),
-        ("logits.float".to_string(), row(outcome.base.float.logits.clone())?.unsqueeze(0)?),
-        ("logits.quantized".to_string(), row(outcome.quantized.logits.clone())?.unsqueeze(0)?),
+        ("logits.float".to_string(), outcome.base.float.prediction.tensor()?),
+        ("logits.quantized".to_string(), outcome.quantized.prediction.tensor()?),
     ]);
     for (site, run) in &outcome.quantized.sites {
         let shaped = |values: &[f32]| -> Result<Tensor> { Ok(Tensor::from_slice(values, run.shape.as_slice(), &Device::Cpu)?) };

@@ -2,22 +2,19 @@
 
 use std::path::Path;
 
-use candle_core::Tensor;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::analysis::metrics::{argmax, kl, wilson};
+use crate::analysis::metrics::wilson;
+use crate::analysis::{Divergence, Prediction};
 use crate::error::Result;
+use crate::input::batches::{self, BATCH, Batch};
 use crate::input::{Picture, PictureSet, PictureSource};
-use crate::model::forward;
 use crate::progress::Cancel;
 use crate::progress::Progress;
-use crate::quant::{BitWidth, FakeQuantize, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, bops, unobserved};
-use crate::session::{BATCH, Session};
-
-/// Pictures that run together.
-const PART: usize = 8;
+use crate::quant::{BitWidth, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, Start, bops, run};
+use crate::session::Session;
 
 /// A table of settings against a set of pictures.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -92,7 +89,7 @@ pub fn data(session: &Session, folder: Option<&Path>, limit: Option<usize>) -> R
 pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress: &dyn Fn(Progress)) -> Result<Evaluation> {
     let started = std::time::Instant::now();
     let mut rows = Vec::new();
-    stepwise(session, set, grid, 2 * BATCH, &Cancel::default(), &mut |seen, so_far| {
+    stepwise(session, set, grid, 4 * BATCH, &Cancel::default(), &mut |seen, so_far| {
         progress(Progress { stage: format!("{} settings", grid.len()), done: seen, total: set.len() });
         rows = so_far;
     })?;
@@ -131,15 +128,11 @@ pub fn stepwise(
     let mut seen = 0;
     for chunk in set.pictures.chunks(stride.max(1)) {
         // Parts of a chunk run side by side, each setting by setting.
-        let parts = chunk.par_chunks(PART).map(|part| {
-            let pictures = part.iter().map(PictureSource::load).collect::<Result<Vec<_>>>()?;
+        let parts = chunk.par_chunks(BATCH).map(|part| {
+            let Batch { pictures, tensor } = batches::load(part, &opened.preprocess)?;
             let label = |(source, picture): (&PictureSource, &Picture)| picture.label.filter(|class| session.is_label(source, *class));
             let labels: Vec<Option<usize>> = part.iter().zip(&pictures).map(label).collect();
-            let tensors = pictures.iter().map(|p| Ok(opened.preprocess.apply(p)?.tensor)).collect::<Result<Vec<_>>>()?;
-            let batch = Tensor::cat(&tensors, 0)?;
-            let under = |plan: &Plan| -> Result<Vec<Vec<f32>>> {
-                Ok(forward(network, &batch, &mut FakeQuantize::new(plan, cancel, unobserved))?.to_vec2()?)
-            };
+            let under = |plan: &Plan| Prediction::of(&run(network, Start::pixels(&tensor), plan, cancel)?);
             let float = under(&float_plan)?;
             let tally = |plan: &Option<Plan>| match plan {
                 Some(plan) => Ok(Tally::of(&float, &under(plan)?, &labels)),
@@ -162,32 +155,32 @@ pub fn stepwise(
 /// What is counted of one setting over pictures.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
-    images: usize,
+    /// Sums over the pictures.
+    sum: Divergence,
     labelled: usize,
     hits: usize,
-    agree: usize,
-    kl: f64,
 }
 
 impl Tally {
-    /// Of some pictures: their logits in float and quantized, and their classes where these are known.
-    fn of(float: &[Vec<f32>], quantized: &[Vec<f32>], labels: &[Option<usize>]) -> Self {
-        let agree = float.iter().zip(quantized).filter(|(f, q)| argmax(f) == argmax(q)).count();
-        let hits = quantized.iter().zip(labels).filter(|(q, label)| **label == Some(argmax(q))).count();
-        let kl = float.iter().zip(quantized).map(|(f, q)| kl(f, q)).sum();
-        Self { images: float.len(), labelled: labels.iter().flatten().count(), hits, agree, kl }
+    /// Of some pictures: what float and quantized runs say, and their classes where these are known.
+    fn of(float: &[Prediction], quantized: &[Prediction], labels: &[Option<usize>]) -> Self {
+        let mut sum = Divergence::default();
+        float.iter().zip(quantized).for_each(|(float, quantized)| sum.add(quantized.against(float)));
+        let hits = quantized.iter().zip(labels).filter(|(q, label)| **label == Some(q.class())).count();
+        Self { sum, labelled: labels.iter().flatten().count(), hits }
     }
 
     fn add(&mut self, more: Self) {
-        self.images += more.images;
+        self.sum.kl += more.sum.kl;
+        self.sum.changed += more.sum.changed;
+        self.sum.of += more.sum.of;
         self.labelled += more.labelled;
         self.hits += more.hits;
-        self.agree += more.agree;
-        self.kl += more.kl;
     }
 
     fn row(&self, settings: &Settings, bops: u64) -> EvaluationRow {
-        let Self { images, labelled, hits, agree, kl } = *self;
+        let Self { sum, labelled, hits } = *self;
+        let (images, agree) = (sum.of, sum.of - sum.changed);
         let percent = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
         let (low, high) = if labelled > 0 { wilson(hits, labelled) } else { wilson(agree, images) };
         let is_float = settings.method == Method::Float;
@@ -206,7 +199,7 @@ impl Tally {
             bops,
             top1: (labelled > 0).then(|| percent(hits, labelled)),
             agreement: percent(agree, images),
-            kl: kl / images.max(1) as f64,
+            kl: sum.kl / images.max(1) as f64,
             interval: (100.0 * low, 100.0 * high),
         }
     }

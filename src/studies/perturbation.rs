@@ -9,9 +9,10 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::metrics;
-use crate::analysis::suffix::{Reference, parts};
+use crate::analysis::suffix::Reference;
+use crate::analysis::{metrics, prediction};
 use crate::error::{Error, Result};
+use crate::input::batches::{self, BATCH};
 use crate::model::{Network, Site, SiteInfo, Tap, Trace, forward};
 use crate::progress::{Cancel, Counter, Progress};
 use crate::quant::run::{SitePlan, fake_quantize_picture};
@@ -20,8 +21,8 @@ use crate::session::Session;
 
 /// Counts that are tried unless others are asked for \[D\].
 pub const CANDIDATES: [u8; 10] = [2, 4, 6, 8, 10, 12, 14, 16, 24, 32];
-/// Pictures of one backward pass, which keeps every operand; passes run side by side.
-const BACKWARD_BATCH: usize = 2;
+/// Pictures of one backward pass: fewer than of a forward pass, because it keeps every operand.
+const BACKWARD: usize = BATCH / 4;
 
 /// How perturbations are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -168,7 +169,7 @@ pub fn fisher(
     seen: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<SitePerturbation>> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let parts: Vec<_> = parts(batches, BACKWARD_BATCH)?.into_iter().map(|part| (part, random.fork())).collect();
+    let parts: Vec<_> = batches::cut(batches, BACKWARD)?.into_iter().map(|part| (part, random.fork())).collect();
     let estimated = parts.into_par_iter().map(|(part, random)| {
         let sums = fisher_of_part(network, &part, sites, random, cancel)?;
         seen(part.dim(0)?);
@@ -194,7 +195,7 @@ fn fisher_of_part(
 ) -> Result<Vec<Vec<f64>>> {
     cancel.check()?;
     let mut probe = Probe { seen: Vec::new() };
-    let logits = forward(network, part, &mut probe)?;
+    let logits = forward(network, part, &mut probe)?.classes()?;
     let directions: Vec<f32> = logits.to_vec2::<f32>()?.iter().flat_map(|row| direction(row, &mut random)).collect();
     let directions = Tensor::from_vec(directions, logits.dims(), &Device::Cpu)?;
     cancel.check()?;
@@ -212,7 +213,7 @@ fn fisher_of_part(
 
 /// `S r` for one row of logits.
 fn direction(logits: &[f32], random: &mut fastrand::Rng) -> Vec<f32> {
-    let p = metrics::softmax(logits);
+    let p = prediction::softmax(logits);
     let signed: Vec<f64> = p.iter().map(|p| if random.bool() { p.sqrt() } else { -p.sqrt() }).collect();
     let along: f64 = signed.iter().sum();
     p.iter().zip(signed).map(|(p, s)| (s - p * along) as f32).collect()

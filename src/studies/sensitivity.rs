@@ -5,23 +5,23 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Tensor;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::evaluate;
 use super::perturbation::default_candidates;
+use crate::analysis::Divergence;
 use crate::analysis::SCHEMA_VERSION;
 use crate::analysis::report::CalibrationReport;
-use crate::analysis::suffix::{Effect, Reference};
+use crate::analysis::suffix::Reference;
 use crate::error::{Error, Result};
-use crate::input::PictureSource;
+use crate::input::batches;
 use crate::model::{Network, Site, SiteInfo};
 use crate::progress::{Cancel, Counter, Progress};
 use crate::quant::run::{Part, SitePlan};
 use crate::quant::{BitWidth, GroupCount, Plan, Settings, SiteOverride};
-use crate::session::{BATCH, Session};
+use crate::session::Session;
 
 /// KL of a site by itself at one bit-width or group count.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
@@ -42,13 +42,13 @@ pub struct SiteSensitivity {
     /// Place among the sites by `gain`, from 1.
     pub rank_gain: usize,
     /// Only this site and its layer's weight quantized.
-    pub only: Effect,
+    pub only: Divergence,
     /// Only its activation.
-    pub only_activation: Option<Effect>,
+    pub only_activation: Option<Divergence>,
     /// Only its layer's weight.
-    pub only_weight: Option<Effect>,
+    pub only_weight: Option<Divergence>,
     /// All but this site.
-    pub without: Effect,
+    pub without: Divergence,
     /// KL of the whole less KL without this site, in nats.
     pub gain: f64,
     /// By itself at every bit-width, where asked for.
@@ -73,13 +73,13 @@ pub struct SensitivityReport {
     /// Number of pictures.
     pub images: usize,
     /// Everything quantized.
-    pub whole: Effect,
+    pub whole: Divergence,
     /// Only the weights.
-    pub weights_only: Effect,
+    pub weights_only: Divergence,
     /// Only the activations.
-    pub activations_only: Effect,
+    pub activations_only: Divergence,
     /// Only the softmax attentions.
-    pub softmax_only: Effect,
+    pub softmax_only: Divergence,
     /// Sum of `only` over the sites, in nats, to hold against `whole`.
     pub sum_only: f64,
     /// Quantized sites, the most sensitive by itself first.
@@ -113,10 +113,10 @@ pub fn both_ways(
     levels: &Levels,
     cancel: &Cancel,
     found: &(dyn Fn() + Sync),
-) -> Result<(Effect, Vec<SiteSensitivity>)> {
+) -> Result<(Divergence, Vec<SiteSensitivity>)> {
     let quantized = reference.under(network, plan, cancel)?;
     let float = Plan::float(sites);
-    let whole = reference.compare(&Reference::logits_of(&quantized)?);
+    let whole = reference.compare(&Reference::predictions_of(&quantized)?);
     let look = |info: &SiteInfo| {
         let Some(own) = plan.sites.get(&info.site).filter(|p| p.is_quantized()) else { return Ok(None) };
         let alone = |plan: SitePlan| reference.effect(network, reference.traces(), info.step, &float.with(plan), cancel);
@@ -151,7 +151,7 @@ pub fn both_ways(
 ///
 /// # Errors
 /// When `cancel` was called.
-pub fn of_part(network: &dyn Network, reference: &Reference, plan: &Plan, part: Part, cancel: &Cancel) -> Result<Effect> {
+pub fn of_part(network: &dyn Network, reference: &Reference, plan: &Plan, part: Part, cancel: &Cancel) -> Result<Divergence> {
     reference.effect_of(network, &plan.part(part), cancel)
 }
 
@@ -222,9 +222,7 @@ pub fn pictures(session: &Session, data: Option<&Path>, limit: Option<usize>, ca
     };
     let set = evaluate::data(session, Some(folder), limit)?;
     let opened = session.opened();
-    let tensor = |source: &PictureSource| Ok(opened.preprocess.apply(&source.load()?)?.tensor);
-    let tensors = set.pictures.iter().map(tensor).collect::<Result<Vec<_>>>()?;
-    let batches = tensors.chunks(BATCH).map(|b| Ok(Tensor::cat(b, 0)?)).collect::<Result<Vec<_>>>()?;
+    let batches = batches::load_all(&set.pictures, &opened.preprocess)?;
     Ok((set.name, Arc::new(Reference::new(opened.model.network(), opened.model.sites(), &batches, cancel)?)))
 }
 

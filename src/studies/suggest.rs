@@ -1,19 +1,19 @@
 //! The search for what to change so that a lost prediction comes back.
 
-use candle_core::Tensor;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::evaluate::{self, EvaluationRow};
-use crate::analysis::metrics::{argmax, kl};
+use crate::analysis::Prediction;
 use crate::error::{Error, Result};
 use crate::input::PictureSet;
-use crate::model::{RightOperand, Site, SiteInfo, forward_from, trace};
+use crate::model::{RightOperand, Site, SiteInfo};
 use crate::progress::{Cancel, Counter, Progress};
 use crate::quant::run::SitePlan;
+use crate::quant::run::{Start, run, run_traced};
 use crate::quant::solve::{self, Choice};
-use crate::quant::{BitWidth, FakeQuantize, Plan, Settings, SiteOverride, bops, unobserved};
+use crate::quant::{BitWidth, Plan, Settings, SiteOverride, bops};
 use crate::session::{FloatBaseline, Session};
 
 /// How settings do on a set of pictures, by a real run.
@@ -74,30 +74,29 @@ pub fn restore_picture(
 ) -> Result<Suggestion> {
     let base = session.base(index)?;
     let sites = session.opened().model.sites();
-    let float_class = argmax(&base.float.logits);
+    let float = &base.float.prediction;
     let network = session.opened().model.network();
-    let traced = |plan: &Plan| trace(network, &base.prepared.tensor, &mut FakeQuantize::new(plan, cancel, unobserved));
-    let flat = |logits: &Tensor| -> Result<Vec<f32>> { Ok(logits.flatten_all()?.to_vec1()?) };
+    let traced = |plan: &Plan| run_traced(network, &base.prepared.tensor, plan, cancel);
+    let lost = |prediction: &Prediction| prediction.against(float).changed > 0;
     let mut plan = session.plan(settings)?;
     let mut now = traced(&plan)?;
-    let mut logits = flat(&now.logits)?;
-    let before = standing(session, settings, &base, &logits);
+    let mut prediction = Prediction::of_one(&now.output)?;
+    let before = standing(session, settings, &base, &prediction);
     let mut kept: Vec<Site> = Vec::new();
-    while argmax(&logits) != float_class {
+    while lost(&prediction) {
         progress(Progress { stage: "looking for what to keep in float".into(), done: kept.len(), total: sites.len() });
         let quantized = sites.par_iter().filter(|info| plan.sites.get(&info.site).is_some_and(SitePlan::is_quantized));
         let tried = quantized.map(|info| {
             let without = plan.without(info.site);
-            let tap = &mut FakeQuantize::new(&without, cancel, unobserved);
-            let logits = flat(&forward_from(network, info.step, &now.boundaries[info.step], tap)?)?;
-            Ok((kl(&base.float.logits, &logits), info.site))
+            let output = run(network, Start::at(&now, info.step), &without, cancel)?;
+            Ok((Prediction::of_one(&output)?.against(float).kl, info.site))
         });
         let tried = tried.collect::<Result<Vec<_>>>()?;
         let Some((_, site)) = tried.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
         plan = plan.without(site);
         kept.push(site);
         now = traced(&plan)?;
-        logits = flat(&now.logits)?;
+        prediction = Prediction::of_one(&now.output)?;
     }
     // What others make unnecessary goes back, the least useful first: those that were found last.
     let whole = session.plan(settings)?;
@@ -107,9 +106,9 @@ pub fn restore_picture(
         }
         let Some(quantized) = whole.sites.get(&site) else { continue };
         let tried = plan.with(quantized.clone());
-        let tried_logits = session.logits(&base, &tried, cancel)?;
-        if argmax(&tried_logits) == float_class {
-            (plan, logits) = (tried, tried_logits);
+        let tried_prediction = session.predict(&base, &tried, cancel)?;
+        if !lost(&tried_prediction) {
+            (plan, prediction) = (tried, tried_prediction);
             kept.retain(|s| *s != site);
         }
     }
@@ -118,10 +117,10 @@ pub fn restore_picture(
         suggested.toggle_float(*site);
     }
     // Verified by a run of the settings themselves, not of the plan that was searched with.
-    let verified = session.logits(&base, &session.plan(&suggested)?, cancel)?;
-    debug_assert_eq!(verified, logits);
+    let verified = session.predict(&base, &session.plan(&suggested)?, cancel)?;
+    debug_assert_eq!(verified, prediction);
     let after = standing(session, &suggested, &base, &verified);
-    let reached = argmax(&verified) == float_class;
+    let reached = !lost(&verified);
     let has_layer = |site: &Site| sites.iter().any(|info| info.site == *site && info.layer.is_some());
     let changes = kept.iter().map(|&site| Change { site, abits: BitWidth::FLOAT, wbits: has_layer(&site).then_some(BitWidth::FLOAT) });
     let names = kept.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -138,14 +137,10 @@ pub fn restore_picture(
     Ok(Suggestion { changes: changes.collect(), settings: suggested, before, after, reached, text })
 }
 
-fn standing(session: &Session, settings: &Settings, base: &FloatBaseline, logits: &[f32]) -> Standing {
-    let same = argmax(&base.float.logits) == argmax(logits);
-    Standing {
-        images: 1,
-        kl: kl(&base.float.logits, logits),
-        agreement: if same { 100.0 } else { 0.0 },
-        bops: bops::total(session.opened().model.sites(), settings),
-    }
+fn standing(session: &Session, settings: &Settings, base: &FloatBaseline, prediction: &Prediction) -> Standing {
+    let divergence = prediction.against(&base.float.prediction);
+    let bops = bops::total(session.opened().model.sites(), settings);
+    Standing { images: 1, kl: divergence.kl, agreement: divergence.agreement(), bops }
 }
 
 /// What settings should reach on a set of pictures.

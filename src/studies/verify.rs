@@ -7,10 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::input::batches::BATCH;
 use crate::model::{Identity, Model, Weights, forward};
-
-/// Pictures in one pass.
-const BATCH: usize = 8;
 
 /// The float logits of a model against those of a reference.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -51,7 +49,7 @@ pub fn verify(model: &Model, expected: &Path, tolerance: f32) -> Result<Verifica
     let (mut largest_difference, mut same_top1) = (0.0_f32, 0);
     for start in (0..pictures).step_by(BATCH) {
         let count = BATCH.min(pictures - start);
-        let ours = forward(model.network(), &input.narrow(0, start, count)?, &mut Identity)?;
+        let ours = forward(model.network(), &input.narrow(0, start, count)?, &mut Identity)?.classes()?;
         let theirs = logits.narrow(0, start, count)?;
         let difference = largest(&(&ours - &theirs)?)?;
         // A maximum would pass over NaN.

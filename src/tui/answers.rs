@@ -22,6 +22,17 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
             // The run and its sweep, which opening ended, go on.
             return vec![Effect::Request(app.request())];
         }
+        Event::Predicted(predicted) => {
+            if app.predicted.as_ref().is_none_or(|shown| shown.id <= predicted.id) {
+                app.predicted = Some(predicted);
+            }
+        }
+        Event::Detail(detail) => {
+            if app.snapshot.as_ref().is_some_and(|shown| shown.id == detail.id) {
+                app.detail = Some(detail);
+                app.clamp();
+            }
+        }
         Event::Snapshot(snapshot) => {
             if app.snapshot.as_ref().is_none_or(|shown| shown.id <= snapshot.id) {
                 app.history.answered(snapshot.id);

@@ -8,14 +8,14 @@ use super::budget::Budget;
 use super::history::History;
 use super::studies::Studies;
 use super::theme::Look;
-use crate::analysis::report::{Report, Sensitivity, SiteReport};
-use crate::engine::Request;
+use crate::analysis::detail::{AttentionMap, SiteDetail};
+use crate::analysis::report::{PredictionReport, Report, Sensitivity, SiteReport};
+use crate::engine::{DetailRequest, Request};
 use crate::error::{Error, Result};
 use crate::model::Site;
 use crate::progress::Progress;
 use crate::quant::Settings;
-use crate::session::SessionInfo;
-use crate::session::Snapshot;
+use crate::session::{Predicted, SessionInfo, Snapshot};
 
 /// The views.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,8 +218,14 @@ pub struct App {
     pub filtering: bool,
     /// Whether the help is open, and how far it is scrolled.
     pub help: Option<u16>,
+    /// What the newest request predicts; its measures follow.
+    pub predicted: Option<Arc<Predicted>>,
     /// The newest answer.
     pub snapshot: Option<Arc<Snapshot>>,
+    /// Details of one site of that answer.
+    pub detail: Option<Arc<SiteDetail>>,
+    /// The details that were asked for last.
+    pub asked_detail: Option<DetailRequest>,
     /// Sensitivities of that answer, as far as the sweep is.
     pub sensitivity: HashMap<Site, Sensitivity>,
     /// The newest request.
@@ -271,7 +277,10 @@ impl App {
             filter: String::new(),
             filtering: false,
             help: None,
+            predicted: None,
             snapshot: None,
+            detail: None,
+            asked_detail: None,
             sensitivity: HashMap::new(),
             wanted: 0,
             studies: Studies::default(),
@@ -344,6 +353,32 @@ impl App {
         softmaxes().find(|s| (s.stage, s.block) == (self.site.stage, self.site.block)).or_else(|| softmaxes().next()).copied()
     }
 
+    /// The attention of [`Self::attention_site`], once it has been told.
+    #[must_use]
+    pub fn attention(&self) -> Option<&AttentionMap> {
+        let (detail, shown) = (self.detail.as_ref()?, self.snapshot.as_ref()?);
+        (detail.id == shown.id && Some(detail.site) == self.attention_site()).then_some(detail.attention.as_ref()?)
+    }
+
+    /// Details that the view needs and that nobody has asked for.
+    pub fn wanted_detail(&mut self) -> Option<DetailRequest> {
+        let wanted = DetailRequest { id: self.snapshot.as_ref()?.id, site: self.attention_site()? };
+        let there = self.detail.as_ref().is_some_and(|d| (d.id, d.site) == (wanted.id, wanted.site));
+        let wanted = Some(wanted).filter(|wanted| self.view == View::Attention && !there && self.asked_detail != Some(*wanted))?;
+        self.asked_detail = Some(wanted);
+        Some(wanted)
+    }
+
+    /// The prediction to show: the newest that was told, which may come before its measures.
+    #[must_use]
+    pub fn prediction(&self) -> Option<&PredictionReport> {
+        let measured = self.snapshot.as_ref();
+        match &self.predicted {
+            Some(newer) if measured.is_none_or(|m| m.id < newer.id) => Some(&newer.prediction),
+            _ => measured.map(|m| &m.report.prediction),
+        }
+    }
+
     /// The channels of the selected site in the order in which they stand, by the first picture.
     #[must_use]
     pub fn channel_order(&self) -> Vec<usize> {
@@ -405,9 +440,7 @@ impl App {
             let channels = report.ranges.min.len();
             self.channel = self.channel.min(channels.saturating_sub(1));
         }
-        let map = self
-            .attention_site()
-            .and_then(|site| self.snapshot.as_ref()?.attention.iter().find(|m| m.site == site).map(|m| (m.heads, m.layout.tokens())));
+        let map = self.attention().map(|m| (m.heads, m.layout.tokens()));
         if let Some((heads, tokens)) = map {
             self.head = self.head.min(heads.saturating_sub(1));
             self.token = self.token.min(tokens.saturating_sub(1));

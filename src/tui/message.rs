@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
-use crate::engine::{Event, Request, Study};
+use crate::engine::{DetailRequest, Event, Request, Study};
 use crate::progress::Progress;
 
 /// Something happened.
@@ -32,6 +32,8 @@ pub enum Message {
 pub enum Effect {
     /// Ask the engine for a run.
     Request(Request),
+    /// Ask the engine for details of a site.
+    Detail(DetailRequest),
     /// Ask the engine for more pictures.
     Open(Vec<PathBuf>),
     /// Ask the engine for a study, in place of the one under way.

@@ -114,6 +114,7 @@ async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut report
                     studied = Instant::now();
                     worker.study(study);
                 }
+                Effect::Detail(detail) => worker.detail(detail),
                 Effect::Open(paths) => worker.open_pictures(paths),
                 Effect::StopStudy => worker.stop_study(),
                 Effect::Suspend => {

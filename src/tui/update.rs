@@ -11,7 +11,6 @@ use super::history::History;
 use super::keymap::{self, Action};
 use super::message::{Effect, Message};
 use super::{answers, studies};
-use crate::analysis::detail::AttentionMap;
 use crate::analysis::findings;
 use crate::engine::command::Settings;
 use crate::model::Site;
@@ -37,6 +36,7 @@ pub fn update_all(app: &mut App, messages: Vec<Message>) -> Vec<Effect> {
     app.budget.settle();
     app.budget.renew(&app.settings, &app.studies);
     effects.extend(studies::ask(app));
+    effects.extend(app.wanted_detail().map(Effect::Detail));
     effects
 }
 
@@ -217,7 +217,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::ChannelOrder => app.by_group = !app.by_group,
         Action::Scale => app.logarithmic = !app.logarithmic,
         Action::Head(forward) => {
-            app.head = around(app.head, forward, attention(app).map_or(1, |m| m.heads));
+            app.head = around(app.head, forward, app.attention().map_or(1, |m| m.heads));
         }
         Action::Map => app.map = app.map.next(),
         Action::BudgetStep(more) => app.budget.step(more),
@@ -355,7 +355,7 @@ fn move_cursor(app: &mut App, by: isize) {
             }
         }
         View::Attention => {
-            if let Some(layout) = attention(app).map(|m| m.layout) {
+            if let Some(layout) = app.attention().map(|m| m.layout) {
                 app.token = layout.token_in_order(shifted(layout.order_of(app.token), by, layout.tokens()));
             }
         }
@@ -368,12 +368,6 @@ const fn has_cursor(view: View) -> bool {
 
 fn to_end(app: &mut App, by: isize) {
     if has_cursor(app.view) { move_cursor(app, by) } else { move_site(app, by) }
-}
-
-/// The attention that is shown.
-fn attention(app: &App) -> Option<&AttentionMap> {
-    let site = app.attention_site()?;
-    app.snapshot.as_ref()?.attention.iter().find(|m| m.site == site)
 }
 
 fn shifted(at: usize, by: isize, length: usize) -> usize {

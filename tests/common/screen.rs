@@ -6,7 +6,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use igq::engine::{Event, Request};
 use igq::progress::Cancel;
 use igq::quant::Settings;
-use igq::session::Session;
+use igq::session::{Outcome, Session, Stage};
 use igq::tui::app::App;
 use igq::tui::frame;
 use igq::tui::message::{Effect, Message};
@@ -31,22 +31,35 @@ pub fn request(app: &mut App, key: char) -> Option<Request> {
     press(app, KeyCode::Char(key)).into_iter().find_map(|effect| if let Effect::Request(request) = effect { Some(request) } else { None })
 }
 
-/// Answers a request as the engine does.
-pub fn answer(app: &mut App, session: &Session, request: &Request) {
-    let cancel = Cancel::default();
-    let mut snapshot = session.run(request.picture, &request.settings, &cancel).unwrap().snapshot(request.id, request.picture);
-    if let Some(second) = request.compare {
-        let compared = session.run(second, &request.settings, &cancel).unwrap();
-        snapshot.compare = Some(Box::new(compared.snapshot(request.id, second)));
-    }
-    update(app, Message::Engine(Event::Snapshot(Arc::new(snapshot))));
+/// Answers a request as the engine does, but for the sweep; what is left serves [`detail`].
+pub fn answer(app: &mut App, session: &Session, request: &Request) -> Arc<Outcome> {
+    let (cancel, mut outcome) = (Cancel::default(), None);
+    let ended = session.answer(request, &cancel, &mut |stage| match stage {
+        Stage::Predicted(predicted) => drop(update(app, Message::Engine(Event::Predicted(predicted)))),
+        Stage::Measured(snapshot, measured) => {
+            update(app, Message::Engine(Event::Snapshot(snapshot)));
+            outcome = Some(measured);
+            cancel.cancel();
+        }
+        Stage::Swept(..) => {}
+    });
+    assert!(matches!(ended, Ok(()) | Err(igq::Error::Cancelled)), "{ended:?}");
+    outcome.expect("a measured answer")
+}
+
+/// Tells the details of the softmax that the Attention view shows.
+pub fn detail(app: &mut App, outcome: &Outcome) {
+    let (id, site) = (app.snapshot.as_ref().unwrap().id, app.attention_site().unwrap());
+    let detail = outcome.detail(id, site).unwrap();
+    update(app, Message::Engine(Event::Detail(Arc::new(detail))));
 }
 
 /// A screen that shows the first run.
 pub fn filled(session: &Session) -> App {
     let mut app = app(session);
     let first = app.request();
-    answer(&mut app, session, &first);
+    let outcome = answer(&mut app, session, &first);
+    detail(&mut app, &outcome);
     app
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::open;
 use crate::cli::args::one_of;
 use crate::cli::bar::Bar;
+use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
 use crate::error::Result;
 use crate::progress::Cancel;
@@ -47,7 +47,7 @@ impl Allocate {
     /// Does it and prints.
     pub(super) fn run(self) -> Result<()> {
         let Self { common, output, budget, estimate, candidates, frontier, evaluate, data, limit } = self;
-        let session = open(&common, common.settings()?)?;
+        let session = open::session(&common, common.settings()?)?;
         let settings = session.opened().settings.clone();
         let set = if evaluate || data.is_some() { Some(evaluate::data(&session, data.as_deref(), limit)?) } else { None };
         let order = Order {

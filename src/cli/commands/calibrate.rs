@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::open;
 use crate::cli::RunArgs;
+use crate::cli::open;
 use crate::error::Result;
 use crate::quant::files;
 
@@ -21,7 +21,7 @@ impl Calibrate {
     /// Fits and writes.
     pub(super) fn run(&self) -> Result<()> {
         let Self { common, output } = self;
-        let session = open(common, common.settings()?)?;
+        let session = open::session(common, common.settings()?)?;
         let settings = &session.opened().settings;
         let plan = session.plan(settings)?;
         files::write(output, &plan, settings)?;

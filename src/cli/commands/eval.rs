@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::open;
 use crate::cli::bar::Bar;
+use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
 use crate::error::Result;
 use crate::quant::{Method, Settings};
@@ -29,7 +29,7 @@ impl Eval {
     pub(super) fn run(&self) -> Result<()> {
         let Self { common, output, data, limit } = self;
         let mut grid = common.grid()?;
-        let session = open(common, grid.first().cloned().unwrap_or_default())?;
+        let session = open::session(common, grid.first().cloned().unwrap_or_default())?;
         for settings in &mut grid {
             *settings = session.opened().with_fit(settings)?;
         }

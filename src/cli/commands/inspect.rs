@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::model;
+use crate::cli::open;
 use crate::cli::{Output, Which, print};
 use crate::error::Result;
 use crate::studies::inspect;
@@ -23,7 +23,7 @@ impl Inspect {
     /// Does it and prints.
     pub(super) fn run(self) -> Result<()> {
         let Self { which, labels, output } = self;
-        let mut model = model(&which)?;
+        let mut model = open::model(&which)?;
         if let Some(path) = labels {
             model.name_classes(&path)?;
         }

@@ -14,15 +14,10 @@ mod verify;
 
 use clap::{CommandFactory, Subcommand};
 
-use super::bar::Bar;
-use super::{Cli, RunArgs, Which, print};
+use super::{Cli, print};
 use crate::analysis::Report;
 use crate::analysis::report::json;
 use crate::error::Result;
-use crate::model::Model;
-use crate::progress::Cancel;
-use crate::quant::Settings;
-use crate::session::{LoadedModel, Session};
 
 /// Commands that need no terminal.
 #[derive(Debug, Subcommand)]
@@ -84,22 +79,4 @@ impl Command {
             }
         }
     }
-}
-
-/// Says on standard error what will be run.
-fn echo(common: &RunArgs, settings: &Settings) {
-    eprintln!("igq: model {}, {}, seed {}", common.model, settings.describe(), settings.seed);
-}
-
-fn open(common: &RunArgs, settings: Settings) -> Result<Session> {
-    let bar = Bar::default();
-    let opened = LoadedModel::fetched(&common.options_with(settings), &|progress| bar.show(&progress))?;
-    echo(common, &opened.settings);
-    Session::calibrated(opened, &Cancel::default(), &|progress| bar.show(&progress))
-}
-
-/// Opens the model of a command that looks at nothing else.
-fn model(which: &Which) -> Result<Model> {
-    let bar = Bar::default();
-    Model::fetched(which.model(), which.offline, &|progress| bar.show(&progress))
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::open;
+use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
 use crate::error::Result;
 use crate::progress::Cancel;
@@ -24,7 +24,7 @@ impl Run {
     /// Runs, sweeps and prints.
     pub(super) fn run(&self) -> Result<()> {
         let Self { common, output, dump: dump_to } = self;
-        let session = open(common, common.settings()?)?;
+        let session = open::session(common, common.settings()?)?;
         let outcome = session.run(common.picture, &session.opened().settings, &Cancel::default())?;
         if let Some(path) = dump_to {
             dump::write(path, &outcome)?;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::open;
 use crate::cli::args::one_of;
 use crate::cli::bar::Bar;
+use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
 use crate::error::Result;
 use crate::progress::Cancel;
@@ -32,7 +32,7 @@ impl Sensitivity {
     /// Does it and prints.
     pub(super) fn run(self) -> Result<()> {
         let Self { common, output, by, data, limit } = self;
-        let session = open(&common, common.settings()?)?;
+        let session = open::session(&common, common.settings()?)?;
         let settings = session.opened().settings.clone();
         let cancel = Cancel::default();
         let pictures = sensitivity::pictures(&session, data.as_deref(), limit, &cancel)?;

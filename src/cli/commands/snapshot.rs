@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::open;
 use crate::cli::args::{one_of, parse_size};
+use crate::cli::open;
 use crate::cli::{FrameFormat, Look, RunArgs, print};
 use crate::error::{Error, Result};
 use crate::progress::Cancel;
+use crate::session::{Request, Stage};
 use crate::studies::{allocate, compare};
 use crate::tui::app::{App, View};
 use crate::tui::{frame, studies, theme};
@@ -43,7 +44,7 @@ impl Snapshot {
     /// Runs, draws and writes.
     pub(super) fn run(&self) -> Result<()> {
         let Self { common, look, view, size, site, compare, format, output } = self;
-        let session = open(common, common.settings()?)?;
+        let session = open::session(common, common.settings()?)?;
         let settings = session.opened().settings.clone();
         // Plain text has no colours: the mono theme shows pictures and maps with characters instead.
         let theme = look.theme.or((*format == FrameFormat::Txt).then_some(theme::ThemeName::Mono));
@@ -57,15 +58,21 @@ impl Snapshot {
                 return Err(Error::setting("--site", site, "a site of the model; `igq inspect` lists them"));
             }
         }
-        let outcome = session.run(common.picture, &settings, &Cancel::default())?;
-        let mut snapshot = outcome.snapshot(0, common.picture);
-        if let Some(second) = *compare {
-            let compared = session.run(second, &settings, &Cancel::default())?;
-            snapshot.compare = Some(Box::new(compared.snapshot(0, second)));
-            app.compare = Some(second);
+        let request = Request { id: 0, settings: settings.clone(), picture: common.picture, compare: *compare };
+        app.compare = *compare;
+        let mut outcome = None;
+        session.answer(&request, &Cancel::default(), &mut |stage| match stage {
+            Stage::Predicted(predicted) => app.predicted = Some(predicted),
+            Stage::Measured(snapshot, measured) => {
+                app.show(snapshot);
+                outcome = Some(measured);
+            }
+            Stage::Swept(found, ..) => app.learn_sensitivity(&found),
+        })?;
+        if let (Some(wanted), Some(outcome)) = (app.wanted_detail(), outcome) {
+            app.detail = outcome.detail(wanted.id, wanted.site).map(Arc::new);
+            app.clamp();
         }
-        app.show(Arc::new(snapshot));
-        session.sweep(&outcome, &Cancel::default(), |site, value| app.learn_sensitivity(&[(site, value)]))?;
         if *view == View::Budget && settings.method.uses_groups() {
             app.studies.learn(Arc::new(allocate::estimated(&session, &studies::base(&settings))?));
             app.budget.renew(&settings, &app.studies);

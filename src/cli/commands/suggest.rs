@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::open;
 use crate::cli::bar::Bar;
+use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
 use crate::error::Result;
 use crate::progress::Cancel;
@@ -38,7 +38,7 @@ impl Suggest {
     /// Does it and prints.
     pub(super) fn run(self) -> Result<()> {
         let Self { common, output, one, within, kl, data, limit } = self;
-        let session = open(&common, common.settings()?)?;
+        let session = open::session(&common, common.settings()?)?;
         let settings = session.opened().settings.clone();
         let (cancel, bar) = (Cancel::default(), Bar::default());
         let (suggestion, best) = if one {

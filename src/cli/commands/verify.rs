@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::args::parse_tolerance;
+use crate::cli::open;
 use crate::cli::{Output, Which, print};
 use crate::error::{Error, Result};
 use crate::studies::verify;
@@ -26,7 +27,7 @@ impl Verify {
     /// Compares and prints.
     pub(super) fn run(&self) -> Result<()> {
         let Self { which, output, expected, tolerance } = self;
-        let found = verify::verify(&super::model(which)?, expected, *tolerance)?;
+        let found = verify::verify(&open::model(which)?, expected, *tolerance)?;
         print::verification(&found, output)?;
         if found.within {
             return Ok(());

@@ -1,8 +1,8 @@
 //! Allocations, sensitivities and suggestions as text, JSON, CSV and Markdown.
 
 use super::{csv, deliver, preset, table};
+use crate::analysis::Divergence;
 use crate::analysis::report::json;
-use crate::analysis::suffix::Effect;
 use crate::cli::{Format, Output};
 use crate::error::Result;
 use crate::studies::allocate::{AllocationReport, Measured, RankCorrelation, Solved};
@@ -116,7 +116,8 @@ pub fn sensitivity(report: &SensitivityReport, output: &Output) -> Result<()> {
                 ("activations only", report.activations_only),
                 ("softmax only", report.softmax_only),
             ];
-            let wholes = whole.map(|(name, e)| vec![name.to_string(), format!("{:.5}", e.kl), format!("{} of {}", e.flips, report.images)]);
+            let wholes =
+                whole.map(|(name, e)| vec![name.to_string(), format!("{:.5}", e.kl), format!("{} of {}", e.changed, report.images)]);
             format!(
                 "{}, {}\non {} pictures of {}; {:.1} s\n\n{}\n\n{}\n\n{}\n",
                 report.model,
@@ -143,13 +144,13 @@ fn sensitivity_header(report: &SensitivityReport) -> Vec<String> {
 }
 
 fn sensitivity_row(s: &SiteSensitivity, report: &SensitivityReport) -> Vec<String> {
-    let part = |e: Option<Effect>| e.map(|e| format!("{:.6}", e.kl)).unwrap_or_default();
+    let part = |e: Option<Divergence>| e.map(|e| format!("{:.6}", e.kl)).unwrap_or_default();
     let mut row = vec![
         s.rank_only.to_string(),
         s.site.to_string(),
         format!("{:.6}", s.only.kl),
         format!("{:.1}", 100.0 * s.only.kl / report.sum_only.max(f64::MIN_POSITIVE)),
-        s.only.flips.to_string(),
+        s.only.changed.to_string(),
         part(s.only_activation),
         part(s.only_weight),
         format!("{:.6}", s.without.kl),

@@ -10,7 +10,6 @@ use crate::analysis::detail::AttentionMap;
 use crate::analysis::report::SiteReport;
 use crate::engine::command::SoftmaxShape;
 use crate::model::TokenLayout;
-use crate::session::Snapshot;
 use crate::tui::app::{App, Map};
 use crate::tui::theme::group_digit;
 use crate::tui::update::Hit;
@@ -32,10 +31,9 @@ struct Shown<'a> {
     layout: TokenLayout,
 }
 
-fn shown<'a>(app: &App, snapshot: &'a Snapshot) -> Option<Shown<'a>> {
-    let site = app.attention_site()?;
-    let map = snapshot.attention.iter().find(|m| m.site == site)?;
-    Some(Shown { map, report: snapshot.report.site(site)?, layout: map.layout })
+fn shown(app: &App) -> Option<Shown<'_>> {
+    let map = app.attention()?;
+    Some(Shown { map, report: app.snapshot.as_ref()?.report.site(app.attention_site()?)?, layout: map.layout })
 }
 
 impl Shown<'_> {
@@ -86,10 +84,10 @@ impl Shown<'_> {
 }
 
 pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
-    let Some(snapshot) = &app.snapshot else { return waiting(app, area, buf) };
-    let Some(shown) = shown(app, snapshot) else {
+    if app.attention_site().is_none() {
         return put(buf, area, 2, 2, "this model has no softmax attention", app.look.dim());
-    };
+    }
+    let Some(shown) = shown(app) else { return waiting(app, area, buf) };
     let [groups, map, row, quantizers] = areas(area);
     draw_groups(app, &shown, groups, buf);
     draw_map(app, &shown, map, buf);
@@ -99,7 +97,7 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
 
 fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let count = shown.report.quantizers.len();
-    let inner = panel(buf, area, &format!("groups · {} · head {} of {}", shown.map.site, app.head + 1, shown.map.heads), app.look);
+    let inner = panel(buf, area, &format!("groups · {} · head {} of {}", shown.report.site, app.head + 1, shown.map.heads), app.look);
     let class: Vec<String> = (0..shown.layout.prefix)
         .map(|t| {
             format!(
@@ -216,8 +214,7 @@ fn draw_quantizers(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
 }
 
 pub fn hit(app: &App, area: Rect, column: u16, row: u16) -> Option<Hit> {
-    let snapshot = app.snapshot.as_ref()?;
-    let shown = shown(app, snapshot)?;
+    let shown = shown(app)?;
     let [groups, map, ..] = areas(area);
     for panel in [groups, map] {
         let inner = map_area(panel.inner(Margin::new(1, 1)));

@@ -34,7 +34,7 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
 fn predictions(app: &App, area: Rect, buf: &mut Buffer) {
     let Some(snapshot) = &app.snapshot else { return };
     let look = app.look;
-    let p = &snapshot.report.prediction;
+    let p = app.prediction().unwrap_or(&snapshot.report.prediction);
     let inner = panel(buf, area, "Prediction", look);
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(2).areas(inner);
     let truth = snapshot.report.picture.truth.as_ref();

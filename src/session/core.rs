@@ -1,0 +1,345 @@
+//! The session: one model, one calibration, a set of pictures; runs any settings on any of the pictures.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use candle_core::Tensor;
+
+use super::cache::Store;
+use super::loaded::{CalibrationPlan, LoadedModel};
+use super::options::Options;
+
+use crate::analysis::detail::SiteDetail;
+use crate::analysis::report::{
+    BopsReport, CalibrationReport, ClassName, ModelReport, PictureReport, PredictionReport, Report, SCHEMA_VERSION, Sensitivity,
+};
+use crate::analysis::suffix::{self, Reference};
+use crate::analysis::{FloatRun, Prediction, QuantizedRun, findings, measure, prediction};
+use crate::error::{Error, Result};
+use crate::input::batches;
+use crate::input::{Picture, PictureSet, PictureSource, Prepared};
+use crate::model::{Site, SiteInfo};
+use crate::progress::{Cancel, Progress};
+use crate::quant::run::SitePlan;
+use crate::quant::{Calibration, Method, Plan, Settings, Start, bops, calibrate, pipeline, plan, run};
+
+/// Pictures whose float runs are kept.
+const KEPT: usize = 4;
+
+/// The float run of one picture, kept.
+#[derive(Clone)]
+pub struct FloatBaseline {
+    /// The picture as decoded.
+    pub picture: Arc<Picture>,
+    /// The picture as the model takes it.
+    pub prepared: Arc<Prepared>,
+    /// Its float run.
+    pub float: Arc<FloatRun>,
+}
+
+/// Everything that one run leaves.
+pub struct Outcome {
+    /// The numbers.
+    pub report: Report,
+    /// The float run.
+    pub base: FloatBaseline,
+    /// What every site did.
+    pub plan: Plan,
+    /// The quantized run.
+    pub quantized: QuantizedRun,
+}
+
+/// A quantized run that is not measured yet.
+pub(super) struct Run {
+    base: FloatBaseline,
+    plan: Plan,
+    quantized: QuantizedRun,
+    /// Wall time of plan and run.
+    seconds: f64,
+}
+
+/// One model, one calibration, a set of pictures.
+pub struct Session {
+    opened: LoadedModel,
+    store: Option<Store>,
+    calibration: Calibration,
+    /// The calibration pictures as the model takes them.
+    batches: Vec<Tensor>,
+    report: CalibrationReport,
+    floats: Mutex<VecDeque<(usize, FloatBaseline)>>,
+    /// Pictures that were opened later; their indices come behind those of the set.
+    later: Mutex<Vec<PictureSource>>,
+    reference: Mutex<Option<Arc<Reference>>>,
+}
+
+impl Session {
+    /// Runs the float model over the calibration pictures.
+    ///
+    /// # Errors
+    /// When a picture cannot be prepared, or `cancel` was called.
+    pub fn calibrated(loaded: LoadedModel, cancel: &Cancel, progress: &dyn Fn(Progress)) -> Result<Self> {
+        let mut store = None;
+        let (source, batches, calibration) = match &loaded.calibration {
+            CalibrationPlan::File(path) => (format!("quantizers of {path}"), Vec::new(), Calibration::default()),
+            CalibrationPlan::Pictures(name, pictures) => {
+                let batches = batches::stack(pictures, &loaded.preprocess)?;
+                let total = pictures.len();
+                let report = |done| progress(Progress { stage: format!("calibrating on {name}"), done, total });
+                report(0);
+                store = loaded.cache_folder.as_ref().map(|folder| Store::new(folder, &loaded.model.digest, &batches)).transpose()?;
+                let known = store.as_ref().and_then(|s| s.calibration(loaded.model.sites())).filter(|known| known.images == total);
+                let calibration = if let Some(known) = known {
+                    known
+                } else {
+                    let fresh = calibrate(loaded.model.network(), &batches, cancel, report)?;
+                    if let Some(store) = &store {
+                        store.keep_calibration(&fresh);
+                    }
+                    fresh
+                };
+                (name.clone(), batches, calibration)
+            }
+        };
+        let report = CalibrationReport { source, images: calibration.images };
+        Ok(Self::new(loaded, store, calibration, batches, report))
+    }
+
+    /// Of what was opened and calibrated.
+    fn new(opened: LoadedModel, store: Option<Store>, calibration: Calibration, batches: Vec<Tensor>, report: CalibrationReport) -> Self {
+        let (floats, later, reference) = Default::default();
+        Self { opened, store, calibration, batches, report, floats, later, reference }
+    }
+
+    /// Opens and calibrates in one go.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::new`] and [`Self::calibrated`].
+    pub fn open(options: &Options, progress: &dyn Fn(Progress)) -> Result<Self> {
+        Self::calibrated(LoadedModel::new(options)?, &Cancel::default(), progress)
+    }
+
+    /// The model, the preprocessing, the pictures and the first settings.
+    #[must_use]
+    pub const fn opened(&self) -> &LoadedModel {
+        &self.opened
+    }
+
+    /// What the quantizers were fitted on.
+    #[must_use]
+    pub const fn calibration_report(&self) -> &CalibrationReport {
+        &self.report
+    }
+
+    /// Where long computations are kept, if they are.
+    #[must_use]
+    pub const fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// The ranges that were collected.
+    #[must_use]
+    pub const fn calibration(&self) -> &Calibration {
+        &self.calibration
+    }
+
+    /// What every site does under `settings`.
+    ///
+    /// # Errors
+    /// When a quantizer file does not cover a site, or was fitted for other settings.
+    pub fn plan(&self, settings: &Settings) -> Result<Plan> {
+        self.opened.model.sites().iter().try_for_each(|info| self.opened.check_fit(settings, info.site))?;
+        plan(&self.opened.model, &self.calibration, settings, &self.opened.cache)
+    }
+
+    /// What one site does under `settings`.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub fn site_plan(&self, settings: &Settings, info: &SiteInfo) -> Result<SitePlan> {
+        self.opened.check_fit(settings, info.site)?;
+        pipeline::site_plan(&self.opened.model, &self.calibration, settings, &self.opened.cache, info)
+    }
+
+    /// The calibration pictures in batches `(B, C, height, width)`.
+    ///
+    /// # Errors
+    /// When the quantizers came from a file, so that there are none.
+    pub fn calibration_batches(&self) -> Result<&[Tensor]> {
+        let none = || Error::setting("--quantizers", &self.report.source, "calibration pictures, on which perturbations are measured");
+        if self.batches.is_empty() { Err(none()) } else { Ok(&self.batches) }
+    }
+
+    /// The float runs of the calibration pictures, computed once.
+    ///
+    /// # Errors
+    /// When there are none, or `cancel` was called.
+    pub fn reference(&self, cancel: &Cancel) -> Result<Arc<Reference>> {
+        let mut slot = self.reference.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = slot.as_ref() {
+            return Ok(Arc::clone(known));
+        }
+        let model = &self.opened.model;
+        let reference = Arc::new(Reference::new(model.network(), model.sites(), self.calibration_batches()?, cancel)?);
+        *slot = Some(Arc::clone(&reference));
+        Ok(reference)
+    }
+
+    /// Whether a picture's class is one of the model's: built-in labels belong to the built-in classes, a folder's were matched.
+    #[must_use]
+    pub fn is_label(&self, source: &PictureSource, class: usize) -> bool {
+        let model = &self.opened.model;
+        let built_in = matches!(source, PictureSource::FashionTest(_) | PictureSource::FashionCalibration(_));
+        class < model.config.classes() && (!built_in || model.labels.first().is_some_and(|label| label == "T-shirt/top"))
+    }
+
+    /// Where picture `index` is: in the set, or behind it among those that were opened later.
+    fn picture(&self, index: usize) -> Result<PictureSource> {
+        let (set, later) = (&self.opened.pictures.pictures, self.later.lock().unwrap_or_else(PoisonError::into_inner));
+        let source = set.get(index).or_else(|| later.get(index - set.len()));
+        source.cloned().ok_or_else(|| Error::setting("picture", index, format!("0 to {}", set.len() + later.len() - 1)))
+    }
+
+    /// Opens more pictures; gives the index of the first of them and the number of all.
+    ///
+    /// # Errors
+    /// When a path does not exist or the first picture cannot be read; none is added then.
+    pub fn open_pictures(&self, paths: &[PathBuf]) -> Result<(usize, usize)> {
+        if paths.iter().any(|path| path.as_os_str() == "-") {
+            return Err(Error::setting("picture", "-", "a path: standard input belongs to the keys while the screen is open"));
+        }
+        let more = PictureSet::from_paths(paths)?.pictures;
+        if let Some(first) = more.first() {
+            first.load()?;
+        }
+        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = self.opened.pictures.len() + later.len();
+        later.extend(more);
+        Ok((first, self.opened.pictures.len() + later.len()))
+    }
+
+    /// The float run of picture `index`, computed once.
+    ///
+    /// # Errors
+    /// When the picture cannot be read.
+    pub fn base(&self, index: usize) -> Result<FloatBaseline> {
+        let known = |floats: &VecDeque<(usize, FloatBaseline)>| floats.iter().find(|(i, _)| *i == index).map(|(_, base)| base.clone());
+        if let Some(base) = known(&self.floats.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(base);
+        }
+        let source = self.picture(index)?;
+        let mut picture = source.load()?;
+        picture.label = picture.label.filter(|class| self.is_label(&source, *class));
+        let prepared = self.opened.preprocess.apply(&picture)?;
+        let float = FloatRun::new(self.opened.model.network(), &prepared.tensor)?;
+        let base = FloatBaseline { picture: Arc::new(picture), prepared: Arc::new(prepared), float: Arc::new(float) };
+        let mut floats = self.floats.lock().unwrap_or_else(PoisonError::into_inner);
+        floats.push_back((index, base.clone()));
+        if floats.len() > KEPT {
+            floats.pop_front();
+        }
+        Ok(base)
+    }
+
+    /// What is predicted for a picture under a plan, and nothing else of the run.
+    ///
+    /// # Errors
+    /// When the plan does not fit, or `cancel` was called.
+    pub fn predict(&self, base: &FloatBaseline, plan: &Plan, cancel: &Cancel) -> Result<Prediction> {
+        Prediction::of_one(&run(self.opened.model.network(), Start::pixels(&base.prepared.tensor), plan, cancel)?)
+    }
+
+    /// Runs picture `index` under `settings`, and measures nothing yet.
+    pub(super) fn quantize(&self, index: usize, settings: &Settings, cancel: &Cancel) -> Result<Run> {
+        let base = self.base(index)?;
+        let started = Instant::now();
+        let plan = self.plan(settings)?;
+        let quantized = QuantizedRun::new(self.opened.model.network(), &base.prepared.tensor, &plan, cancel)?;
+        Ok(Run { base, plan, quantized, seconds: started.elapsed().as_secs_f64() })
+    }
+
+    pub(super) fn prediction(&self, run: &Run) -> PredictionReport {
+        run.quantized.prediction.report(&run.base.float.prediction, &self.opened.model.labels)
+    }
+
+    /// Bit operations of the whole network for one picture.
+    pub(super) fn bops(&self, settings: &Settings) -> BopsReport {
+        let sites = self.opened.model.sites();
+        let costs = bops::of_network(sites, settings);
+        let float = Settings { method: Method::Float, ..settings.clone() };
+        BopsReport {
+            total: costs.iter().map(|(_, b)| b.total()).sum(),
+            overhead: costs.iter().map(|(_, b)| b.overhead()).sum(),
+            float: bops::total(sites, &float),
+        }
+    }
+
+    /// Measures every site of a run.
+    pub(super) fn measure(&self, run: Run, settings: &Settings) -> Outcome {
+        let model = &self.opened.model;
+        let prediction = self.prediction(&run);
+        let sites = measure::sites(&run.plan, &bops::of_network(model.sites(), settings), &run.base.float, &run.quantized);
+        let name = |class: usize| ClassName { class, label: prediction::class_name(&model.labels, class) };
+        let report = Report {
+            schema_version: SCHEMA_VERSION,
+            model: ModelReport {
+                name: model.name.clone(),
+                source: model.source.clone(),
+                description: model.describe(),
+                parameters: model.parameters,
+                config: model.config.clone(),
+                notes: model.notes.clone(),
+                tokens: model.network().tokens(),
+            },
+            settings: settings.clone(),
+            calibration: self.report.clone(),
+            picture: PictureReport {
+                name: run.base.picture.name.clone(),
+                source: run.base.picture.source.clone(),
+                width: run.base.picture.raster.width,
+                height: run.base.picture.raster.height,
+                truth: run.base.picture.label.map(name),
+                preprocessing: self.opened.preprocess.describe(),
+            },
+            verdict: findings::verdict(&prediction, &sites),
+            prediction,
+            bops: self.bops(settings),
+            sites,
+            seconds: run.seconds,
+        };
+        let Run { base, plan, quantized, .. } = run;
+        Outcome { report, base, plan, quantized }
+    }
+
+    /// Runs picture `index` under `settings` and measures it.
+    ///
+    /// # Errors
+    /// When the picture cannot be read, the settings do not fit, or `cancel` was called.
+    pub fn run(&self, index: usize, settings: &Settings, cancel: &Cancel) -> Result<Outcome> {
+        Ok(self.measure(self.quantize(index, settings, cancel)?, settings))
+    }
+
+    /// Sensitivity of every quantized site by itself; `found` hears each.
+    ///
+    /// # Errors
+    /// When `cancel` was called.
+    pub fn sweep(&self, outcome: &Outcome, cancel: &Cancel, mut found: impl FnMut(Site, Sensitivity)) -> Result<()> {
+        for info in self.opened.model.sites() {
+            cancel.check()?;
+            let network = self.opened.model.network();
+            if let Some(value) = suffix::only_this(network, &outcome.plan, &outcome.base.float, info.site, cancel)? {
+                found(info.site, value);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Outcome {
+    /// What only `site` on one view shows; none where the model has no such site.
+    #[must_use]
+    pub fn detail(&self, id: u64, site: Site) -> Option<SiteDetail> {
+        Some(SiteDetail::new(id, &self.plan.sites.get(&site)?.info, &self.base.float, &self.quantized))
+    }
+}
