@@ -47,7 +47,7 @@ pub enum Error {
         /// The values that work.
         expected: String,
     },
-    /// The run was cancelled because a newer request replaced it or the person asked.
+    /// The run was cancelled because a newer request replaced it or the user asked.
     #[error("cancelled")]
     Cancelled,
     /// A computation went wrong inside candle.

@@ -27,7 +27,7 @@ impl Opening {
         let (send_opened, opened) = oneshot::channel();
         let open = move || {
             let result = guarded(|| LoadedModel::fetched(&options, &|progress| drop(send_progress.send_replace(progress))));
-            // Nobody waits any more when the person has quit.
+            // Nobody waits any more when the user has quit.
             drop(send_opened.send(result));
         };
         let started = thread::Builder::new().name("igq-open".into()).spawn(open);

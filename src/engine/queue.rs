@@ -18,7 +18,7 @@ use crate::studies::{compare, suggest};
 
 /// Shortest time between two partial results.
 const PARTIAL: Duration = Duration::from_millis(100);
-/// Perturbations that are kept for settings that a person comes back to.
+/// Perturbations that are kept for settings that a user comes back to.
 const KEPT: usize = 32;
 
 /// The study that is wanted, the flag that ends the one under way, and whether the screen is gone.

@@ -1,5 +1,5 @@
 //! The method from top to bottom, in the paper's order: calibrate, fit group quantizers, quantize weights, plan. Fits and weights are
-//! kept, because a person who steps through settings comes back to them.
+//! kept, because a user who steps through settings comes back to them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What a person chooses: bit-widths, group counts, method, and what stays in float. Values only; nothing here computes.
+//! What a user chooses: bit-widths, group counts, method, and what stays in float. Values only; nothing here computes.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -160,7 +160,7 @@ pub fn of_part(network: &dyn Network, reference: &Reference, plan: &Plan, part: 
 pub fn verdict(report: &SensitivityReport) -> String {
     let Some(worst) = report.sites.first() else { return "Nothing is quantized.".into() };
     let mut text = format!(
-        "By itself {} loses most: KL {:.4}, {:.0} % of the sum over all sites.",
+        "Quantized alone, {} has the largest KL: {:.4}, {:.0} % of the sum over all sites.",
         worst.site,
         worst.only.kl,
         100.0 * worst.only.kl / report.sum_only.max(f64::MIN_POSITIVE)

@@ -135,7 +135,7 @@ pub fn sensitivity(report: &SensitivityReport, output: &Output) -> Result<()> {
 }
 
 fn sensitivity_header(report: &SensitivityReport) -> Vec<String> {
-    let fixed = ["rank", "site", "only KL", "share %", "flips", "activation KL", "weight KL", "without KL", "gain", "rank of gain"];
+    let fixed = ["rank", "site", "alone KL", "% of sum", "flips", "activation KL", "weight KL", "without KL", "gain", "rank of gain"];
     let first = report.sites.first();
     let bits = first.map(|s| s.by_bits.iter().map(|l| format!("{} bits", l.level)).collect()).unwrap_or_default();
     let groups = report.sites.iter().find(|s| !s.by_groups.is_empty());
