@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use igq::input::PictureSet;
 use igq::model::{Identity, forward};
 use igq::progress::Cancel;
-use igq::quant::{Cache, Start, calibrate, plan, run};
+use igq::quant::{FitCache, Start, calibrate, plan, run};
 use igq::session::{Options, Session};
 use igq::studies::allocate::Budget;
 use igq::studies::allocate::Table;
@@ -41,7 +41,7 @@ fn pipeline(criterion: &mut Criterion) {
     let batches = std::slice::from_ref(&calibration_batch);
     group.bench_function("calibration, 32 pictures", |b| b.iter(|| calibrate(network, batches, &cancel, |_| ()).unwrap()));
     group.bench_function("fit and weights, all sites", |b| {
-        b.iter(|| plan(model, session.calibration(), settings, &Cache::default()).unwrap());
+        b.iter(|| plan(model, session.calibration(), settings, &FitCache::default()).unwrap());
     });
     group.finish();
 

@@ -5,7 +5,7 @@ use igq::analysis::Prediction;
 use igq::input::{PictureSet, Preprocess};
 use igq::model::{Identity, Model, forward};
 use igq::progress::Cancel;
-use igq::quant::{BitWidth, Cache, Settings, Start, calibrate, plan, run};
+use igq::quant::{BitWidth, FitCache, Settings, Start, calibrate, plan, run};
 
 fn main() -> Result<()> {
     let model = Model::open("fashion-vit")?;
@@ -21,7 +21,7 @@ fn main() -> Result<()> {
     for bits in BitWidth::ALL {
         // 2. Group quantizers for the activations and the softmax rows, percentile bounds for the weights.
         let settings = Settings { wbits: bits, abits: bits, sbits: bits, ..Settings::default() };
-        let plan = plan(&model, &calibration, &settings, &Cache::default())?;
+        let plan = plan(&model, &calibration, &settings, &FitCache::default())?;
         let mut kl = 0.0;
         for picture in &pictures {
             // 3. Each picture assigns its own channels to the groups, and is quantized with them.

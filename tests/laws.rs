@@ -10,8 +10,10 @@ use igq::model::{Site, SiteKind};
 use igq::progress::Cancel;
 use igq::quant::calibrate::SiteRanges;
 use igq::quant::group::Cost;
+use igq::quant::ranges::{self, Along};
+use igq::quant::run::fake_quantize_picture;
 use igq::quant::{
-    BitWidth, Bounds, GroupCount, Method, Plan, Rule, Scheme, Settings, SiteQuantizers, Start, UniformQuantizer, calibrate, ranges, run,
+    BitWidth, Bounds, GroupCount, Method, Plan, Rule, Scheme, Settings, SiteQuantizers, Start, UniformQuantizer, calibrate, run,
 };
 use igq::session::Session;
 
@@ -68,9 +70,10 @@ fn as_many_groups_as_channels_on_the_own_picture_equal_one_quantizer_a_channel()
         // Beyond 64 the product's type ends; the fit itself does not.
         let own = ranges.all();
         let grouped = SiteQuantizers { bounds: igq::quant::group::fit(&own, own.len(), Cost::Distance), rule: Rule::Nearest };
-        let channel = SiteQuantizers::fit(ranges, Scheme::Shared(Method::Channel), GroupCount::new(1).unwrap(), BitWidth::FLOAT).unwrap();
+        let channel = Scheme::Shared(Method::Channel).fit(ranges, GroupCount::new(1).unwrap(), BitWidth::FLOAT).unwrap();
+        let along = Along::of(site.kind);
         for bits in widths() {
-            let (a, b) = (grouped.group(own.clone(), bits).unwrap(), channel.group(own.clone(), bits).unwrap());
+            let (a, b) = (grouped.group(own.clone(), along, bits).unwrap(), channel.group(own.clone(), along, bits).unwrap());
             for c in 0..own.len() {
                 let (qa, qb) = (&a.quantizers[usize::from(a.assignment[c])], &b.quantizers[usize::from(b.assignment[c])]);
                 assert_eq!(qa, qb, "{site} channel {c} at {bits} bits");
@@ -80,52 +83,76 @@ fn as_many_groups_as_channels_on_the_own_picture_equal_one_quantizer_a_channel()
 }
 
 #[test]
-fn error_falls_as_bits_grow() {
+fn error_of_the_whole_network_falls_as_bits_grow() {
     let session = built_in();
-    for method in [Method::Layer, Method::LayerDynamic, Method::Channel, Method::Contiguous, Method::Sorted] {
-        // Over the whole network, and at every site by itself, rounding error falls with every bit.
-        let mut last: Option<Vec<f64>> = None;
-        for bits in 2..=8 {
+    for method in Method::ALL.into_iter().filter(|m| *m != Method::Float && !m.is_instance_aware()) {
+        let sum = |bits: u8| -> f64 {
             let report = session.run(0, &settings(method, bits, 8), &Cancel::default()).unwrap().report;
-            let now: Vec<f64> = report.sites.iter().map(|s| s.cumulative.mse).collect();
-            if let Some(before) = &last {
-                let (sum_before, sum_now): (f64, f64) = (before.iter().sum(), now.iter().sum());
-                assert!(sum_now < sum_before, "{method}: {sum_before} at {} bits, {sum_now} at {bits}", bits - 1);
-            }
-            last = Some(now);
+            report.sites.iter().map(|s| s.cumulative.mse).sum()
+        };
+        let sums: Vec<f64> = (2..=8).map(sum).collect();
+        assert!(sums.is_sorted_by(|a, b| a > b), "{method}: {sums:?}");
+    }
+}
+
+#[test]
+fn the_error_at_every_site_by_itself_falls_as_its_bits_grow() {
+    let session = built_in();
+    let base = session.base(0).unwrap();
+    for (site, values) in &base.float.sites {
+        let info = session.opened().model.site(*site).unwrap();
+        let along = Along::of(site.kind);
+        let last = if along.is_rows() { values.len() / info.channels } else { info.channels };
+        // Fitted on this picture itself, so that methods which cover their ranges clip nothing.
+        let own = vec![ranges::of_picture(along, values, last)];
+        let ranges = SiteRanges { images: own, ..session.calibration().sites[site].clone() };
+        for method in Method::ALL.into_iter().filter(|m| *m != Method::Float) {
+            let error = |bits: BitWidth| -> f64 {
+                let fitted = Scheme::Shared(method.at(site.kind)).fit(&ranges, GroupCount::new(8).unwrap(), bits).unwrap();
+                let mut quantized = values.clone();
+                fake_quantize_picture(*site, &mut quantized, last, &fitted, bits);
+                values.iter().zip(&quantized).map(|(x, y)| f64::from(x - y).powi(2)).sum()
+            };
+            let errors: Vec<f64> = widths().map(error).collect();
+            // Means of ranges clip: what is clipped stays, and where the zero point falls moves the bounds by up to half a step.
+            let clips = method.is_instance_aware();
+            let nothing = 1e-12 * values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+            let falls = |a: &f64, b: &f64| b < a || *b <= nothing || (clips && *b < 1.3 * a);
+            assert!(
+                errors.is_sorted_by(falls) && errors[6] <= (if clips { 1.0 } else { 0.5 } * errors[0]).max(nothing),
+                "{method} at {site}: {errors:?}"
+            );
         }
     }
 }
 
 #[test]
-fn the_error_of_each_site_falls_as_its_bits_grow_for_igq() {
+fn the_rounding_error_of_igq_is_at_most_half_a_step_and_falls_as_bits_grow() {
     let session = built_in();
     let base = session.base(0).unwrap();
     for (site, values) in &base.float.sites {
         let info = session.opened().model.site(*site).unwrap();
-        let softmax = site.kind.is_softmax();
-        let columns = if softmax { values.len() / info.channels } else { info.channels };
-        let own = if softmax { ranges::of_rows(values, columns) } else { ranges::of_channels(values, columns) };
-        // On bounds that hold the picture, so that only rounding is left.
+        let along = Along::of(site.kind);
+        let columns = if along.is_rows() { values.len() / info.channels } else { info.channels };
+        let own = ranges::of_picture(along, values, columns);
         let ranges = SiteRanges { images: vec![own.clone()], ..SiteRanges::default() };
-        let fitted = SiteQuantizers::fit(&ranges, Scheme::Shared(Method::Sorted), GroupCount::new(8).unwrap(), BitWidth::FLOAT).unwrap();
+        let fitted = Scheme::Shared(Method::Igq).fit(&ranges, GroupCount::new(8).unwrap(), BitWidth::FLOAT).unwrap();
+        assert_eq!(fitted.rule, Rule::Nearest);
         let mut last = f64::INFINITY;
         for bits in widths() {
-            let grouping = fitted.group(own.clone(), bits).unwrap();
-            let error: f64 = values
-                .iter()
-                .enumerate()
-                .map(|(i, &x)| {
-                    let member = if softmax { i / columns } else { i % columns };
-                    let quantizer = &grouping.quantizers[usize::from(grouping.assignment[member])];
-                    let e = x - quantizer.apply(x);
-                    assert!(
-                        e.abs() <= quantizer.scale() * 0.5001 || quantizer.step_at(x).is_none(),
-                        "{site} at {bits} bits: {x} off by {e}"
-                    );
-                    f64::from(e).powi(2)
-                })
-                .sum();
+            let grouping = fitted.group(own.clone(), along, bits).unwrap();
+            let mut error = 0.0;
+            for (i, &x) in values.iter().enumerate() {
+                let member = if along.is_rows() { i / columns } else { i % columns };
+                let quantizer = &grouping.quantizers[usize::from(grouping.assignment[member])];
+                // Inside of the codes only rounding is left.
+                if quantizer.code(x).1 || quantizer.step_at(x).is_none() {
+                    continue;
+                }
+                let e = x - quantizer.apply(x);
+                assert!(e.abs() <= quantizer.scale() * 0.5001, "{site} at {bits} bits: {x} off by {e}");
+                error += f64::from(e).powi(2);
+            }
             assert!(error < last || error == 0.0, "{site}: {last} then {error} at {bits} bits");
             last = error;
         }

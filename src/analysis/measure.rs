@@ -7,8 +7,8 @@ use super::report::{LocalError, QuantizerReport, RangesReport, SiteReport, Weigh
 use super::runs::{FloatRun, QuantizedRun, SiteRun};
 use crate::model::Site;
 use crate::quant::bops::SiteBops;
-use crate::quant::run::SitePlan;
-use crate::quant::{Grouping, Plan, Quantizer};
+use crate::quant::ranges::{self, Along};
+use crate::quant::{Grouping, Plan, Quantizer, SitePlan};
 
 /// Every site of a quantized run against the float run, in the order of `bops`.
 #[must_use]
@@ -24,12 +24,12 @@ fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
     let info = &plan.info;
     let error = ErrorNumbers::between(&run.before, &run.after);
     let (local, quantizers) = match &run.grouping {
-        Some(grouping) => codes(grouping, run, info.site.kind.is_softmax(), error),
+        Some(grouping) => codes(grouping, run, error),
         None => (LocalError { error, rmse_over_step: 0.0, clipped: 0.0, codes_used: 0.0 }, Vec::new()),
     };
     let ranges = match &run.grouping {
         Some(grouping) => grouping.ranges.clone(),
-        None => crate::quant::ranges::of_picture(info.site.kind, &run.before, run.shape.last().copied().unwrap_or(1)),
+        None => ranges::of_picture(Along::of(info.site.kind), &run.before, run.shape.last().copied().unwrap_or(1)),
     };
     SiteReport {
         site: info.site,
@@ -57,7 +57,7 @@ fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
 }
 
 /// What the groups' quantizers met: members, clipping, codes, error in steps.
-fn codes(grouping: &Grouping, run: &SiteRun, softmax: bool, error: ErrorNumbers) -> (LocalError, Vec<QuantizerReport>) {
+fn codes(grouping: &Grouping, run: &SiteRun, error: ErrorNumbers) -> (LocalError, Vec<QuantizerReport>) {
     let groups = grouping.quantizers.len();
     let codes = grouping.quantizers.first().map_or(0, Quantizer::codes);
     let mut seen = vec![false; groups * codes];
@@ -67,11 +67,12 @@ fn codes(grouping: &Grouping, run: &SiteRun, softmax: bool, error: ErrorNumbers)
     for &group in &grouping.assignment {
         members[usize::from(group)] += 1;
     }
-    let columns = if softmax { run.before.len() / grouping.assignment.len() } else { grouping.assignment.len() };
+    let by_row = grouping.along.is_rows();
+    let columns = if by_row { run.before.len() / grouping.assignment.len() } else { grouping.assignment.len() };
     let mut squared_steps = 0.0;
     for (row, (before, after)) in run.before.chunks_exact(columns).zip(run.after.chunks_exact(columns)).enumerate() {
         for (column, (&x, &y)) in before.iter().zip(after).enumerate() {
-            let group = usize::from(grouping.assignment[if softmax { row } else { column }]);
+            let group = usize::from(grouping.assignment[if by_row { row } else { column }]);
             let quantizer = &grouping.quantizers[group];
             let (code, was_clipped) = quantizer.code(x);
             seen[group * codes + code as usize] = true;

@@ -202,11 +202,22 @@ impl Preprocess {
     }
 
     fn scaled(&self, source: &str, raster: &Raster, width: usize, height: usize) -> Result<Raster> {
-        let pixel = if raster.channels == 3 { fir::PixelType::U8x3 } else { fir::PixelType::U8 };
+        let data = if raster.channels == 3 {
+            self.scaled_pixels::<fir::pixels::U8x3>(source, raster, width, height)?
+        } else {
+            self.scaled_pixels::<fir::pixels::U8>(source, raster, width, height)?
+        };
+        Ok(Raster { width, height, channels: raster.channels, data })
+    }
+
+    /// Of one type of pixel each: asked for a type at run time, the library is compiled into igq for all of its fourteen.
+    fn scaled_pixels<P: fir::PixelTrait>(&self, source: &str, raster: &Raster, width: usize, height: usize) -> Result<Vec<u8>> {
         let failed = |e: &dyn std::fmt::Display| Error::content(source, format!("cannot be resized ({e})"), "name another picture");
         let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let from = fir::images::ImageRef::new(side(raster.width), side(raster.height), &raster.data, pixel).map_err(|e| failed(&e))?;
-        let mut to = fir::images::Image::new(side(width), side(height), pixel);
+        let from = fir::images::TypedImageRef::<P>::from_buffer(side(raster.width), side(raster.height), &raster.data);
+        let mut data = vec![0; width * height * raster.channels];
+        let to = fir::images::TypedImage::<P>::from_buffer(side(width), side(height), &mut data);
+        let (from, mut to) = (from.map_err(|e| failed(&e))?, to.map_err(|e| failed(&e))?);
         let algorithm = match self.interpolation {
             Interpolation::Nearest => fir::ResizeAlg::Nearest,
             Interpolation::Bilinear => fir::ResizeAlg::Convolution(fir::FilterType::Bilinear),
@@ -214,8 +225,8 @@ impl Preprocess {
             Interpolation::Lanczos => fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3),
         };
         let options = fir::ResizeOptions::new().resize_alg(algorithm);
-        fir::Resizer::new().resize(&from, &mut to, &options).map_err(|e| failed(&e))?;
-        Ok(Raster { width, height, channels: raster.channels, data: to.into_vec() })
+        fir::Resizer::new().resize_typed(&from, &mut to, &options).map_err(|e| failed(&e))?;
+        Ok(data)
     }
 
     /// One line for people: `28x28, bicubic to 28, mean 0.286, std 0.353`.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::method::{Method, Scheme};
+use super::method::{Parts, Scheme};
 use super::settings::Settings;
 use crate::model::{Product, RightOperand, Site, SiteInfo};
 
@@ -57,19 +57,22 @@ pub fn of_site(info: &SiteInfo, sites: &[SiteInfo], settings: &Settings) -> Site
     }
     let (channels, tokens) = (info.channels as u64, info.tokens as u64);
     let softmax = info.site.kind.is_softmax();
-    let groups = match method {
-        Method::Channel => channels,
-        method if method.uses_groups() => settings.groups(info.site).get() as u64,
-        _ => 1,
+    let spec = method.spec();
+    let groups = match spec.parts {
+        Parts::Channels => channels,
+        Parts::Groups => settings.groups(info.site).get() as u64,
+        Parts::Tokens => tokens,
+        Parts::Whole => 1,
     };
-    if method.is_instance_aware() || method == Method::LayerDynamic {
+    if spec.dynamic {
         let row = info.product.map_or(tokens, |p| p.inner as u64);
         bops.ranges = WIDE * if softmax { channels * row } else { 2 * tokens * channels };
     }
-    if method.is_instance_aware() {
+    if spec.instance_aware {
         bops.assignment = WIDE * if softmax { 2 } else { 5 } * channels * groups;
     }
-    if let Some(split) = split_by(info, sites) {
+    let split = if spec.parts == Parts::Tokens { split_by_tokens(info, sites) } else { split_by(info, sites) };
+    if let Some(split) = split {
         let results = (split.count * split.rows * split.columns) as u64;
         bops.sums = WIDE * results * (groups.min(split.inner as u64) - 1);
     }
@@ -82,6 +85,11 @@ fn split_by(info: &SiteInfo, sites: &[SiteInfo]) -> Option<Product> {
         Some(p) => (!info.site.kind.is_softmax()).then_some(p),
         None => sites.iter().filter_map(|left| left.product).find(|p| p.right == RightOperand::Inner(info.site)),
     }
+}
+
+/// The product whose inner dimension the tokens of a site split: that of the values, whose rows are what the softmax weights.
+fn split_by_tokens(info: &SiteInfo, sites: &[SiteInfo]) -> Option<Product> {
+    sites.iter().filter_map(|left| left.product).find(|p| p.right == RightOperand::Columns(info.site))
 }
 
 fn multiplications(p: &Product) -> u64 {
@@ -107,7 +115,7 @@ mod tests {
     use crate::model::network::LayerShape;
     use crate::model::positions::Resampling;
     use crate::model::{SiteKind, vit};
-    use crate::quant::{BitWidth, GroupCount};
+    use crate::quant::{BitWidth, GroupCount, Method};
 
     fn vit_b_16() -> Vec<SiteInfo> {
         vit::sites(&VitConfig {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
-use super::ranges;
+use super::ranges::{self, Along};
 use super::uniform::Bounds;
 use crate::error::Result;
 use crate::model::{Network, Recorder, Site, Tap, forward};
@@ -109,7 +109,7 @@ struct Seen {
 /// Looks at the values of one picture: channels `(N, C)`, or softmax rows `(H N, N)`; `last` is the last dimension.
 fn see(site: Site, values: &[f32], last: usize) -> Seen {
     let softmax = site.kind.is_softmax();
-    let ranges = ranges::of_picture(site.kind, values, last);
+    let ranges = ranges::of_picture(Along::of(site.kind), values, last);
     let tokens = (values.len() / ranges.len().max(1)).max(1) as f64;
     let mut excess = Excess::default();
     for (token, row) in values.chunks_exact(last).enumerate() {

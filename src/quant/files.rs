@@ -10,11 +10,11 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
-use super::baselines::{Rule, SiteQuantizers};
 use super::bits::BitWidth;
 use super::calibrate::{Calibration, SiteRanges};
-use super::method::{GeluShape, Method, SoftmaxShape};
-use super::run::Plan;
+use super::fit::{Rule, SiteQuantizers};
+use super::method::{GeluShape, Method, SoftmaxShape, Stored};
+use super::plan::Plan;
 use super::settings::Settings;
 use super::uniform::Bounds;
 use crate::atomic_write::write_whole;
@@ -35,9 +35,8 @@ pub struct QuantizerFile {
 /// # Errors
 /// When the method has nothing to write, or the file cannot be written.
 pub fn write(path: &Path, plan: &Plan, settings: &Settings) -> Result<()> {
-    let fitted = !matches!(settings.method, Method::Float | Method::LayerDynamic);
-    if !fitted || settings.softmax != SoftmaxShape::Method || settings.gelu != GeluShape::Method {
-        let expected = "a method with fitted uniform quantizers: layer, channel, contiguous, sorted, igq or igq-e";
+    if settings.method.spec().stored.is_none() || settings.softmax != SoftmaxShape::Method || settings.gelu != GeluShape::Method {
+        let expected = format!("a method with fitted uniform quantizers: {}", Method::names_with(|spec| spec.stored.is_some()));
         return Err(Error::setting("method", settings.describe(), expected));
     }
     let mut tensors = BTreeMap::new();
@@ -62,7 +61,7 @@ pub fn write(path: &Path, plan: &Plan, settings: &Settings) -> Result<()> {
                 tensors.insert(format!("{site}.members"), Tensor::from_vec(members, length, &Device::Cpu)?);
             }
             Rule::LeastError(alpha) => put("alpha", vec![*alpha as f32])?,
-            Rule::Nearest | Rule::OwnRange | Rule::One(_) => {}
+            Rule::Nearest | Rule::OwnRange | Rule::OwnRanges | Rule::One(_) => {}
         }
     }
     let metadata = HashMap::from([
@@ -141,8 +140,8 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
             lower.into_iter().zip(upper).map(|(l, u)| Bounds::new(l, u)).collect()
         };
         let rule = match tensors.get(&format!("{site}.members")) {
-            None if method == Method::Igq => Rule::Nearest,
-            None if method == Method::IgqE => {
+            None if method.spec().stored == Some(Stored::Nearest) => Rule::Nearest,
+            None if method.spec().stored == Some(Stored::LeastError) => {
                 let alpha = floats(&format!("{site}.alpha"))?;
                 Rule::LeastError(f64::from(alpha.and_then(|a| a.first().copied()).ok_or_else(|| broken(format!("no {site}.alpha")))?))
             }

@@ -1,13 +1,13 @@
 //! Step 3 of the data flow: from calibration to a quantized run. The paper's steps are functions with the paper's names.
 
-pub mod baselines;
 pub mod bits;
 pub mod bops;
 pub mod calibrate;
 pub mod files;
+pub mod fit;
 pub mod group;
 pub mod method;
-pub mod pipeline;
+pub mod plan;
 pub mod quantizer;
 pub mod ranges;
 pub mod run;
@@ -16,12 +16,12 @@ pub mod solve;
 pub mod uniform;
 pub mod weight;
 
-pub use baselines::{Grouping, Rule, SiteQuantizers};
 pub use bits::{BitWidth, GroupCount};
 pub use calibrate::{Calibration, calibrate};
+pub use fit::{Grouping, Rule, SiteQuantizers};
 pub use method::{GeluShape, Method, Scheme, SoftmaxShape};
-pub use pipeline::{Cache, plan};
+pub use plan::{FitCache, Part, Plan, SitePlan, plan};
 pub use quantizer::Quantizer;
-pub use run::{Observation, Plan, Start, run};
+pub use run::{Observation, Start, run};
 pub use settings::{Settings, SiteOverride};
 pub use uniform::{Bounds, UniformQuantizer};

@@ -3,10 +3,39 @@
 use super::uniform::Bounds;
 use crate::model::SiteKind;
 
-/// What is grouped at a site of this kind, for one picture: channels, or rows of the softmax; `last` is the last dimension of the tensor.
+/// What has a range of its own in the `(rows, last)` values of one picture at a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Along {
+    /// Channels: the columns.
+    Channels,
+    /// Rows of a softmax, whose lower end is zero.
+    SoftmaxRows,
+    /// Tokens: the rows.
+    Tokens,
+}
+
+impl Along {
+    /// What is grouped at a site of this kind (sections 3.2 and 5).
+    #[must_use]
+    pub const fn of(kind: SiteKind) -> Self {
+        if kind.is_softmax() { Self::SoftmaxRows } else { Self::Channels }
+    }
+
+    /// Whether a range belongs to a row and not to a column.
+    #[must_use]
+    pub const fn is_rows(self) -> bool {
+        matches!(self, Self::SoftmaxRows | Self::Tokens)
+    }
+}
+
+/// The ranges of one picture; `last` is the last dimension of the tensor.
 #[must_use]
-pub fn of_picture(kind: SiteKind, values: &[f32], last: usize) -> Vec<Bounds> {
-    if kind.is_softmax() { of_rows(values, last) } else { of_channels(values, last) }
+pub fn of_picture(along: Along, values: &[f32], last: usize) -> Vec<Bounds> {
+    match along {
+        Along::Channels => of_channels(values, last),
+        Along::SoftmaxRows => of_rows(values, last),
+        Along::Tokens => values.chunks_exact(last).map(Bounds::of).collect(),
+    }
 }
 
 /// The range of every channel of one picture: `(N, C)` values to `C` bounds, min and max over the tokens (section 3.2).

@@ -1,118 +1,17 @@
 //! The quantized run: a [`Plan`] says what every site does under the settings, and [`run`] does it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
-use super::baselines::{Grouping, SiteQuantizers};
 use super::bits::BitWidth;
+use super::fit::{Grouping, SiteQuantizers};
+use super::plan::{Plan, SitePlan};
 use super::quantizer::Quantizer;
 use super::ranges;
 use super::uniform::ChannelQuantizer;
-use super::weight::QuantizedWeight;
-use crate::error::{Error, Result};
-use crate::model::{Network, Output, Site, SiteInfo, Tap, Trace, forward_from, trace};
+use crate::error::Result;
+use crate::model::{Network, Output, Site, Tap, Trace, forward_from, trace};
 use crate::progress::Cancel;
-
-/// What one site does in a quantized run.
-#[derive(Debug, Clone)]
-pub struct SitePlan {
-    /// The site.
-    pub info: SiteInfo,
-    /// Bits of its activation; float sites pass through untouched.
-    pub bits: BitWidth,
-    /// Its quantizers; `None` for float.
-    pub quantizers: Option<Arc<SiteQuantizers>>,
-    /// The quantized weight of its layer; `None` where there is no layer or it stays in float.
-    pub weight: Option<Arc<QuantizedWeight>>,
-}
-
-impl SitePlan {
-    /// Left in float, weight included.
-    #[must_use]
-    pub const fn float(info: SiteInfo) -> Self {
-        Self { info, bits: BitWidth::FLOAT, quantizers: None, weight: None }
-    }
-
-    /// Whether anything of it is quantized.
-    #[must_use]
-    pub const fn is_quantized(&self) -> bool {
-        self.quantizers.is_some() || self.weight.is_some()
-    }
-}
-
-/// A part of what is quantized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The weights.
-    Weights,
-    /// The activations, softmax included.
-    Activations,
-    /// The softmax attentions.
-    Softmax,
-}
-
-/// What every site does in a quantized run.
-#[derive(Debug, Clone, Default)]
-pub struct Plan {
-    /// By address.
-    pub sites: BTreeMap<Site, SitePlan>,
-}
-
-impl Plan {
-    /// The same plan with every other site in float.
-    #[must_use]
-    pub fn only(&self, site: Site) -> Self {
-        let alone = |(&address, plan): (&Site, &SitePlan)| {
-            let kept = if address == site { plan.clone() } else { SitePlan::float(plan.info.clone()) };
-            (address, kept)
-        };
-        Self { sites: self.sites.iter().map(alone).collect() }
-    }
-
-    /// Every site in float.
-    #[must_use]
-    pub fn float(sites: &[SiteInfo]) -> Self {
-        let float = |info: &SiteInfo| (info.site, SitePlan::float(info.clone()));
-        Self { sites: sites.iter().map(float).collect() }
-    }
-
-    /// The same plan with one site's replaced.
-    #[must_use]
-    pub fn with(&self, plan: SitePlan) -> Self {
-        let mut changed = self.clone();
-        changed.sites.insert(plan.info.site, plan);
-        changed
-    }
-
-    /// Only a part of the plan, the rest in float.
-    #[must_use]
-    pub fn part(&self, part: Part) -> Self {
-        let kept = |(&site, plan): (&Site, &SitePlan)| {
-            let mut plan = plan.clone();
-            if part == Part::Weights || (part == Part::Softmax && !site.kind.is_softmax()) {
-                (plan.quantizers, plan.bits) = (None, BitWidth::FLOAT);
-            }
-            if part != Part::Weights {
-                plan.weight = None;
-            }
-            (site, plan)
-        };
-        Self { sites: self.sites.iter().map(kept).collect() }
-    }
-
-    /// The same plan with `site` in float.
-    #[must_use]
-    pub fn without(&self, site: Site) -> Self {
-        self.sites.get(&site).map_or_else(|| self.clone(), |plan| self.with(SitePlan::float(plan.info.clone())))
-    }
-
-    fn site(&self, site: Site) -> Result<&SitePlan> {
-        self.sites.get(&site).ok_or_else(|| Error::setting("site", site, "a site of the model that was planned"))
-    }
-}
 
 /// What a quantized run did at one site, for the whole batch.
 pub struct Observation<'r> {
@@ -219,9 +118,10 @@ pub fn fake_quantize(site: Site, x: &Tensor, quantizers: &SiteQuantizers, bits: 
 /// Groups, quantizes and dequantizes the values of one picture at a site; `last` is the last dimension: channels, or the tokens of a
 /// softmax row. `None` for float bits, which leave the values as they are.
 pub fn fake_quantize_picture(site: Site, values: &mut [f32], last: usize, quantizers: &SiteQuantizers, bits: BitWidth) -> Option<Grouping> {
-    let grouping = quantizers.group(ranges::of_picture(site.kind, values, last), bits)?;
+    let along = quantizers.along(site.kind);
+    let grouping = quantizers.group(ranges::of_picture(along, values, last), along, bits)?;
     let each = grouping.assignment.iter().map(|&g| &grouping.quantizers[usize::from(g)]);
-    if site.kind.is_softmax() {
+    if along.is_rows() {
         for (row, quantizer) in values.chunks_exact_mut(last).zip(each) {
             quantizer.apply_all(row);
         }

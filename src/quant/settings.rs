@@ -149,8 +149,7 @@ impl Settings {
     pub fn same_fit(&self, fitted: &Self, site: Site) -> bool {
         let scheme = self.scheme(site);
         let counts = !scheme.uses_groups() || self.groups(site) == fitted.groups(site);
-        // The error-aware rule weighs rounding, which depends on the bits.
-        let bits = self.method != Method::IgqE || self.activation_bits(site) == fitted.activation_bits(site);
+        let bits = !scheme.depends_on_bits() || self.activation_bits(site) == fitted.activation_bits(site);
         scheme == fitted.scheme(site) && counts && bits
     }
 
@@ -167,7 +166,7 @@ impl Settings {
             return Err(Error::setting("--site-groups beside --quantizers", wanted.describe(), expected()));
         }
         let mut laid = Self { method: self.method, groups: self.groups, row_groups: self.row_groups, ..wanted.clone() };
-        let by_bits = self.method == Method::IgqE;
+        let by_bits = self.method.spec().depends_on_bits;
         if by_bits {
             (laid.abits, laid.sbits) = (self.abits, self.sbits);
             laid.overrides.iter_mut().for_each(|o| o.abits = None);

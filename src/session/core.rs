@@ -22,8 +22,9 @@ use crate::input::batches;
 use crate::input::{Picture, PictureSet, PictureSource, Prepared};
 use crate::model::{Site, SiteInfo};
 use crate::progress::{Cancel, Progress};
-use crate::quant::run::SitePlan;
-use crate::quant::{Calibration, Method, Plan, Settings, Start, bops, calibrate, pipeline, plan, run};
+use crate::quant::SitePlan;
+use crate::quant::plan::site_plan;
+use crate::quant::{Calibration, Method, Plan, Settings, Start, bops, calibrate, plan, run};
 
 /// Pictures whose float runs are kept.
 const KEPT: usize = 4;
@@ -159,7 +160,7 @@ impl Session {
     /// As [`Self::plan`].
     pub fn site_plan(&self, settings: &Settings, info: &SiteInfo) -> Result<SitePlan> {
         self.opened.check_fit(settings, info.site)?;
-        pipeline::site_plan(&self.opened.model, &self.calibration, settings, &self.opened.cache, info)
+        site_plan(&self.opened.model, &self.calibration, settings, &self.opened.cache, info)
     }
 
     /// The calibration pictures in batches `(B, C, height, width)`.

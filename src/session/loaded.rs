@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::input::{Picture, PictureSet, PictureSource, Preprocess, builtin};
 use crate::model::{Model, Site, SitePattern, TokenLayout};
 use crate::progress::Progress;
-use crate::quant::{Cache, Settings, files};
+use crate::quant::{FitCache, Settings, files};
 
 /// What photograph models should be calibrated on.
 pub const CALIBRATION_ADVICE: &str =
@@ -23,7 +23,7 @@ pub struct LoadedModel {
     pub pictures: PictureSet,
     /// The settings, with what a quantizer file decides.
     pub settings: Settings,
-    pub(super) cache: Cache,
+    pub(super) cache: FitCache,
     pub(super) calibration: CalibrationPlan,
     pub(super) cache_folder: Option<PathBuf>,
 }
@@ -66,11 +66,11 @@ impl LoadedModel {
             return Err(Error::setting("--keep-float", pattern, "a pattern that covers a site of the model; `igq inspect` lists them"));
         }
         let mut settings = options.settings.clone();
-        let mut cache = Cache::default();
+        let mut cache = FitCache::default();
         let calibration = if let Some(path) = &options.quantizers {
             let read = files::read(path, &model)?;
             settings = read.settings.laid_over(&settings)?;
-            cache = Cache::with_quantizers(read.sites);
+            cache = FitCache::with_quantizers(read.sites);
             CalibrationPlan::File(path.display().to_string())
         } else {
             calibration_pictures(options, config.in_chans())?

@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::input::batches::{self, BATCH};
 use crate::model::{Network, Site, SiteInfo, Tap, Trace, forward};
 use crate::progress::{Cancel, Counter, Progress};
-use crate::quant::run::{SitePlan, fake_quantize_picture};
+use crate::quant::SitePlan;
+use crate::quant::run::fake_quantize_picture;
 use crate::quant::{GroupCount, Plan, Settings};
 use crate::session::Session;
 

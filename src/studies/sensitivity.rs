@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 use crate::input::batches;
 use crate::model::{Network, Site, SiteInfo};
 use crate::progress::{Cancel, Counter, Progress};
-use crate::quant::run::{Part, SitePlan};
 use crate::quant::{BitWidth, GroupCount, Plan, Settings, SiteOverride};
+use crate::quant::{Part, SitePlan};
 use crate::session::Session;
 
 /// KL of a site by itself at one bit-width or group count.

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::input::PictureSet;
 use crate::model::{RightOperand, Site, SiteInfo};
 use crate::progress::{Cancel, Counter, Progress};
-use crate::quant::run::SitePlan;
+use crate::quant::SitePlan;
 use crate::quant::run::{Start, run, run_traced};
 use crate::quant::solve::{self, Choice};
 use crate::quant::{BitWidth, Plan, Settings, SiteOverride, bops};

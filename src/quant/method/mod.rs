@@ -1,4 +1,17 @@
-//! Methods by name: how values share quantizers, and the published shapes for the softmax and for what follows GELU. Names only.
+//! Methods: how values share quantizers, one file and one row each, and the published shapes for the softmax and for what follows GELU.
+//!
+//! A new method is a file beside this one and, here, its module, its variant and its place in the two lists: the compiler asks for the
+//! second of them, a test for the first.
+
+mod channel;
+mod contiguous;
+mod float;
+mod igq;
+mod igq_e;
+mod layer;
+mod layer_dynamic;
+mod shapes;
+mod sorted;
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,6 +19,9 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::bits::{BitWidth, GroupCount};
+use super::calibrate::SiteRanges;
+use super::fit::SiteQuantizers;
 use crate::error::Error;
 use crate::model::SiteKind;
 
@@ -33,61 +49,111 @@ pub enum Method {
     IgqE,
 }
 
+/// What a method divides the values of a site into, each with a scale of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    /// Nothing: one scale for the site.
+    Whole,
+    /// As many groups of channels (or softmax rows) as the settings say.
+    Groups,
+    /// Every channel.
+    Channels,
+    /// Every token.
+    Tokens,
+}
+
+/// How a quantizer file tells the rule of a method ([`super::files`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// Bounds only: the nearest by the picture's ranges.
+    Nearest,
+    /// Bounds and `alpha`.
+    LeastError,
+    /// Bounds and members.
+    Fixed,
+}
+
+/// All that is known of a method, in one row: its file in this folder. The cache of fits, the file format, bit operations, help and tests
+/// read it.
+pub struct MethodSpec {
+    /// The name used in flags and reports.
+    pub name: &'static str,
+    /// One sentence for users.
+    pub describe: &'static str,
+    /// What has a scale of its own.
+    pub parts: Parts,
+    /// Whether the ranges of the picture at hand are needed.
+    pub dynamic: bool,
+    /// Whether channels are assigned to groups by those ranges.
+    pub instance_aware: bool,
+    /// Whether the fit reads the bit-width.
+    pub depends_on_bits: bool,
+    /// What takes its place at the softmax; none where it quantizes the softmax itself.
+    pub at_softmax: Option<Method>,
+    /// How a quantizer file tells its rule; none where there is nothing to store.
+    pub stored: Option<Stored>,
+    /// From calibration to quantizers; none for float.
+    pub fit: fn(&SiteRanges, GroupCount, BitWidth) -> Option<SiteQuantizers>,
+}
+
 impl Method {
     /// All methods, the reference first, then the baselines, the paper's, and ours.
     pub const ALL: [Self; 8] =
         [Self::Float, Self::Layer, Self::LayerDynamic, Self::Channel, Self::Contiguous, Self::Sorted, Self::Igq, Self::IgqE];
 
-    /// The name used in flags and reports.
+    /// Its row.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn spec(self) -> &'static MethodSpec {
         match self {
-            Self::Float => "float",
-            Self::Layer => "layer",
-            Self::LayerDynamic => "layer-dynamic",
-            Self::Channel => "channel",
-            Self::Contiguous => "contiguous",
-            Self::Sorted => "sorted",
-            Self::Igq => "igq",
-            Self::IgqE => "igq-e",
+            Self::Float => &float::SPEC,
+            Self::Layer => &layer::SPEC,
+            Self::LayerDynamic => &layer_dynamic::SPEC,
+            Self::Channel => &channel::SPEC,
+            Self::Contiguous => &contiguous::SPEC,
+            Self::Sorted => &sorted::SPEC,
+            Self::Igq => &igq::SPEC,
+            Self::IgqE => &igq_e::SPEC,
         }
     }
 
-    /// One sentence for people.
+    /// The name used in flags and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// One sentence for users.
     #[must_use]
     pub const fn describe(self) -> &'static str {
-        match self {
-            Self::Float => "nothing is quantized",
-            Self::Layer => "one range a layer, from calibration",
-            Self::LayerDynamic => "one range a layer, from this picture",
-            Self::Channel => "one range a channel, from calibration (reference)",
-            Self::Contiguous => "neighbouring channels share a range",
-            Self::Sorted => "channels grouped once, on calibration",
-            Self::Igq => "channels grouped anew for every picture",
-            Self::IgqE => "the same, by expected error instead of distance",
-        }
+        self.spec().describe
     }
 
     /// Whether the group counts mean anything to it.
     #[must_use]
     pub const fn uses_groups(self) -> bool {
-        matches!(self, Self::Contiguous | Self::Sorted | Self::Igq | Self::IgqE)
+        matches!(self.spec().parts, Parts::Groups)
     }
 
     /// Whether channels are assigned by the ranges of the picture at hand.
     #[must_use]
     pub const fn is_instance_aware(self) -> bool {
-        matches!(self, Self::Igq | Self::IgqE)
+        self.spec().instance_aware
     }
 
     /// The method at one kind of site. Grouping softmax rows is part of IGQ (section 5); the static baselines quantize the softmax with
     /// one range a layer, as the published ones do \[D\].
     #[must_use]
     pub const fn at(self, kind: SiteKind) -> Self {
-        match self {
-            Self::Channel | Self::Contiguous | Self::Sorted if kind.is_softmax() => Self::Layer,
-            method => method,
+        match self.spec().at_softmax {
+            Some(other) if kind.is_softmax() => other,
+            _ => self,
         }
+    }
+
+    /// The names of the methods that have something, as a list for messages.
+    #[must_use]
+    pub fn names_with(what: fn(&MethodSpec) -> bool) -> String {
+        Self::ALL.into_iter().filter(|m| what(m.spec())).map(Self::name).collect::<Vec<_>>().join(", ")
     }
 
     /// The next or previous method, around the ends.
@@ -217,9 +283,46 @@ impl Scheme {
         }
     }
 
+    /// Whether the fit reads the bit-width: fits are kept apart by it then.
+    #[must_use]
+    pub const fn depends_on_bits(self) -> bool {
+        match self {
+            Self::Shared(method) => method.spec().depends_on_bits,
+            Self::Log(_) | Self::Twin => true,
+        }
+    }
+
+    /// From calibration to the quantizers of a site; none for float.
+    #[must_use]
+    pub fn fit(self, ranges: &SiteRanges, groups: GroupCount, bits: BitWidth) -> Option<SiteQuantizers> {
+        match self {
+            Self::Shared(method) => (method.spec().fit)(ranges, groups, bits),
+            Self::Log(per_octave) => shapes::log(&ranges.sample, per_octave, bits),
+            Self::Twin => shapes::twin(&ranges.sample, bits),
+        }
+    }
+
     /// Whether group counts mean anything to it.
     #[must_use]
     pub const fn uses_groups(self) -> bool {
         matches!(self, Self::Shared(method) if method.uses_groups())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_is_listed_and_its_name_is_its_serialised_one() {
+        // The schema lists the variants of the enum itself: one that is missing in `ALL` is found here.
+        let schema = serde_json::to_value(schemars::schema_for!(Method)).unwrap().to_string();
+        for method in Method::ALL {
+            let name = serde_json::to_value(method).unwrap();
+            assert_eq!(name, method.name());
+            assert_eq!(method.name().parse::<Method>().unwrap(), method);
+            assert!(schema.contains(&format!("\"{}\"", method.name())), "{schema}");
+        }
+        assert_eq!(schema.matches("\"const\"").count(), Method::ALL.len(), "a method is missing in ALL: {schema}");
     }
 }

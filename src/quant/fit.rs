@@ -1,0 +1,109 @@
+//! Fitted quantizers of one site. Every method ends in this form, some bounds and a rule that says which channel takes which, so that one
+//! code path quantizes for all.
+
+use std::sync::Arc;
+
+use super::bits::BitWidth;
+use super::group::{self, Cost};
+use super::quantizer::Quantizer;
+use super::ranges::Along;
+use super::uniform::{Bounds, UniformQuantizer};
+use crate::model::SiteKind;
+
+/// Which channel (or softmax row) takes which quantizer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rule {
+    /// The nearest by this picture's range: instance-aware.
+    Nearest,
+    /// The one of least expected error for this picture's range: instance-aware, with the share of clipped values near an extreme.
+    LeastError(f64),
+    /// Decided on calibration, the same for every picture.
+    Fixed(Arc<[u16]>),
+    /// One quantizer whose bounds are this picture's own min and max.
+    OwnRange,
+    /// A quantizer for every token, whose bounds are the token's own min and max.
+    OwnRanges,
+    /// One quantizer of another shape for all.
+    One(Quantizer),
+}
+
+/// The fitted quantizers of one site.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteQuantizers {
+    /// Bounds of each group, narrowest first where groups have an order of their own; empty where they come from the picture alone.
+    pub bounds: Vec<Bounds>,
+    /// Who takes which.
+    pub rule: Rule,
+}
+
+/// The groups of one picture at one site.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grouping {
+    /// One quantizer for each group.
+    pub quantizers: Vec<Quantizer>,
+    /// The group of each channel, row or token.
+    pub assignment: Vec<u16>,
+    /// The range of each channel, row or token of this picture.
+    pub ranges: Vec<Bounds>,
+    /// Which of them it is.
+    pub along: Along,
+}
+
+impl SiteQuantizers {
+    /// One quantizer of any shape for all values.
+    #[must_use]
+    pub const fn one(quantizer: Quantizer) -> Self {
+        Self { bounds: Vec::new(), rule: Rule::One(quantizer) }
+    }
+
+    /// Groups that are the same for every picture, from the range of every channel or row over the calibration pictures.
+    #[must_use]
+    pub fn fixed(bounds: Vec<Bounds>, assignment: Vec<u16>) -> Self {
+        Self { bounds, rule: Rule::Fixed(assignment.into()) }
+    }
+
+    /// What has a range of its own at a site of `kind`.
+    #[must_use]
+    pub const fn along(&self, kind: SiteKind) -> Along {
+        match self.rule {
+            Rule::OwnRanges => Along::Tokens,
+            _ => Along::of(kind),
+        }
+    }
+
+    /// The groups of one picture, from the ranges of its channels or rows. `None` for float bits.
+    #[must_use]
+    pub fn group(&self, ranges: Vec<Bounds>, along: Along, bits: BitWidth) -> Option<Grouping> {
+        let (bounds, assignment) = match &self.rule {
+            Rule::Nearest => (self.bounds.clone(), group::assign(&ranges, &self.bounds, Cost::Distance)),
+            Rule::LeastError(alpha) => {
+                let cost = Cost::Error { alpha: *alpha, max_code: f64::from(bits.max_code()?) };
+                (self.bounds.clone(), group::assign(&ranges, &self.bounds, cost))
+            }
+            Rule::Fixed(assignment) => (self.bounds.clone(), assignment.to_vec()),
+            Rule::OwnRange => {
+                let whole = ranges.iter().copied().fold(Bounds::EMPTY, Bounds::union);
+                (vec![whole], vec![0; ranges.len()])
+            }
+            Rule::OwnRanges => (ranges.clone(), (0..ranges.len()).map(|i| i as u16).collect()),
+            Rule::One(quantizer) => {
+                let assignment = vec![0; ranges.len()];
+                return Some(Grouping { quantizers: vec![*quantizer], assignment, ranges, along });
+            }
+        };
+        let uniform = |b| UniformQuantizer::new(b, bits).map(Quantizer::Uniform);
+        let quantizers = bounds.into_iter().map(uniform).collect::<Option<Vec<_>>>()?;
+        Some(Grouping { quantizers, assignment, ranges, along })
+    }
+}
+
+/// For each group the range that covers all its members; a group without members is the point zero.
+#[must_use]
+pub fn covering(ranges: &[Bounds], assignment: &[u16], groups: usize) -> Vec<Bounds> {
+    let mut bounds = vec![Bounds::new(0.0, 0.0); groups];
+    for (range, &group) in ranges.iter().zip(assignment) {
+        let group = &mut bounds[usize::from(group)];
+        *group = group.union(*range);
+    }
+    bounds
+}

@@ -1,0 +1,190 @@
+//! The plan of a quantized run: what every site does under the settings, from calibration by the paper's steps. Fits and quantized weights
+//! are kept, because a user who steps through settings comes back to them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::bits::{BitWidth, GroupCount};
+use super::calibrate::Calibration;
+use super::fit::SiteQuantizers;
+use super::method::Scheme;
+use super::settings::Settings;
+use super::weight::{self, QuantizedWeight};
+use crate::error::{Error, Result};
+use crate::model::{Model, Site, SiteInfo};
+
+/// What one site does in a quantized run.
+#[derive(Debug, Clone)]
+pub struct SitePlan {
+    /// The site.
+    pub info: SiteInfo,
+    /// Bits of its activation; float sites pass through untouched.
+    pub bits: BitWidth,
+    /// Its quantizers; `None` for float.
+    pub quantizers: Option<Arc<SiteQuantizers>>,
+    /// The quantized weight of its layer; `None` where there is no layer or it stays in float.
+    pub weight: Option<Arc<QuantizedWeight>>,
+}
+
+impl SitePlan {
+    /// Left in float, weight included.
+    #[must_use]
+    pub const fn float(info: SiteInfo) -> Self {
+        Self { info, bits: BitWidth::FLOAT, quantizers: None, weight: None }
+    }
+
+    /// Whether anything of it is quantized.
+    #[must_use]
+    pub const fn is_quantized(&self) -> bool {
+        self.quantizers.is_some() || self.weight.is_some()
+    }
+}
+
+/// A part of what is quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The weights.
+    Weights,
+    /// The activations, softmax included.
+    Activations,
+    /// The softmax attentions.
+    Softmax,
+}
+
+/// What every site does in a quantized run.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// By address.
+    pub sites: BTreeMap<Site, SitePlan>,
+}
+
+impl Plan {
+    /// The same plan with every other site in float.
+    #[must_use]
+    pub fn only(&self, site: Site) -> Self {
+        let alone = |(&address, plan): (&Site, &SitePlan)| {
+            let kept = if address == site { plan.clone() } else { SitePlan::float(plan.info.clone()) };
+            (address, kept)
+        };
+        Self { sites: self.sites.iter().map(alone).collect() }
+    }
+
+    /// Every site in float.
+    #[must_use]
+    pub fn float(sites: &[SiteInfo]) -> Self {
+        let float = |info: &SiteInfo| (info.site, SitePlan::float(info.clone()));
+        Self { sites: sites.iter().map(float).collect() }
+    }
+
+    /// The same plan with one site's replaced.
+    #[must_use]
+    pub fn with(&self, plan: SitePlan) -> Self {
+        let mut changed = self.clone();
+        changed.sites.insert(plan.info.site, plan);
+        changed
+    }
+
+    /// Only a part of the plan, the rest in float.
+    #[must_use]
+    pub fn part(&self, part: Part) -> Self {
+        let kept = |(&site, plan): (&Site, &SitePlan)| {
+            let mut plan = plan.clone();
+            if part == Part::Weights || (part == Part::Softmax && !site.kind.is_softmax()) {
+                (plan.quantizers, plan.bits) = (None, BitWidth::FLOAT);
+            }
+            if part != Part::Weights {
+                plan.weight = None;
+            }
+            (site, plan)
+        };
+        Self { sites: self.sites.iter().map(kept).collect() }
+    }
+
+    /// The same plan with `site` in float.
+    #[must_use]
+    pub fn without(&self, site: Site) -> Self {
+        self.sites.get(&site).map_or_else(|| self.clone(), |plan| self.with(SitePlan::float(plan.info.clone())))
+    }
+
+    pub(super) fn site(&self, site: Site) -> Result<&SitePlan> {
+        self.sites.get(&site).ok_or_else(|| Error::setting("site", site, "a site of the model that was planned"))
+    }
+}
+
+type Fitted = HashMap<(Site, Scheme, GroupCount, BitWidth), Option<Arc<SiteQuantizers>>>;
+type Weights = HashMap<(Site, BitWidth), Option<Arc<QuantizedWeight>>>;
+
+/// Fits and quantized weights of one model and one calibration, kept as they are asked for.
+#[derive(Debug, Default)]
+pub struct FitCache {
+    fitted: Mutex<Fitted>,
+    weights: Mutex<Weights>,
+    imported: HashMap<Site, Arc<SiteQuantizers>>,
+}
+
+impl FitCache {
+    /// A cache whose activation quantizers come from a file instead of a fit.
+    #[must_use]
+    pub fn with_quantizers(imported: HashMap<Site, Arc<SiteQuantizers>>) -> Self {
+        Self { imported, ..Self::default() }
+    }
+
+    /// Whether activation quantizers come from a file.
+    #[must_use]
+    pub fn is_imported(&self) -> bool {
+        !self.imported.is_empty()
+    }
+
+    /// The quantizers of `site` under `settings`.
+    fn quantizers(&self, site: Site, calibration: &Calibration, settings: &Settings) -> Result<Option<Arc<SiteQuantizers>>> {
+        if self.is_imported() {
+            let missing = || Error::setting("quantizer file", site, "quantizers for every site that is quantized");
+            return self.imported.get(&site).cloned().map(Some).ok_or_else(missing);
+        }
+        let (scheme, groups, bits) = (settings.scheme(site), settings.groups(site), settings.activation_bits(site));
+        // Bounds that do not depend on bits are kept once for all of them.
+        let keyed = if scheme.depends_on_bits() { bits } else { BitWidth::FLOAT };
+        let key = (site, scheme, groups, keyed);
+        if let Some(known) = self.fitted.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(known.clone());
+        }
+        let ranges = calibration.sites.get(&site);
+        let ranges = ranges.ok_or_else(|| Error::setting("calibration", site, "ranges for every site of the model"))?;
+        let fitted = scheme.fit(ranges, groups, bits).map(Arc::new);
+        self.fitted.lock().unwrap_or_else(PoisonError::into_inner).insert(key, fitted.clone());
+        Ok(fitted)
+    }
+
+    fn weight(&self, model: &Model, site: Site, bits: BitWidth) -> Result<Option<Arc<QuantizedWeight>>> {
+        let Some(float) = model.network().weight(site) else { return Ok(None) };
+        if let Some(known) = self.weights.lock().unwrap_or_else(PoisonError::into_inner).get(&(site, bits)) {
+            return Ok(known.clone());
+        }
+        let quantized = weight::quantize(float, bits)?.map(Arc::new);
+        self.weights.lock().unwrap_or_else(PoisonError::into_inner).insert((site, bits), quantized.clone());
+        Ok(quantized)
+    }
+}
+
+/// What one site does under `settings`: fits and quantizes what is not yet.
+///
+/// # Errors
+/// When the calibration or the quantizer file does not cover it.
+pub fn site_plan(model: &Model, calibration: &Calibration, settings: &Settings, cache: &FitCache, info: &SiteInfo) -> Result<SitePlan> {
+    let bits = settings.activation_bits(info.site);
+    let quantizers = if bits.is_float() { None } else { cache.quantizers(info.site, calibration, settings)? };
+    let weight = cache.weight(model, info.site, settings.weight_bits(info.site))?;
+    Ok(SitePlan { info: info.clone(), bits, quantizers, weight })
+}
+
+/// What every site does under `settings`: fits what is not fitted yet, quantizes the weights that are not quantized yet.
+///
+/// # Errors
+/// When the calibration or the quantizer file does not cover a site that is quantized.
+pub fn plan(model: &Model, calibration: &Calibration, settings: &Settings, cache: &FitCache) -> Result<Plan> {
+    let planned = |info: &SiteInfo| Ok((info.site, site_plan(model, calibration, settings, cache, info)?));
+    let sites = model.sites().par_iter().map(planned).collect::<Result<_>>()?;
+    Ok(Plan { sites })
+}
