@@ -7,6 +7,9 @@ mod common;
 use assert_cmd::Command;
 use candle_core::Tensor;
 use common::{difference, flat, golden, tensors};
+use igq::quant::Method;
+
+type Dump = std::collections::HashMap<String, Tensor>;
 
 fn numbers(value: &serde_json::Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
@@ -71,17 +74,60 @@ fn check(extra: &[&str], model: Option<&str>) {
             let g = assignment[member];
             (quantize(x, lower[g], upper[g], bits), (upper[g] - lower[g]) / n)
         });
+        check_assignment(name, site, &dump, (&lower, &upper), n, report["settings"]["method"].as_str().unwrap());
         checked += 1;
     }
     assert!(checked > 0 || extra.contains(&"float"));
-    check_logits(&dump);
+    check_logits(&dump, model);
 }
 
-/// The head once more from its dumped input and weight: logits are what the dumped tensors give.
-fn check_logits(dump: &std::collections::HashMap<String, Tensor>) {
-    assert_eq!(dump["logits.float"].dims(), dump["logits.quantized"].dims());
-    assert!(dump["input"].dims().len() == 4);
-    assert!(flat(&dump["logits.quantized"]).iter().all(|l| l.is_finite()));
+/// The groups of an instance-aware method once more, in float64: the nearest by the paper's distance, or the one of least expected error.
+fn check_assignment(name: &str, site: &serde_json::Value, dump: &Dump, (lower, upper): (&[f64], &[f64]), n: f64, method: &str) {
+    let cost = |min: f64, max: f64, g: usize| -> f64 {
+        let (over, under) = (max - upper[g], lower[g] - min);
+        if method == "igq" {
+            return over.powi(2) + under.powi(2);
+        }
+        let alpha = f64::from(flat(&dump[&format!("{name}.alpha")])[0]);
+        (upper[g] - lower[g]).powi(2) / (12.0 * n * n) + alpha * (over.max(0.0).powi(2) + under.max(0.0).powi(2))
+    };
+    if !["igq", "igq-e"].contains(&method) {
+        return;
+    }
+    let input = flat(&dump[&format!("{name}.input")]);
+    let last = *dump[&format!("{name}.input")].dims().last().unwrap();
+    let softmax = site["kind"] == "attn";
+    for (member, group) in numbers(&site["assignment"]).into_iter().enumerate() {
+        let own: Vec<f64> = if softmax {
+            input[member * last..(member + 1) * last].iter().map(|x| f64::from(*x)).collect()
+        } else {
+            input.iter().skip(member).step_by(last).map(|x| f64::from(*x)).collect()
+        };
+        let max = own.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let min = if softmax { 0.0 } else { own.iter().copied().fold(f64::INFINITY, f64::min) };
+        let least = (0..lower.len()).map(|g| cost(min, max, g)).fold(f64::INFINITY, f64::min);
+        let chosen = cost(min, max, group as usize);
+        assert!(chosen <= least * (1.0 + 1e-5) + 1e-12, "{name} member {member}: group {group} costs {chosen}, the best {least}");
+    }
+}
+
+/// The head once more in float64, from its dumped input and weight and the bias of the checkpoint: the logits of both runs.
+fn check_logits(dump: &Dump, model: Option<&str>) {
+    let folder = model.map_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-vit").into(), golden);
+    let checkpoint = tensors(folder.join("model.safetensors"));
+    let stored = |name: &str| checkpoint[name].to_dtype(candle_core::DType::F32).unwrap();
+    let (weight, bias) = (stored("head.weight"), flat(&stored("head.bias")));
+    let quantized_weight = dump.get("head.weight").unwrap_or(&weight);
+    for (logits, input, weight) in [("logits.float", "head.float", &weight), ("logits.quantized", "head.quantized", quantized_weight)] {
+        let (logits, input, weight) = (flat(&dump[logits]), flat(&dump[input]), flat(weight));
+        assert_eq!((logits.len(), weight.len()), (bias.len(), bias.len() * input.len()), "{model:?}");
+        for (class, &got) in logits.iter().enumerate() {
+            let row = &weight[class * input.len()..(class + 1) * input.len()];
+            let sum: f64 = row.iter().zip(&input).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+            let want = sum + f64::from(bias[class]);
+            assert!((f64::from(got) - want).abs() < 1e-4, "class {class}: {got}, computed again {want}");
+        }
+    }
 }
 
 #[test]
@@ -93,7 +139,7 @@ fn every_site_of_the_built_in_model_computed_again() {
 
 #[test]
 fn every_method_computed_again() {
-    for method in ["layer", "layer-dynamic", "channel", "contiguous", "sorted", "igq"] {
+    for method in Method::ALL.into_iter().filter(|m| *m != Method::Float).map(Method::name) {
         check(&["--method", method, "--bits", "5", "--picture", "3"], None);
     }
 }

@@ -270,11 +270,7 @@ fn sites_are_described_as_they_are_met() {
 
 #[test]
 fn logits_of_a_real_dinov2_at_a_smaller_size() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models/dinov2-small-proto");
-    if !folder.exists() {
-        eprintln!("skipped: {} is not there", folder.display());
-        return;
-    }
+    let Some(folder) = common::shared("models/dinov2-small-proto") else { return };
     let model = Model::open(folder.to_str().unwrap()).unwrap();
     let vit = model.config.vit().unwrap();
     assert_eq!((vit.image_size, vit.position_grid), ((224, 224), (37, 37)));
@@ -286,6 +282,15 @@ fn logits_of_a_real_dinov2_at_a_smaller_size() {
     assert!(worst < 2e-2, "logits differ by {worst}");
     let top = |logits: &Tensor| logits.argmax(1).unwrap().to_vec1::<u32>().unwrap();
     assert_eq!(top(&logits), top(&expected["logits"]));
+}
+
+#[test]
+fn logits_of_a_real_imagenet_vit() {
+    let Some(folder) = common::shared("models/vit-tiny-in1k") else { return };
+    let model = Model::open(folder.to_str().unwrap()).unwrap();
+    let expected = tensors(folder.join("expected.safetensors"));
+    let worst = difference(&logits(&model, &expected["input"]), &expected["logits"]);
+    assert!(worst < 2e-2, "logits differ by {worst}");
 }
 
 /// A pass that starts at any step from what was there ends in the same logits; a token's place is where its own pixels are.

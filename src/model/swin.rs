@@ -77,10 +77,12 @@ impl WindowAttention {
         let k = operand(1, SiteKind::K)?;
         let v = operand(2, SiteKind::V)?;
         let scale = 1.0 / f64::sqrt(head_dim as f64);
-        let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?; // (B W, H, n, n)
+        let scores = tap.product((at(SiteKind::Q), at(SiteKind::K)), &q, &k.transpose(2, 3)?.contiguous()?)?;
+        let scores = (scores * scale)?; // (B W, H, n, n)
         let scores = scores.reshape((b, w * h, n, n))?.broadcast_add(&self.bias)?;
         let attn = tap.activation(at(SiteKind::Attn), softmax(&scores)?)?;
-        let mixed = attn.reshape((b * w, h, n, n))?.matmul(&v)?.transpose(1, 2)?.reshape((b, tokens, dim))?;
+        let mixed = tap.product((at(SiteKind::Attn), at(SiteKind::V)), &attn.reshape((b * w, h, n, n))?, &v)?;
+        let mixed = mixed.transpose(1, 2)?.reshape((b, tokens, dim))?;
         Ok(self.proj.forward(mixed, tap)?.index_select(&self.reverse, 1)?)
     }
 }

@@ -27,6 +27,15 @@ pub trait Tap {
         Ok(weight.clone())
     }
 
+    /// The product of two activations, `left` from the site of a softmax or of queries, `right` from that of values or keys: `(.., M, K)` by
+    /// `(.., K, P)`. Here integers can take the place of floats.
+    ///
+    /// # Errors
+    /// When the tap cannot multiply what it is given.
+    fn product(&mut self, _sites: (Site, Site), left: &Tensor, right: &Tensor) -> Result<Tensor> {
+        Ok(left.matmul(right)?)
+    }
+
     /// Called before every step of the network; an error here ends the pass.
     ///
     /// # Errors

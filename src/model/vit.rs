@@ -54,9 +54,10 @@ impl Attention {
         let k = operand(1, SiteKind::K)?;
         let v = operand(2, SiteKind::V)?;
         let scale = 1.0 / f64::sqrt(head_dim as f64);
-        let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?; // (B, H, N, N)
+        let scores = tap.product((site(SiteKind::Q), site(SiteKind::K)), &q, &k.transpose(2, 3)?.contiguous()?)?;
+        let scores = (scores * scale)?; // (B, H, N, N)
         let attn = tap.activation(site(SiteKind::Attn), softmax(&scores)?)?;
-        let mixed = attn.matmul(&v)?.transpose(1, 2)?.reshape((b, n, dim))?;
+        let mixed = tap.product((site(SiteKind::Attn), site(SiteKind::V)), &attn, &v)?.transpose(1, 2)?.reshape((b, n, dim))?;
         self.proj.forward(mixed, tap)
     }
 }

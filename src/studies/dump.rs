@@ -2,7 +2,7 @@
 //!
 //! `input`; `logits.float`, `logits.quantized`; for every site `SITE.float` (the float run), `SITE.input` (the quantized run, just before
 //! the quantizer), `SITE.quantized` (just after), `SITE.assignment` (the group of each channel or row), `SITE.lower`, `SITE.upper`,
-//! `SITE.scale`, `SITE.zero_point` (one value a group); for every quantized layer `LAYER.weight` with `LAYER.weight.lower` and
+//! `SITE.scale`, `SITE.zero_point` (one value a group), for igq-e `SITE.alpha`; for every quantized layer `LAYER.weight` with `LAYER.weight.lower` and
 //! `LAYER.weight.upper` (one value an output channel), where LAYER is the address of the layer's input, such as `blocks.3.fc2`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,9 +11,9 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
-use crate::quant::Quantizer;
 use crate::quant::files::write_tensors;
 use crate::quant::uniform::UniformQuantizer;
+use crate::quant::{Quantizer, Rule};
 use crate::session::Outcome;
 
 /// Writes the tensors of `outcome`; the whole file or none.
@@ -50,6 +50,9 @@ pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
     }
     let mut metadata = HashMap::from([("igq.settings".to_string(), outcome.report.settings.describe())]);
     for (site, plan) in &outcome.plan.sites {
+        if let Some(Rule::LeastError(alpha)) = plan.quantizers.as_ref().map(|q| &q.rule) {
+            tensors.insert(format!("{site}.alpha"), row(vec![*alpha as f32])?);
+        }
         let Some(weight) = &plan.weight else { continue };
         let each = |f: fn(&UniformQuantizer) -> f32| row(weight.quantizers.iter().map(f).collect());
         tensors.insert(format!("{site}.weight"), weight.tensor.clone());

@@ -18,6 +18,18 @@ pub fn golden(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
 }
 
+/// A file or folder of the material beside the project that is too large for it; none, and a line that no capture hides, where it is absent.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    use std::io::Write;
+    let found = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
+    if found.exists() {
+        return Some(found);
+    }
+    let test = std::thread::current().name().unwrap_or("a test").to_string();
+    writeln!(std::io::stderr().lock(), "SKIPPED: {test} needs ../shared/{path}, which is not there").ok();
+    None
+}
+
 /// Tensors of a safetensors file.
 pub fn tensors(path: impl AsRef<std::path::Path>) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path, &Device::Cpu).expect("a readable safetensors file")
