@@ -4,31 +4,53 @@
 //!
 //! picture → input tensor → activations at sites → calibration → grouping → quantized run → analysis → report → event → message → frame
 //!
-//! | module | does | may use | may not use |
-//! |---|---|---|---|
-//! | [`input`] | pictures: decode, orient, resize, crop, normalise; sets of pictures | image, `fast_image_resize`, candle-core | threads, terminal, the modules below |
-//! | [`model`] | checkpoints, the network, sites and taps | candle, `rten-vecmath`, safetensors, serde | quant, image, terminal |
-//! | [`quant`] | the method: calibrate, fit, assign, quantize, plan, bit operations, the integer program | model, candle-core, rayon, pulp | input, tokio, ratatui, clock, stdout |
-//! | [`analysis`] | metrics, suffix runs, perturbation, allocation, sensitivity, verdicts, the report | quant, model | tokio, ratatui |
-//! | [`engine`] | session, evaluation, studies, cache, dump; the only threads that compute, and channels | all above, tokio::sync, std::thread | ratatui, crossterm |
-//! | [`tui`] | state, update, view, keys, themes, frames | engine's command and event, the report, site ids, ratatui, crossterm, tokio | candle, quant, input |
+//! | folder | does | may not use |
+//! |---|---|---|
+//! | ground: [`error`], [`progress`], [`atomic_write`], [`cpu`] | errors; progress, counters, cancelling; whole files or none; threads of a tensor operation | anything below |
+//! | [`input`] | pictures: decode, orient, resize, crop, normalise; sets of pictures; [`input::batches`] alone loads and stacks | threads, terminal |
+//! | [`model`] | networks, sites, taps; [`model::checkpoint`]: files, names, configuration, the Hub | image, terminal |
+//! | [`quant`] | the method: calibrate, fit, assign, plan, bit operations, the integer program; [`quant::run`] alone runs a plan | clock, stdout, input |
+//! | [`analysis`] | [`analysis::prediction`] alone compares predictions; suffix runs, measures, details, the report | clock, stdout |
+//! | [`session`] | one model, one calibration, some pictures; answers in stages; the cache | threads |
+//! | [`studies`] | one question a file: evaluate, perturbation, allocate, sensitivity, suggest, compare, inspect, verify, dump | threads |
+//! | [`engine`] | threads and channels and nothing else | terminal |
+//! | [`tui`] | state, update, view, keys, themes, frames | candle, the inside of quant |
+//! | [`cli`] | what was typed, the commands without a screen, what they print; alone names clap | |
 //!
-//! `tests/layering.rs` holds every file to the table. Beside the row stand [`cli`] (what was typed), [`headless`] (the commands without a
-//! screen), [`output`] (text, JSON, CSV, Markdown), [`bar`] (progress on
-//! standard error), [`atomic_write`] (whole files or none) and [`error`].
+//! Each may use what stands above it and nothing below; no file stands on a circle. `tests/layering.rs` holds every file to that.
 //!
 //! What the rest stands on: a network hands every operand to a [`model::Tap`] and goes on with what comes back, so no network knows of
 //! quantization; a pass is a row of steps and can start at any of them ([`model::forward_from`]), on which everything that varies one site
-//! stands ([`analysis::suffix`]); every method ends in bounds and a rule ([`quant::SiteQuantizers`]), so one code path quantizes for all;
-//! group counts and bits are chosen by one integer program ([`quant::allocate`]); the screen is `update` and `view` over one state.
+//! stands ([`analysis::suffix`]); every method is one file and one row ([`quant::method`]) and ends in bounds and a rule
+//! ([`quant::SiteQuantizers`]), so one code path quantizes for all; group counts and bits are chosen by one integer program
+//! ([`quant::solve`]); a classifier is a detector with one query ([`model::Output`]), and sweeps, suggestions and tables know a
+//! [`analysis::Divergence`] only; the screen is `update` and `view` over one state.
 //!
-//! Work is spread over pictures and sites, not over the elements of one tensor ([`cpu`]): two suffix runs side by side are twice as
-//! fast as one after the other with all cores. Two inner loops are written for vector instructions, by libraries that choose them at run
-//! time: GELU and softmax (`rten-vecmath`), and the search for the nearest quantizer (pulp).
+//! Work is spread over pictures and sites, not over the elements of one tensor ([`cpu`]): two suffix runs side by side are twice as fast as
+//! one after the other with all cores. Two inner loops are written for vector instructions, by libraries that choose them at run time: GELU
+//! and softmax (`rten-vecmath`), and the search for the nearest quantizer (pulp).
 //!
-//! Deviations from the first design: a second thread for studies (sweeps, comparisons), so that a long one never delays a run; runs with
-//! every operand kept ([`analysis::FloatRun`], [`analysis::QuantizedRun`]) live in `analysis`, because reports and dumps are their only
-//! users; the softmax needs no module of its own in `quant`, because its rows take the path of channels with ranges `(0, max)`.
+//! Deviations from the design: a method's row and its fit stand in one file under `quant/method/` instead of a table beside a folder
+//! `fit/`, because two places a method were one too many; [`quant::fit`] is the form in which all of them end. `quant::run` is three
+//! functions over one private tap (logits only, every site shown, every boundary kept), because each caller keeps something else; its
+//! parameter `arithmetic` comes with the second arithmetic. [`model::Output`] has no boxes and masks before a network has them.
+//! A second thread runs studies, so that a long one never delays a run.
+//!
+//! The whole program without a screen:
+//!
+//! ```
+//! use igq::progress::Cancel;
+//! use igq::session::{Options, Session};
+//!
+//! # fn main() -> igq::Result<()> {
+//! let options = Options { calibration_images: 4, ..Options::default() };
+//! let session = Session::open(&options, &|_| ())?;
+//! let outcome = session.run(0, &options.settings, &Cancel::default())?;
+//! println!("KL {:.4}. {}", outcome.report.prediction.kl, outcome.report.verdict);
+//! # assert_eq!(outcome.report.sites.len(), 50);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod analysis;
 pub mod atomic_write;

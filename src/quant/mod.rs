@@ -1,5 +1,7 @@
 //! Step 3 of the data flow: from calibration to a quantized run. The paper's steps are functions with the paper's names.
 
+#![doc = include_str!("METHOD.md")]
+
 pub mod bits;
 pub mod bops;
 pub mod calibrate;
