@@ -9,7 +9,7 @@
 //! | ground: [`error`], [`progress`], [`atomic_write`], [`cpu`] | errors; progress, counters, cancelling; whole files or none; threads of a tensor operation | anything below |
 //! | [`input`] | pictures: decode, orient, resize, crop, normalise; sets of pictures; [`input::batches`] alone loads and stacks | threads, terminal |
 //! | [`model`] | networks, sites, taps; [`model::checkpoint`]: files, names, configuration, the Hub | image, terminal |
-//! | [`quant`] | the method: calibrate, fit, assign, plan, bit operations, the integer program; [`quant::run`] alone runs a plan | clock, stdout, input |
+//! | [`quant`] | the method: calibrate, fit, assign, plan, bit operations, the integer program; [`mod@quant::run`] alone runs a plan | clock, stdout, input |
 //! | [`analysis`] | [`analysis::prediction`] alone compares predictions; suffix runs, measures, details, the report | clock, stdout |
 //! | [`session`] | one model, one calibration, some pictures; answers in stages; the cache | threads |
 //! | [`studies`] | one question a file: evaluate, perturbation, allocate, sensitivity, suggest, compare, inspect, verify, dump | threads |
