@@ -53,24 +53,17 @@ pub struct Model {
     sites: Vec<SiteInfo>,
 }
 
-/// What the names of a network's own parts begin with. An unused tensor among them would change the logits; others (poolers, mask
-/// tokens, decoders of another task) would not, nor would the masks that Swin computes from its sizes.
-const PARTS: [&str; 15] = [
-    "blocks.",
-    "layers.",
-    "patch_embed.",
-    "cls_token",
-    "dist_token",
-    "reg_token",
-    "pos_embed",
-    "absolute_pos_embed",
-    "norm.",
-    "norm_pre.",
-    "fc_norm.",
-    "pre_logits.",
-    "attn_pool.",
-    "head.",
-    "head_dist.",
+/// Float tensors that are not used and change nothing: parts of other tasks, masks and indices computed from sizes, training's counters.
+/// Any other trained tensor that is not used would change the logits, and is refused by name.
+const HARMLESS: [&str; 8] = [
+    "pooler.",
+    "mask_token",
+    "attn_mask",
+    "relative_position_index",
+    "relative_coords_table",
+    "num_batches_tracked",
+    "decoder.",
+    "optimizer.",
 ];
 
 const ASSUMED_NAMES: &str = "1000 classes without names: those of ImageNet-1k are assumed (--labels FILE gives others)";
@@ -81,16 +74,17 @@ impl Model {
     /// # Errors
     /// When it is not a vision transformer that igq knows, or a tensor is missing or wrong.
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
-        let (weights, layout) = names::to_timm(checkpoint.weights)?;
+        let (weights, layout, left_out) = names::to_timm(checkpoint.weights)?;
         let checkpoint = Checkpoint { weights, ..checkpoint };
         let (config, mut notes) = Config::infer(&checkpoint, layout)?;
+        notes.extend(left_out);
         let network: Box<dyn Network> = match &config {
             Config::Vit(vit) => Box::new(vit::Vit::new(vit.clone(), &checkpoint.weights)?),
             Config::Swin(swin) => Box::new(swin::Swin::new(swin.clone(), &checkpoint.weights)?),
         };
         let sites = network.sites();
         let unused = checkpoint.weights.unused();
-        if let Some(key) = unused.iter().find(|key| PARTS.iter().any(|part| key.starts_with(part)) && !key.ends_with("attn_mask")) {
+        if let Some(key) = unused.iter().find(|key| !HARMLESS.iter().any(|part| key.contains(part))) {
             let found = "a part that this igq does not know, without which the logits would be wrong";
             return Err(checkpoint.weights.wrong(key, "a ViT or Swin Transformer".into(), found.into()));
         }

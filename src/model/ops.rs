@@ -7,6 +7,8 @@ use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Shape, Tensor, bail};
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{Erf, Exp, Gelu, Softmax};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Result;
 use crate::model::checkpoint::weights::Weights;
@@ -27,6 +29,39 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 /// Only when candle fails.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     Ok(if Vectorized::takes(x) { x.apply_op1(Vectorized::Gelu)? } else { x.gelu_erf()? })
+}
+
+/// What stands between the two layers of an MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// GELU with the error function.
+    Gelu,
+    /// GELU by its tanh approximation.
+    GeluTanh,
+    /// `x sigmoid(1.702 x)`
+    QuickGelu,
+    /// `silu(a) b` of the two halves of the first layer's output: a gated MLP (SwiGLU).
+    SwiGlu,
+}
+
+impl Activation {
+    /// `(.., C)` to the same shape; for a gated MLP to `(.., C/2)`.
+    ///
+    /// # Errors
+    /// Only when candle fails.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Gelu => gelu(x)?,
+            Self::GeluTanh => x.gelu()?,
+            Self::QuickGelu => (x * candle_nn::ops::sigmoid(&(x * 1.702)?)?)?,
+            Self::SwiGlu => {
+                let half = x.dim(D::Minus1)? / 2;
+                let (gate, value) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
+                (gate.contiguous()?.silu()? * value.contiguous()?)?
+            }
+        })
+    }
 }
 
 /// Operations whose inner loop is `rten-vecmath`'s: candle calls the scalar `erff` and `expf` for every value, which took a quarter of a
@@ -174,13 +209,19 @@ impl PatchEmbed {
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn new(weights: &Weights, dim: usize, in_chans: usize, patch: (usize, usize), grid: (usize, usize)) -> Result<Self> {
+    pub fn new(
+        weights: &Weights,
+        (dim, in_chans): (usize, usize),
+        patch: (usize, usize),
+        grid: (usize, usize),
+        bias: bool,
+    ) -> Result<Self> {
         let name = "patch_embed.proj";
         let kernel = weights.get(&format!("{name}.weight"), &[dim, in_chans, patch.0, patch.1])?;
         let proj = Linear {
             site: Site::outside(SiteKind::Patch),
             weight: kernel.reshape((dim, in_chans * patch.0 * patch.1))?,
-            bias: Some(weights.get(&format!("{name}.bias"), &[dim])?),
+            bias: bias.then(|| weights.get(&format!("{name}.bias"), &[dim])).transpose()?,
         };
         Ok(Self { proj, grid, patch })
     }

@@ -232,7 +232,7 @@ impl Swin {
         let (first, last) = (width(cfg.stages.first()), width(cfg.stages.last()));
         let blocks = |stage: usize| (0..cfg.stages[stage].depth).map(|block| Block::new(weights, &cfg, stage, block)).collect();
         Ok(Self {
-            patch_embed: PatchEmbed::new(weights, first, cfg.in_chans, cfg.patch_size, cfg.grid(0))?,
+            patch_embed: PatchEmbed::new(weights, (first, cfg.in_chans), cfg.patch_size, cfg.grid(0), true)?,
             patch_norm: cfg.patch_norm.then(|| Norm::new(weights, "patch_embed.norm", first, EPS)).transpose()?,
             merges: (1..cfg.stages.len()).map(|stage| PatchMerging::new(weights, &cfg, stage)).collect::<Result<_>>()?,
             blocks: (0..cfg.stages.len()).map(blocks).collect::<Result<_>>()?,

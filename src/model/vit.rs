@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::model::checkpoint::config::{Pool, VitConfig};
 use crate::model::checkpoint::weights::Weights;
 use crate::model::network::{LayerShape, Network, SiteInfo};
-use crate::model::ops::{Linear, Norm, PatchEmbed, gelu, softmax};
+use crate::model::ops::{Activation, Linear, Norm, PatchEmbed, softmax};
 use crate::model::positions;
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
@@ -71,6 +71,9 @@ struct Block {
     fc1: Linear,
     fc2: Linear,
     ls2: Option<Tensor>, // (D)
+    activation: Activation,
+    /// Norms stand behind attention and MLP, inside of the residual branch, and not before them.
+    residual_post_norm: bool,
 }
 
 /// Layer scale: `x * gamma`, where the checkpoint has it.
@@ -94,8 +97,10 @@ impl Block {
             ls1: scale("ls1.gamma")?,
             norm2: norm(weights, &name("norm2"), cfg)?,
             fc1: Linear::new(weights, &name("mlp.fc1"), fc1_site, (hidden, dim), true)?,
-            fc2: Linear::new(weights, &name("mlp.fc2"), fc2_site, (dim, hidden), true)?,
+            fc2: Linear::new(weights, &name("mlp.fc2"), fc2_site, (dim, cfg.fc2_inputs()), true)?,
             ls2: scale("ls2.gamma")?,
+            activation: cfg.activation,
+            residual_post_norm: cfg.residual_post_norm,
         })
     }
 
@@ -104,15 +109,23 @@ impl Block {
         [&self.attn.qkv, &self.attn.proj, &self.fc1, &self.fc2]
     }
 
-    /// `x + attention(norm(x))`, the first half of the block.
+    /// `x + attention(norm(x))`, the first half of the block; `x + norm(attention(x))` where norms stand behind.
     fn attend(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        Ok((x + scaled(self.attn.forward(self.norm1.forward(x)?, tap)?, self.ls1.as_ref())?)?)
+        let branch = if self.residual_post_norm {
+            self.norm1.forward(&self.attn.forward(x.clone(), tap)?)?
+        } else {
+            self.attn.forward(self.norm1.forward(x)?, tap)?
+        };
+        Ok((x + scaled(branch, self.ls1.as_ref())?)?)
     }
 
-    /// `x + mlp(norm(x))`, the second half of the block.
+    /// `x + mlp(norm(x))`, the second half of the block; `x + norm(mlp(x))` where norms stand behind.
     fn mix(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let hidden = gelu(&self.fc1.forward(self.norm2.forward(x)?, tap)?)?;
-        Ok((x + scaled(self.fc2.forward(hidden, tap)?, self.ls2.as_ref())?)?)
+        let input = if self.residual_post_norm { x.clone() } else { self.norm2.forward(x)? };
+        let hidden = self.activation.apply(&self.fc1.forward(input, tap)?)?;
+        let branch = self.fc2.forward(hidden, tap)?;
+        let branch = if self.residual_post_norm { self.norm2.forward(&branch)? } else { branch };
+        Ok((x + scaled(branch, self.ls2.as_ref())?)?)
     }
 }
 
@@ -123,6 +136,7 @@ pub struct Vit {
     patch_embed: PatchEmbed,
     prefix: Option<Tensor>, // (1, P, D), P tokens before the patches, with their positions
     pos_embed: Tensor,      // (1, N - P, D)
+    norm_pre: Option<Norm>,
     blocks: Vec<Block>,
     norm: Option<Norm>,
     fc_norm: Option<Norm>,
@@ -155,9 +169,10 @@ impl Vit {
         let patches = positions.narrow(1, first, stored.0 * stored.1)?;
         let head = |name, kind, channels| Linear::new(weights, name, Site::outside(kind), (cfg.classes, channels), true);
         Ok(Self {
-            patch_embed: PatchEmbed::new(weights, dim, cfg.in_chans, cfg.patch_size, cfg.grid())?,
+            patch_embed: PatchEmbed::new(weights, (dim, cfg.in_chans), cfg.patch_size, cfg.grid(), cfg.patch_bias)?,
             prefix: prefix(weights, &cfg, &positions.narrow(1, 0, first)?)?,
             pos_embed: positions::resample(&patches, stored, cfg.grid(), cfg.position_resampling)?,
+            norm_pre: cfg.norm_pre.then(|| norm(weights, "norm_pre", &cfg)).transpose()?,
             blocks,
             norm: (!cfg.fc_norm).then(|| norm(weights, "norm", &cfg)).transpose()?,
             fc_norm: cfg.fc_norm.then(|| norm(weights, "fc_norm", &cfg)).transpose()?,
@@ -171,10 +186,14 @@ impl Vit {
     fn embed(&self, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let patches = self.patch_embed.forward(pixels, tap)?.broadcast_add(&self.pos_embed)?;
         let (b, _, dim) = patches.dims3()?;
-        Ok(match &self.prefix {
+        let tokens = match &self.prefix {
             Some(prefix) => Tensor::cat(&[&prefix.expand((b, prefix.dim(1)?, dim))?, &patches], 1)?,
             None => patches,
-        })
+        };
+        match &self.norm_pre {
+            Some(norm) => norm.forward(&tokens),
+            None => Ok(tokens),
+        }
     }
 
     /// `(B, N, D)` to `(B, K)`.
@@ -224,7 +243,7 @@ pub fn sites(cfg: &VitConfig) -> Vec<SiteInfo> {
         sites.extend(SiteInfo::of_attention(site, step, all, dim, cfg.heads));
         sites.push(linear(SiteKind::Proj, step, dim, "attn.proj", dim));
         sites.push(linear(SiteKind::Fc1, step + 1, dim, "mlp.fc1", cfg.mlp_dim));
-        sites.push(linear(SiteKind::Fc2, step + 1, cfg.mlp_dim, "mlp.fc2", dim));
+        sites.push(linear(SiteKind::Fc2, step + 1, cfg.fc2_inputs(), "mlp.fc2", dim));
     }
     let mut head = |kind: SiteKind, channels| {
         let layer = layer(kind.name().into(), cfg.classes);

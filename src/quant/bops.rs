@@ -138,6 +138,10 @@ mod tests {
             prefix_positions: 1,
             head_dist: false,
             layer_scale: false,
+            patch_bias: true,
+            norm_pre: false,
+            residual_post_norm: false,
+            activation: crate::model::ops::Activation::Gelu,
             norm_eps: 1e-6,
         })
     }

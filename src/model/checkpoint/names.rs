@@ -14,6 +14,8 @@ pub enum Layout {
     Timm,
     /// transformers, version 4 or 5.
     Transformers,
+    /// torchvision.
+    Torchvision,
 }
 
 impl Layout {
@@ -23,12 +25,61 @@ impl Layout {
         match self {
             Self::Timm => "timm",
             Self::Transformers => "transformers",
+            Self::Torchvision => "torchvision",
         }
     }
 }
 
 /// What wrappers and transformers' task models put before a backbone's names.
-const PREFIXES: [&str; 8] = ["timm_model.", "model.", "module.", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "swin."];
+const PREFIXES: [&str; 16] = [
+    "timm_model.",
+    "model.",
+    "module.",
+    "_orig_mod.",
+    "backbone.",
+    "visual.trunk.",
+    "trunk.",
+    "net.",
+    "network.",
+    "student.",
+    "teacher.",
+    "vit.",
+    "deit.",
+    "dinov2.",
+    "dinov2_with_registers.",
+    "swin.",
+];
+
+/// Names that other repositories give to the parts of a plain ViT, each a run of whole segments, and timm's.
+const OTHERS: [(&str, &str); 9] = [
+    (".register_tokens.", ".reg_token."),
+    (".gamma_1.", ".ls1.gamma."),
+    (".gamma_2.", ".ls2.gamma."),
+    (".mlp.w12.", ".mlp.fc1."),
+    (".mlp.w3.", ".mlp.fc2."),
+    (".mlp.weights_in.", ".mlp.fc1."),
+    (".mlp.weights_out.", ".mlp.fc2."),
+    (".norm_pre.", ".norm_pre."),
+    (".ln_pre.", ".norm_pre."),
+];
+
+/// torchvision's names of a ViT.
+const TORCHVISION_VIT: [(&str, &str); 14] = [
+    (".class_token.", ".cls_token."),
+    (".conv_proj.", ".patch_embed.proj."),
+    (".encoder.pos_embedding.", ".pos_embed."),
+    (".encoder.ln.", ".norm."),
+    (".heads.head.", ".head."),
+    (".ln_1.", ".norm1."),
+    (".ln_2.", ".norm2."),
+    (".self_attention.in_proj_weight.", ".attn.qkv.weight."),
+    (".self_attention.in_proj_bias.", ".attn.qkv.bias."),
+    (".self_attention.out_proj.", ".attn.proj."),
+    (".mlp.linear_1.", ".mlp.fc1."),
+    (".mlp.linear_2.", ".mlp.fc2."),
+    (".mlp.0.", ".mlp.fc1."),
+    (".mlp.3.", ".mlp.fc2."),
+];
 
 /// transformers' names and timm's, each a run of whole segments. The order matters: `attention.output.dense` before `output.dense`.
 const NAMES: [(&str, &str); 34] = [
@@ -85,20 +136,38 @@ pub(crate) fn not_a_vit(weights: &Weights, has: &str) -> Error {
     Error::content(weights.file(), problem, "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers")
 }
 
-/// Renames and fuses until every tensor that a network asks for has timm's name.
+/// Copies of the weights that training keeps beside them, and what is left out for them; the first that is there is taken.
+const COPIES: [&str; 5] = ["model_ema.", "ema.", "module_ema.", "ema_model.", "teacher_ema."];
+
+/// Renames and fuses until every tensor that a network asks for has timm's name. The last value says what was left out.
 ///
 /// # Errors
 /// When the names are those of another kind of model, two tensors would get one name, or a query projection has no key or value
 /// projection beside it.
-pub fn to_timm(weights: Weights) -> Result<(Weights, Layout)> {
+pub fn to_timm(weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
     let foreign = |name: &str| FOREIGN.iter().find(|(part, _)| name.contains(part)).map(|(_, what)| format!("`{name}`, {what}"));
     if let Some(has) = weights.keys().find_map(foreign) {
         return Err(not_a_vit(&weights, &has));
     }
+    let mut notes = Vec::new();
+    let weights = without_copies(weights, &mut notes);
+    let has_bare = |start: &str| weights.keys().any(|key| bare(key).starts_with(start));
+    if has_bare("conv_proj.weight") && has_bare("encoder.layers.encoder_layer_0.") {
+        let renamed = weights.renamed(|key| torchvision_vit(bare(key)))?;
+        return Ok((renamed, Layout::Torchvision, notes));
+    }
+    if has_bare("features.0.0.weight") && has_bare("features.1.0.attn.qkv.weight") {
+        let renamed = weights.renamed(|key| torchvision_swin(bare(key)))?;
+        let renamed = renamed.renamed(|key| swin_name(key, false, true))?;
+        return Ok((renamed, Layout::Torchvision, notes));
+    }
     let layout = if weights.keys().any(|key| key.contains("embeddings.")) { Layout::Transformers } else { Layout::Timm };
-    let mut weights = weights.renamed(|key| match layout {
-        Layout::Timm => bare(key).to_string(),
-        Layout::Transformers => timm_name(bare(key)),
+    let mut weights = weights.renamed(|key| {
+        let name = match layout {
+            Layout::Transformers => timm_name(bare(key)),
+            _ => bare(key).to_string(),
+        };
+        other_name(&name)
     })?;
     // transformers and the first Swin checkpoints put a merging at the end of a stage, timm at the start of the next; and timm's
     // classifier of a Swin is one deeper.
@@ -107,12 +176,68 @@ pub fn to_timm(weights: Weights) -> Result<(Weights, Layout)> {
     if early || shallow {
         weights = weights.renamed(|key| swin_name(key, early, shallow))?;
     }
-    let queries: Vec<String> = weights.keys().filter(|key| key.contains(".attn.q.")).map(str::to_string).collect();
-    for query in queries {
+    let fused = |weights: &Weights, part: &str| weights.keys().filter(|key| key.contains(part)).map(str::to_string).collect::<Vec<_>>();
+    for query in fused(&weights, ".attn.q.") {
         let part = |letter: &str| query.replace(".attn.q.", &format!(".attn.{letter}."));
         weights.fuse(&["q", "k", "v"].map(part), &part("qkv"))?;
     }
-    Ok((weights, layout))
+    // A gated MLP whose gate and value are two layers.
+    for gate in fused(&weights, ".mlp.fc1_g.") {
+        weights.fuse(&["fc1_g", "fc1_x"].map(|part| gate.replace(".fc1_g.", &format!(".{part}."))), &gate.replace(".fc1_g.", ".fc1."))?;
+    }
+    Ok((weights, layout, notes))
+}
+
+/// Without the averaged copies and the student that training writes beside the weights.
+fn without_copies(mut weights: Weights, notes: &mut Vec<String>) -> Weights {
+    let copy = |key: &str| COPIES.iter().find(|start| key.starts_with(**start)).copied();
+    let both = weights.keys().any(|key| copy(key).is_some())
+        && weights.keys().any(|key| copy(key).is_none() && key.contains("blocks.") | key.contains("layer"));
+    if both {
+        let left = weights.keep(|key| copy(key).is_none());
+        notes.push(format!("{left} tensors of averaged copies (EMA) are left out"));
+    }
+    let starts = |weights: &Weights, start: &str| weights.keys().any(|key| key.starts_with(start));
+    if starts(&weights, "student.") && starts(&weights, "teacher.") {
+        let left = weights.keep(|key| !key.starts_with("student."));
+        notes.push(format!("{left} tensors of the student are left out: the teacher is what is evaluated"));
+    }
+    weights
+}
+
+/// A name with its parts as timm names them, blocks of a chunk counted on.
+fn other_name(key: &str) -> String {
+    let segments = OTHERS.iter().fold(format!(".{key}."), |name, (theirs, timm)| name.replace(theirs, timm));
+    let name = segments.trim_matches('.');
+    // DINOv2 trains in chunks of blocks, each with the index of the whole network: `blocks.2.14.norm1` is block 14.
+    let mut parts = name.split('.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("blocks"), Some(chunk), Some(block)) if chunk.parse::<u16>().is_ok() && block.parse::<u16>().is_ok() => {
+            format!("blocks.{block}.{}", parts.collect::<Vec<_>>().join("."))
+        }
+        _ => name.into(),
+    }
+}
+
+/// timm's name for one of torchvision's ViT.
+fn torchvision_vit(key: &str) -> String {
+    let segments = TORCHVISION_VIT.iter().fold(format!(".{key}."), |name, (theirs, timm)| name.replace(theirs, timm));
+    segments.trim_matches('.').replace("encoder.layers.encoder_layer_", "blocks.")
+}
+
+/// timm's name for one of torchvision's Swin: odd features are stages, even ones mergings.
+fn torchvision_swin(key: &str) -> String {
+    let Some(rest) = key.strip_prefix("features.") else { return key.into() };
+    let Some((index, part)) = rest.split_once('.') else { return key.into() };
+    match (index.parse::<usize>(), part) {
+        (Ok(0), _) => part.replacen("0.", "patch_embed.proj.", 1).replacen("2.", "patch_embed.norm.", 1),
+        (Ok(index), part) if index % 2 == 1 => {
+            let part = part.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.");
+            format!("layers.{}.blocks.{part}", index / 2)
+        }
+        (Ok(index), part) => format!("layers.{}.downsample.{part}", index / 2),
+        _ => key.into(),
+    }
 }
 
 /// A name without the prefixes of wrappers.
@@ -164,6 +289,23 @@ mod tests {
         ] {
             assert_eq!(timm_name(bare(theirs)), timm, "{theirs}");
         }
+    }
+
+    #[test]
+    fn names_of_other_repositories_become_those_of_timm() {
+        for (theirs, timm) in [
+            ("_orig_mod.module.backbone.blocks.2.14.norm1.weight", "blocks.14.norm1.weight"),
+            ("register_tokens", "reg_token"),
+            ("blocks.3.gamma_1", "blocks.3.ls1.gamma"),
+            ("blocks.0.mlp.w12.bias", "blocks.0.mlp.fc1.bias"),
+            ("visual.trunk.blocks.0.norm1.bias", "blocks.0.norm1.bias"),
+        ] {
+            assert_eq!(other_name(bare(theirs)), timm, "{theirs}");
+        }
+        assert_eq!(torchvision_vit("encoder.layers.encoder_layer_11.mlp.3.bias"), "blocks.11.mlp.fc2.bias");
+        assert_eq!(torchvision_swin("features.3.1.mlp.0.weight"), "layers.1.blocks.1.mlp.fc1.weight");
+        assert_eq!(torchvision_swin("features.2.reduction.weight"), "layers.1.downsample.reduction.weight");
+        assert_eq!(torchvision_swin("features.0.2.bias"), "patch_embed.norm.bias");
     }
 
     #[test]

@@ -167,7 +167,13 @@ impl Weights {
             return Err(self.wrong(key, format!("shape {shape:?}"), format!("shape {:?}", stored.shape)));
         }
         let Some(dtype) = float(stored.dtype) else {
-            return Err(self.wrong(key, "floats of 16, 32 or 64 bits".into(), format!("{:?}", stored.dtype)));
+            let found = match stored.dtype {
+                Dtype::I8 | Dtype::U8 => {
+                    format!("{:?}: the weights are quantized already; name the float checkpoint they were made from", stored.dtype)
+                }
+                other => format!("{other:?}"),
+            };
+            return Err(self.wrong(key, "floats of 16, 32 or 64 bits".into(), found));
         };
         let mut bytes = Vec::new();
         for span in &stored.spans {
@@ -206,6 +212,13 @@ impl Weights {
         let used = self.used.borrow();
         let unused = |(key, stored): &(&String, &Stored)| float(stored.dtype).is_some() && !used.contains(*key);
         self.tensors.iter().filter(unused).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Keeps only some tensors; gives the number of the others.
+    pub fn keep(&mut self, wanted: impl Fn(&str) -> bool) -> usize {
+        let before = self.tensors.len();
+        self.tensors.retain(|key, _| wanted(key));
+        before - self.tensors.len()
     }
 
     /// Gives every tensor the name that `rename` makes of its own; messages go on naming it as the file does.

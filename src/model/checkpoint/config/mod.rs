@@ -1,7 +1,9 @@
 //! What a checkpoint is: sizes and variants read from its tensors first and its `config.json` second, with a note for everything that
 //! had to be inferred. It builds nothing.
 
+mod keys;
 pub mod swin;
+pub mod timm;
 pub mod vit;
 
 use schemars::JsonSchema;
@@ -37,8 +39,10 @@ impl Config {
         let mut notes = vec![format!("names as {} writes them", layout.name())];
         let swin = weights.has("layers.0.blocks.0.norm1.weight");
         require_classifier(weights, if swin { "head.fc.weight" } else { "head.weight" })?;
-        refuse_other_activations(checkpoint)?;
+        keys::check(checkpoint)?;
+        timm::Architecture::of(checkpoint)?;
         let config = if swin {
+            require_gelu(checkpoint)?;
             Self::Swin(swin::infer(checkpoint, layout, &mut notes)?)
         } else {
             Self::Vit(vit::infer(checkpoint, layout, &mut notes)?)
@@ -115,8 +119,8 @@ fn patch_embed(weights: &Weights) -> Result<(usize, usize, (usize, usize))> {
     let key = "patch_embed.proj.weight";
     let shape = weights.shape(key, 4)?;
     match shape[1] {
-        1 | 3 => Ok((shape[0], shape[1], (shape[2], shape[3]))),
-        other => Err(weights.wrong(key, "1 or 3 input channels".into(), format!("{other}"))),
+        1 | 3 | 4 => Ok((shape[0], shape[1], (shape[2], shape[3]))),
+        other => Err(weights.wrong(key, "1, 3 or 4 input channels".into(), format!("{other}"))),
     }
 }
 
@@ -131,18 +135,29 @@ fn declared_blocks(checkpoint: &Checkpoint, missing: &str, keys: &[&str], found:
     }
 }
 
-/// The networks here compute GELU with the error function; another activation would give other logits without a word.
-fn refuse_other_activations(checkpoint: &Checkpoint) -> Result<()> {
-    let config = checkpoint.config.as_ref();
-    let text = |key| lookup(config, key).and_then(Value::as_str);
-    let named = text("hidden_act").or_else(|| text("act_layer"));
-    let quick = text("architecture").filter(|name| name.contains("quickgelu"));
-    match named.filter(|name| *name != "gelu").or(quick) {
-        Some(other) => Err(Error::content(
-            &checkpoint.name,
-            format!("expected the activation `gelu` in config.json, found `{other}`"),
-            "name a checkpoint with GELU",
-        )),
+/// The epsilon that the configuration says.
+fn declared_eps(checkpoint: &Checkpoint) -> Result<Option<f64>> {
+    match lookup(checkpoint.config.as_ref(), "layer_norm_eps") {
+        None => Ok(None),
+        Some(value) => match value.as_f64() {
+            Some(eps) if (0.0..=1.0).contains(&eps) => Ok(Some(eps)),
+            _ => Err(Error::content(
+                &checkpoint.name,
+                format!("layer_norm_eps of config.json: expected a number from 0 to 1, found {value}"),
+                "mend config.json",
+            )),
+        },
+    }
+}
+
+/// A Swin's activation is GELU with the error function in every published one.
+fn require_gelu(checkpoint: &Checkpoint) -> Result<()> {
+    let text = |key| lookup(checkpoint.config.as_ref(), key).and_then(Value::as_str);
+    match text("hidden_act").or_else(|| text("act_layer")).filter(|name| *name != "gelu") {
+        Some(other) => {
+            let problem = format!("expected the activation `gelu` in config.json, found `{other}`");
+            Err(Error::content(&checkpoint.name, problem, "name a checkpoint with GELU"))
+        }
         None => Ok(()),
     }
 }

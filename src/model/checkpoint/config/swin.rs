@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::checkpoint::config::{declared_blocks, declared_size, lookup, patch_embed};
+use crate::model::checkpoint::config::{declared_blocks, declared_eps, declared_size, lookup, patch_embed};
 use crate::model::checkpoint::names::Layout;
 
 /// One stage: blocks of one width on one grid.
@@ -128,7 +128,7 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         head[0],
         weights.stored_as()
     ));
-    let norm_eps = lookup(config, "layer_norm_eps").and_then(Value::as_f64).unwrap_or(1e-5);
+    let norm_eps = declared_eps(checkpoint)?.unwrap_or(1e-5);
     if config.is_none() {
         notes.push(format!("no config.json beside the weights: norm epsilon 1e-5, the default of {}, is assumed", layout.name()));
     }

@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::checkpoint::config::{declared_blocks, declared_size, lookup, number, pair, patch_embed};
+use crate::model::checkpoint::config::timm::Architecture;
+use crate::model::checkpoint::config::{declared_blocks, declared_eps, declared_size, lookup, number, pair, patch_embed};
 use crate::model::checkpoint::names::Layout;
+use crate::model::ops::Activation;
 use crate::model::positions::Resampling;
 
 /// How the tokens become the vector that the classifier sees.
@@ -64,8 +66,36 @@ pub struct VitConfig {
     pub qkv_bias: bool,
     /// Whether both halves of a block end in a factor for every channel.
     pub layer_scale: bool,
+    /// Whether the patch embedding has a bias.
+    #[serde(skip_serializing_if = "is_true")]
+    pub patch_bias: bool,
+    /// Whether a norm stands before the first block.
+    #[serde(skip_serializing_if = "is_false")]
+    pub norm_pre: bool,
+    /// Whether norms stand behind attention and MLP, inside of the residual branch.
+    #[serde(skip_serializing_if = "is_false")]
+    pub residual_post_norm: bool,
+    /// What stands between the two layers of an MLP.
+    #[serde(skip_serializing_if = "is_gelu")]
+    pub activation: Activation,
     /// Epsilon of every layer norm.
     pub norm_eps: f64,
+}
+
+// What most models have is left out of reports.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_true(value: &bool) -> bool {
+    *value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_gelu(activation: &Activation) -> bool {
+    *activation == Activation::Gelu
 }
 
 impl VitConfig {
@@ -79,6 +109,12 @@ impl VitConfig {
     #[must_use]
     pub fn prefix_tokens(&self) -> usize {
         usize::from(self.class_token) + usize::from(self.dist_token) + self.registers
+    }
+
+    /// Input channels of the MLP's second layer: half of what the first gives where the MLP is gated.
+    #[must_use]
+    pub fn fc2_inputs(&self) -> usize {
+        if self.activation == Activation::SwiGlu { self.mlp_dim / 2 } else { self.mlp_dim }
     }
 
     /// Width of what the classifier sees.
@@ -137,6 +173,10 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         patch_size.0, patch_size.1, head[0], weights.stored_as()
     ));
     let fc_norm = weights.has("fc_norm.weight");
+    let known = Architecture::of(checkpoint)?;
+    let known = known.as_ref();
+    let fc2 = weights.shape("blocks.0.mlp.fc2.weight", 2)?[1];
+    let activation = activation(checkpoint, known, fc2 * 2 == mlp_dim)?;
     let vit = VitConfig {
         image_size: input.size,
         in_chans,
@@ -145,7 +185,7 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         position_resampling: input.resampling,
         embed_dim,
         depth,
-        heads: heads(checkpoint, embed_dim, notes)?,
+        heads: heads(checkpoint, known, embed_dim, notes)?,
         mlp_dim,
         classes: head[0],
         class_token,
@@ -157,7 +197,11 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         head_dist,
         qkv_bias,
         layer_scale: weights.has("blocks.0.ls1.gamma"),
-        norm_eps: norm_eps(checkpoint, layout, notes),
+        patch_bias: weights.has("patch_embed.proj.bias"),
+        norm_pre: weights.has("norm_pre.weight"),
+        residual_post_norm: known.is_some_and(|row| row.residual_post_norm),
+        activation,
+        norm_eps: norm_eps(checkpoint, known, layout, notes)?,
     };
     if dist_token && !head_dist {
         notes.push("the distillation token has no classifier: the class token alone decides, as transformers does it".into());
@@ -180,36 +224,65 @@ fn pool(checkpoint: &Checkpoint, double: bool, average: bool) -> Result<Pool> {
     }
 }
 
-/// Epsilon of the layer norms: what config.json says, else what the library that wrote the file has as its default.
-fn norm_eps(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -> f64 {
-    if let Some(eps) = lookup(checkpoint.config.as_ref(), "layer_norm_eps").and_then(Value::as_f64) {
-        return eps;
+/// What stands between the two layers of an MLP: what the configuration says, else what the architecture has.
+fn activation(checkpoint: &Checkpoint, known: Option<&Architecture>, gated: bool) -> Result<Activation> {
+    let config = checkpoint.config.as_ref();
+    let text = |key| lookup(config, key).and_then(Value::as_str);
+    let named = text("hidden_act").or_else(|| text("act_layer"));
+    let swiglu = lookup(config, "use_swiglu_ffn").and_then(Value::as_bool) == Some(true)
+        || known.is_some_and(|k| k.activation == Activation::SwiGlu);
+    let plain = match named {
+        Some("gelu") => Activation::Gelu,
+        Some("gelu_tanh" | "gelu_new" | "gelu_pytorch_tanh") => Activation::GeluTanh,
+        Some("quick_gelu") => Activation::QuickGelu,
+        Some("silu" | "swish") if gated => Activation::SwiGlu,
+        Some(other) => {
+            let problem = format!("expected the activation `gelu`, `gelu_tanh` or `quick_gelu` in config.json, found `{other}`");
+            return Err(Error::content(&checkpoint.name, problem, "name a checkpoint with one of these"));
+        }
+        None => known.map_or(Activation::Gelu, |k| k.activation),
+    };
+    if gated && config.is_some() && !swiglu && plain != Activation::SwiGlu {
+        let problem = "the MLP is gated (its first layer has twice the outputs that the second takes), and config.json does not say how";
+        return Err(Error::content(&checkpoint.name, problem, "put `use_swiglu_ffn` into config.json if it is SwiGLU"));
+    }
+    Ok(if gated { Activation::SwiGlu } else { plain })
+}
+
+/// Epsilon of the layer norms: what config.json says, else what the architecture or the library that wrote the file has as its default.
+fn norm_eps(checkpoint: &Checkpoint, known: Option<&Architecture>, layout: Layout, notes: &mut Vec<String>) -> Result<f64> {
+    if let Some(eps) = declared_eps(checkpoint)? {
+        return Ok(eps);
+    }
+    if let Some(known) = known {
+        return Ok(known.norm_eps);
     }
     let dinov2 = checkpoint.weights.has("blocks.0.ls1.gamma");
     let eps = if layout == Layout::Transformers && !dinov2 { 1e-12 } else { 1e-6 };
-    if checkpoint.config.is_none() {
-        notes.push(format!("no config.json beside the weights: norm epsilon {eps:e}, the default of {}, is assumed", layout.name()));
-    }
-    eps
+    notes.push(format!("norm epsilon is not in config.json: {eps:e}, the default of {}, is assumed", layout.name()));
+    Ok(eps)
 }
 
-fn heads(checkpoint: &Checkpoint, embed_dim: usize, notes: &mut Vec<String>) -> Result<usize> {
+fn heads(checkpoint: &Checkpoint, known: Option<&Architecture>, embed_dim: usize, notes: &mut Vec<String>) -> Result<usize> {
     let declared = ["num_heads", "num_attention_heads"]
         .iter()
         .find_map(|key| lookup(checkpoint.config.as_ref(), key))
         .map(|value| number(value).unwrap_or(0));
-    // timm's published configurations leave the heads out: 64 channels each from ViT-Ti on, but for these widths.
-    let known = [(64, 2), (96, 3), (1152, 16), (1280, 16), (1408, 16), (1664, 16)];
-    let usual = known.into_iter().find(|(width, _)| *width == embed_dim).map(|(_, heads)| heads);
-    let assumed = usual.or_else(|| (embed_dim >= 192 && embed_dim.is_multiple_of(64)).then_some(embed_dim / 64));
-    match (declared, assumed) {
-        (Some(heads), _) if heads > 0 && embed_dim.is_multiple_of(heads) => Ok(heads),
-        (Some(heads), _) => Err(Error::setting("num_heads of config.json", heads, format!("a divisor of the width {embed_dim}"))),
-        (None, Some(heads)) => {
-            notes.push(format!("number of heads is not in config.json: {heads} assumed, as timm has for width {embed_dim}"));
+    if let Some(heads) = declared.or(known.map(|k| k.heads)) {
+        return if heads > 0 && embed_dim.is_multiple_of(heads) {
+            Ok(heads)
+        } else {
+            Err(Error::setting("num_heads of config.json", heads, format!("a divisor of the width {embed_dim}")))
+        };
+    }
+    let usual = [(64, 2), (96, 3), (1152, 16), (1280, 16), (1408, 16), (1664, 16)].into_iter().find(|(width, _)| *width == embed_dim);
+    let assumed = usual.map(|(_, heads)| heads).or_else(|| (embed_dim >= 192 && embed_dim.is_multiple_of(64)).then_some(embed_dim / 64));
+    match assumed {
+        Some(heads) => {
+            notes.push(format!("number of heads is in no tensor nor in config.json: {heads} is a guess from width {embed_dim}; num_heads in config.json sets it"));
             Ok(heads)
         }
-        (None, None) => Err(Error::content(
+        None => Err(Error::content(
             checkpoint.weights.file(),
             format!("the number of heads is in no tensor, and width {embed_dim} does not suggest one"),
             "put config.json with num_heads beside the weights",
