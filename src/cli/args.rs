@@ -30,6 +30,9 @@ pub struct RunArgs {
     /// Take models of the Hub from its cache only, as HF_HUB_OFFLINE=1 does.
     #[arg(long)]
     pub offline: bool,
+    /// Memory that a run may take. Default: half of what is free.
+    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    pub max_memory: Option<u64>,
     /// Class names, one a line, instead of those of the checkpoint.
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
@@ -226,6 +229,7 @@ impl RunArgs {
         Options {
             model: self.model.clone(),
             offline: self.offline,
+            max_memory: self.max_memory,
             labels: self.labels.clone(),
             images: self.image.clone(),
             shuffle: self.shuffle,
@@ -250,6 +254,9 @@ pub struct Which {
     /// Take models of the Hub from its cache only, as HF_HUB_OFFLINE=1 does.
     #[arg(long)]
     pub offline: bool,
+    /// Memory that a run may take. Default: half of what is free.
+    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    pub max_memory: Option<u64>,
 }
 
 impl Look {
@@ -261,6 +268,12 @@ impl Look {
 }
 
 impl Which {
+    /// Bytes that a run may take.
+    #[must_use]
+    pub const fn max_memory(&self) -> Option<u64> {
+        self.max_memory
+    }
+
     /// What was named, either way.
     #[must_use]
     pub fn model(&self) -> &str {
@@ -323,6 +336,12 @@ pub(super) fn parse_size(text: &str) -> std::result::Result<(u16, u16), String> 
         Some((w, h)) if (1..=1000).contains(&w) && (1..=1000).contains(&h) => Ok((w, h)),
         _ => Err("expected columns x rows from 1x1 to 1000x1000, such as 120x40".into()),
     }
+}
+
+/// Gibibytes to bytes.
+fn parse_gib(text: &str) -> std::result::Result<u64, String> {
+    let gib = text.parse().ok().filter(|gib: &f64| gib.is_finite() && *gib > 0.0 && *gib < 1e6);
+    gib.map(|gib| (gib * (1_u64 << 30) as f64) as u64).ok_or_else(|| "expected gibibytes, such as 4 or 0.5".to_string())
 }
 
 pub(super) fn parse_tolerance(text: &str) -> std::result::Result<f32, String> {

@@ -17,6 +17,9 @@ fn echo(common: &RunArgs, settings: &Settings) {
 pub(super) fn session(common: &RunArgs, settings: Settings) -> Result<Session> {
     let bar = Bar::default();
     let opened = LoadedModel::fetched(&common.options_with(settings), &|progress| bar.show(&progress))?;
+    for note in &opened.model.notes {
+        eprintln!("igq: note: {note}");
+    }
     echo(common, &opened.settings);
     Session::calibrated(opened, &Cancel::default(), &|progress| bar.show(&progress))
 }
@@ -24,5 +27,5 @@ pub(super) fn session(common: &RunArgs, settings: Settings) -> Result<Session> {
 /// Opens the model of a command that looks at nothing else.
 pub(super) fn model(which: &Which) -> Result<Model> {
     let bar = Bar::default();
-    Model::fetched(which.model(), which.offline, &|progress| bar.show(&progress))
+    Model::fetched(which.model(), which.offline, which.max_memory(), &|progress| bar.show(&progress))
 }

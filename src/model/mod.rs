@@ -27,6 +27,7 @@ pub use tokens::{TokenLayout, Windows};
 use checkpoint::{labels, names};
 
 use crate::error::Result;
+use crate::memory;
 use crate::progress::Progress;
 
 /// A network ready to run, with what is known about its checkpoint.
@@ -45,6 +46,8 @@ pub struct Model {
     pub digest: String,
     /// Class names, if the checkpoint has them.
     pub labels: Vec<String>,
+    /// Why its outputs are not the logits of classes that exclude one another, if they are not.
+    pub not_classes: Option<String>,
     /// `config.json`, for the preprocessing.
     pub raw_config: Option<Value>,
     /// `preprocessor_config.json`, for the preprocessing.
@@ -74,10 +77,16 @@ impl Model {
     /// # Errors
     /// When it is not a vision transformer that igq knows, or a tensor is missing or wrong.
     pub fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self> {
+        Self::within(checkpoint, None)
+    }
+
+    /// The same where a run may take `max_memory` bytes instead of half of what is free.
+    fn within(checkpoint: Checkpoint, max_memory: Option<u64>) -> Result<Self> {
         let (weights, layout, left_out) = names::to_timm(checkpoint.weights)?;
         let checkpoint = Checkpoint { weights, ..checkpoint };
         let (config, mut notes) = Config::infer(&checkpoint, layout)?;
         notes.extend(left_out);
+        memory::check(&checkpoint.name, config.run_bytes(), max_memory)?;
         let network: Box<dyn Network> = match &config {
             Config::Vit(vit) => Box::new(vit::Vit::new(vit.clone(), &checkpoint.weights)?),
             Config::Swin(swin) => Box::new(swin::Swin::new(swin.clone(), &checkpoint.weights)?),
@@ -97,7 +106,14 @@ impl Model {
             notes.push(ASSUMED_NAMES.into());
             Some(assumed)
         });
+        let problem = checkpoint.config.as_ref().and_then(|c| c.get("problem_type")).and_then(Value::as_str);
+        let not_classes = match problem {
+            Some(problem @ ("regression" | "multi_label_classification")) => Some(format!("config.json says problem_type `{problem}`")),
+            _ if config.classes() == 1 => Some("its head has one output".to_string()),
+            _ => None,
+        };
         Ok(Self {
+            not_classes,
             labels: labels.unwrap_or_default(),
             digest: blake3::hash(format!("{config:?} {}", checkpoint.weights.digest()).as_bytes()).to_hex().to_string(),
             parameters: checkpoint.weights.parameters_used(),
@@ -117,15 +133,15 @@ impl Model {
     /// # Errors
     /// As [`Checkpoint::open`] and [`Self::from_checkpoint`].
     pub fn open(model: &str) -> Result<Self> {
-        Self::fetched(model, false, &|_| ())
+        Self::fetched(model, false, None, &|_| ())
     }
 
     /// The same, never from the network if `offline`, and with a word on what has come from it.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn fetched(model: &str, offline: bool, progress: &dyn Fn(Progress)) -> Result<Self> {
-        Self::from_checkpoint(Checkpoint::open(model, offline, progress)?)
+    pub fn fetched(model: &str, offline: bool, max_memory: Option<u64>, progress: &dyn Fn(Progress)) -> Result<Self> {
+        Self::within(Checkpoint::open(model, offline, progress)?, max_memory)
     }
 
     /// Takes the names of the classes from a file, one a line, instead of those that are known.

@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::output::Output;
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
@@ -133,14 +133,64 @@ pub fn forward(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Res
 /// Runs the steps from `first` on, from the residual stream at that boundary.
 ///
 /// # Errors
-/// As [`Network::step`].
-pub fn forward_from(network: &dyn Network, first: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Output> {
-    let mut x = x.clone();
+/// As [`Network::step`]; when the logits are not finite, naming the first site where that happened.
+pub fn forward_from(network: &dyn Network, first: usize, start: &Tensor, tap: &mut dyn Tap) -> Result<Output> {
+    let mut x = start.clone();
     for index in first..network.steps() {
         tap.checkpoint()?;
         x = network.step(index, &x, tap)?;
     }
-    Output::of_classes(&x)
+    let output = Output::of_classes(&x)?;
+    require_finite(network, first, start, tap, &output)?;
+    Ok(output)
+}
+
+/// Whether every value is finite: a sum of NaN or infinity is not.
+fn is_finite(x: &Tensor) -> Result<bool> {
+    let sum = x.sum_all()?.to_scalar::<f32>()?;
+    Ok(sum.is_finite() || x.flatten_all()?.to_vec1::<f32>()?.iter().all(|v| v.is_finite()))
+}
+
+/// Looks for the first site whose operand is not finite, where logits are not: the pass once more, watched.
+fn require_finite(network: &dyn Network, first: usize, start: &Tensor, tap: &mut dyn Tap, output: &Output) -> Result<()> {
+    if is_finite(&output.logits)? {
+        return Ok(());
+    }
+    let mut watch = Watch(tap);
+    let mut x = start.clone();
+    for index in first..network.steps() {
+        x = network.step(index, &x, &mut watch)?;
+    }
+    Err(not_finite("the logits"))
+}
+
+fn not_finite(what: &str) -> Error {
+    let problem = format!("{what} hold NaN or infinite values: the activations overflow float32");
+    Error::content(
+        "this run",
+        problem,
+        "check the checkpoint and the preprocessing; `igq verify` compares the float logits with a reference",
+    )
+}
+
+/// Ends a pass at the first operand that is not finite.
+struct Watch<'t>(&'t mut dyn Tap);
+
+impl Tap for Watch<'_> {
+    fn activation(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        if !is_finite(&x)? {
+            return Err(not_finite(&format!("the operands at {site}")));
+        }
+        self.0.activation(site, x)
+    }
+
+    fn weight(&mut self, site: Site, weight: &Tensor) -> Result<Tensor> {
+        self.0.weight(site, weight)
+    }
+
+    fn product(&mut self, sites: (Site, Site), left: &Tensor, right: &Tensor) -> Result<Tensor> {
+        self.0.product(sites, left, right)
+    }
 }
 
 /// What a pass says and the input of every step, from which [`forward_from`] can go on.
@@ -164,5 +214,7 @@ pub fn trace(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Resul
         boundaries.push(x.clone());
         x = network.step(index, &x, tap)?;
     }
-    Ok(Trace { boundaries, output: Output::of_classes(&x)? })
+    let output = Output::of_classes(&x)?;
+    require_finite(network, 0, pixels, tap, &output)?;
+    Ok(Trace { boundaries, output })
 }

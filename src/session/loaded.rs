@@ -47,7 +47,11 @@ impl LoadedModel {
     /// # Errors
     /// As [`Self::new`].
     pub fn fetched(options: &Options, progress: &dyn Fn(Progress)) -> Result<Self> {
-        let mut model = Model::fetched(&options.model, options.offline, progress)?;
+        let mut model = Model::fetched(&options.model, options.offline, options.max_memory, progress)?;
+        if let Some(why) = &model.not_classes {
+            let problem = format!("{why}: top-1, agreement and KL mean nothing for it");
+            return Err(Error::content(&model.name, problem, "name a classifier of two or more classes; inspect and verify work for any"));
+        }
         if let Some(path) = &options.labels {
             model.name_classes(path)?;
         }

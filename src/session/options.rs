@@ -12,6 +12,8 @@ pub struct Options {
     pub model: String,
     /// Never use the network.
     pub offline: bool,
+    /// Bytes that a run may take; `None` for half of what is free.
+    pub max_memory: Option<u64>,
     /// Class names, one a line; `None` for those of the checkpoint.
     pub labels: Option<PathBuf>,
     /// Pictures, folders of pictures, patterns, `-` for standard input; empty for the built-in ones.
@@ -35,6 +37,7 @@ impl Default for Options {
         Self {
             model: BUILT_IN.into(),
             offline: false,
+            max_memory: None,
             labels: None,
             images: Vec::new(),
             shuffle: false,

@@ -304,6 +304,8 @@ pub struct AllocationReport {
     pub schema_version: u32,
     /// Short name of the model.
     pub model: String,
+    /// What was inferred or assumed about it.
+    pub notes: Vec<String>,
     /// The settings with the counts of the first budget.
     pub settings: Settings,
     /// What the quantizers were fitted on.
@@ -407,6 +409,7 @@ pub fn allocate(session: &Session, order: &Order, cancel: &Cancel, progress: &(d
     Ok(AllocationReport {
         schema_version: SCHEMA_VERSION,
         model: model.name.clone(),
+        notes: model.notes.clone(),
         settings: solved.first().map_or_else(|| order.settings.clone(), |s| s.settings.clone()),
         calibration: session.calibration_report().clone(),
         data: order.data.map(|d| d.name.clone()),

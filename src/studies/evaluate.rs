@@ -25,6 +25,8 @@ pub struct Evaluation {
     pub model: String,
     /// What the rows have in common; bits, groups and method are those that the session was opened with.
     pub settings: Settings,
+    /// What was inferred or assumed about the model.
+    pub notes: Vec<String>,
     /// What the quantizers were fitted on.
     pub calibration: String,
     /// What the pictures are.
@@ -97,6 +99,7 @@ pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress
         schema_version: crate::analysis::SCHEMA_VERSION,
         model: session.opened().model.name.clone(),
         settings: session.opened().settings.clone(),
+        notes: session.opened().model.notes.clone(),
         calibration: session.calibration_report().source.clone(),
         data: set.name.clone(),
         images: set.len(),

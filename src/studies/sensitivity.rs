@@ -64,6 +64,8 @@ pub struct SensitivityReport {
     pub schema_version: u32,
     /// Short name of the model.
     pub model: String,
+    /// What was inferred or assumed about it.
+    pub notes: Vec<String>,
     /// The settings as resolved.
     pub settings: Settings,
     /// What the quantizers were fitted on.
@@ -265,6 +267,7 @@ pub fn report(
     let mut report = SensitivityReport {
         schema_version: SCHEMA_VERSION,
         model: model.name.clone(),
+        notes: model.notes.clone(),
         settings: settings.clone(),
         calibration: session.calibration_report().clone(),
         data: data.clone(),

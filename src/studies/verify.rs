@@ -15,6 +15,8 @@ use crate::model::{Identity, Model, Weights, forward};
 pub struct Verification {
     /// Name of the model.
     pub model: String,
+    /// What was inferred or assumed about it.
+    pub notes: Vec<String>,
     /// The reference file.
     pub expected: String,
     /// Pictures that were compared.
@@ -59,6 +61,7 @@ pub fn verify(model: &Model, expected: &Path, tolerance: f32) -> Result<Verifica
     }
     Ok(Verification {
         model: model.name.clone(),
+        notes: model.notes.clone(),
         expected: name,
         pictures,
         largest_difference,

@@ -87,6 +87,8 @@ def row(name):
             why = "a norm inside the MLP"
     if why:
         return 0, 0, "-", "refused:" + why.replace(" ", "_")
+    if "siglip" in name and act == "gelu":
+        flags.append("activation-unsure")
     eps = {m.eps for m in model.modules() if type(m).__name__ in ("LayerNorm", "LayerNormFp32")}
     if len(eps) != 1:
         return 0, 0, "-", "refused:norms_with_several_epsilons"

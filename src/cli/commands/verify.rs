@@ -27,7 +27,11 @@ impl Verify {
     /// Compares and prints.
     pub(super) fn run(&self) -> Result<()> {
         let Self { which, output, expected, tolerance } = self;
-        let found = verify::verify(&open::model(which)?, expected, *tolerance)?;
+        let model = open::model(which)?;
+        for note in &model.notes {
+            eprintln!("igq: note: {note}");
+        }
+        let found = verify::verify(&model, expected, *tolerance)?;
         print::verification(&found, output)?;
         if found.within {
             return Ok(());

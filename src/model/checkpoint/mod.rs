@@ -81,10 +81,11 @@ impl Checkpoint {
     }
 
     fn from_path(model: &str, path: &Path) -> Result<Self> {
-        let file = if path.is_dir() { weights_in(path)? } else { path.to_path_buf() };
+        let files = if path.is_dir() { weights_in(path)? } else { vec![path.to_path_buf()] };
+        let file = files.first().cloned().unwrap_or_else(|| path.to_path_buf());
         let folder = file.parent().unwrap_or(Path::new("."));
         let source = file.display().to_string();
-        let weights = if source.ends_with(".index.json") { sharded(&file, folder)? } else { Weights::open(&source, &[&file])? };
+        let weights = if source.ends_with(".index.json") { sharded(&file, folder)? } else { Weights::open(&source, &files)? };
         let named_by = if path.is_dir() { path } else { file.as_path() };
         let name = named_by.file_stem().map_or_else(|| model.into(), |s| s.to_string_lossy().into());
         Ok(Self {
@@ -109,9 +110,10 @@ pub fn is_hub_id(model: &str) -> bool {
     !file && model.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
 }
 
-fn weights_in(folder: &Path) -> Result<PathBuf> {
+/// The weight files of a folder: one, an index, or all shards where the index is missing.
+fn weights_in(folder: &Path) -> Result<Vec<PathBuf>> {
     if let Some(file) = [WEIGHTS, INDEX].map(|name| folder.join(name)).into_iter().find(|file| file.is_file()) {
-        return Ok(file);
+        return Ok(vec![file]);
     }
     let entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
     let files: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|e| e.path())).collect();
@@ -120,9 +122,15 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
         files.iter().filter(has).cloned().collect::<Vec<_>>()
     };
     let mut found = with(&["safetensors"]);
+    found.sort();
+    if found.len() > 1
+        && let Some(complete) = shards::without_index(&found)
+    {
+        return complete.map(|()| found);
+    }
     let pickled = with(&["bin", "pth", "pt", "ckpt"]);
     let (problem, advice) = match (found.len(), pickled.first()) {
-        (1, _) => return Ok(found.remove(0)),
+        (1, _) => return Ok(found),
         (0, Some(pickle)) => (
             format!("found only {}, a pickle, which can run code when it is read", pickle.display()),
             "convert it with safetensors.torch.save_file and pass the result",

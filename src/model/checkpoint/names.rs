@@ -51,11 +51,12 @@ const PREFIXES: [&str; 16] = [
 ];
 
 /// Names that other repositories give to the parts of a plain ViT, each a run of whole segments, and timm's.
-const OTHERS: [(&str, &str); 9] = [
+const OTHERS: [(&str, &str); 10] = [
     (".register_tokens.", ".reg_token."),
     (".gamma_1.", ".ls1.gamma."),
     (".gamma_2.", ".ls2.gamma."),
     (".mlp.w12.", ".mlp.fc1."),
+    (".mlp.down_proj.", ".mlp.fc2."),
     (".mlp.w3.", ".mlp.fc2."),
     (".mlp.weights_in.", ".mlp.fc1."),
     (".mlp.weights_out.", ".mlp.fc2."),
@@ -182,8 +183,10 @@ pub fn to_timm(weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
         weights.fuse(&["q", "k", "v"].map(part), &part("qkv"))?;
     }
     // A gated MLP whose gate and value are two layers.
-    for gate in fused(&weights, ".mlp.fc1_g.") {
-        weights.fuse(&["fc1_g", "fc1_x"].map(|part| gate.replace(".fc1_g.", &format!(".{part}."))), &gate.replace(".fc1_g.", ".fc1."))?;
+    for (gate, value) in [(".mlp.fc1_g.", ".mlp.fc1_x."), (".mlp.gate_proj.", ".mlp.up_proj.")] {
+        for key in fused(&weights, gate) {
+            weights.fuse(&[key.clone(), key.replace(gate, value)], &key.replace(gate, ".mlp.fc1."))?;
+        }
     }
     Ok((weights, layout, notes))
 }

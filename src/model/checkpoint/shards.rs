@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -55,4 +55,26 @@ pub(super) fn sharded(index: &Path, folder: &Path) -> Result<Weights> {
         }
         None => Ok(weights),
     }
+}
+
+/// Whether `files` are all shards of one checkpoint by their names, `NAME-00002-of-00005.safetensors`: all that there are, or which is
+/// missing. `None` where they are something else.
+pub(super) fn without_index(files: &[PathBuf]) -> Option<Result<()>> {
+    let part = |file: &PathBuf| -> Option<(String, usize, usize)> {
+        let stem = file.file_stem()?.to_str()?;
+        let (rest, of) = stem.rsplit_once("-of-")?;
+        let (name, index) = rest.rsplit_once('-')?;
+        Some((name.to_string(), index.parse().ok()?, of.parse().ok()?))
+    };
+    let parts = files.iter().map(part).collect::<Option<Vec<_>>>()?;
+    let (name, _, of) = parts.first()?;
+    if parts.iter().any(|(other, _, others)| other != name || others != of) {
+        return None;
+    }
+    let missing = (1..=*of).find(|wanted| !parts.iter().any(|(_, index, _)| index == wanted));
+    let folder = files[0].parent().unwrap_or(Path::new(".")).display().to_string();
+    Some(match missing {
+        None => Ok(()),
+        Some(index) => Err(no_shard(&folder, &format!("{name}-{index:05}-of-{of:05}.safetensors"))),
+    })
 }

@@ -154,6 +154,9 @@ impl Weights {
     /// When the tensor is missing or has another rank.
     pub fn shape(&self, key: &str, rank: usize) -> Result<Vec<usize>> {
         let shape = &self.stored(key, "a tensor")?.shape;
+        if shape.contains(&0) {
+            return Err(self.wrong(key, "no empty dimension".into(), format!("shape {shape:?}")));
+        }
         if shape.len() == rank { Ok(shape.clone()) } else { Err(self.wrong(key, format!("{rank} dimensions"), format!("shape {shape:?}"))) }
     }
 

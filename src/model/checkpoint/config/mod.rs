@@ -89,7 +89,30 @@ impl Config {
         if let Self::Swin(swin) = self { Some(swin) } else { None }
     }
 
-    /// One line for people.
+    /// Bytes that calibration and sweeps take at most, beside the weights: operands of a batch on every thread, and the float and quantized
+    /// run of one picture with all operands kept. An estimate from sizes alone.
+    #[must_use]
+    pub fn run_bytes(&self) -> u64 {
+        let block = |tokens: usize, seen: usize, dim: usize, heads: usize, hidden: usize| -> u64 {
+            let wide = (tokens as u64).saturating_mul((10 * dim + 2 * hidden) as u64);
+            wide.saturating_add((tokens as u64).saturating_mul(seen as u64).saturating_mul(2 * heads as u64))
+        };
+        let (largest, all) = match self {
+            Self::Vit(vit) => {
+                let one = block(vit.tokens(), vit.tokens(), vit.embed_dim, vit.heads, vit.mlp_dim);
+                (one, one.saturating_mul(vit.depth as u64))
+            }
+            Self::Swin(swin) => swin.stages.iter().enumerate().fold((0, 0_u64), |(largest, all), (index, stage)| {
+                let (rows, columns) = swin.grid(index);
+                let one = block(rows.saturating_mul(columns), stage.window * stage.window, stage.dim, stage.heads, stage.mlp_dim);
+                (one.max(largest), all.saturating_add(one.saturating_mul(stage.depth as u64)))
+            }),
+        };
+        let values = largest.saturating_mul(2 * 8).saturating_add(all.saturating_mul(3));
+        values.saturating_mul(4)
+    }
+
+    /// One line for users.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
@@ -173,9 +196,22 @@ pub(crate) fn lookup<'a>(config: Option<&'a Value>, key: &str) -> Option<&'a Val
         .filter(|value| !value.is_null())
 }
 
+/// Largest side of an input, in pixels.
+const MAX_SIDE: usize = 16_384;
+
 /// The size of the input that the configuration says.
-fn declared_size(config: Option<&Value>) -> Option<(usize, usize)> {
-    ["img_size", "image_size", "input_size"].iter().find_map(|key| lookup(config, key).and_then(pair))
+fn declared_size(checkpoint: &Checkpoint) -> Result<Option<(usize, usize)>> {
+    let config = checkpoint.config.as_ref();
+    let Some((key, value)) = ["img_size", "image_size", "input_size"].iter().find_map(|key| Some((key, lookup(config, key)?))) else {
+        return Ok(None);
+    };
+    match pair(value) {
+        Some((height, width)) if [height, width].iter().all(|side| (1..=MAX_SIDE).contains(side)) => Ok(Some((height, width))),
+        _ => {
+            let problem = format!("{key} of config.json: expected 1 to {MAX_SIDE} pixels a side, found {value}");
+            Err(Error::content(&checkpoint.name, problem, "mend config.json"))
+        }
+    }
 }
 
 fn number(value: &Value) -> Option<usize> {

@@ -110,7 +110,7 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         let problem = format!("expected global_pool `avg` in config.json, found `{pool}`");
         return Err(Error::content(&checkpoint.name, problem, "use a classification checkpoint"));
     }
-    let image_size = declared_size(config).unwrap_or_else(|| {
+    let image_size = declared_size(checkpoint)?.unwrap_or_else(|| {
         // As published: the last stage is one window.
         let side = |patch| (stages.last().map_or(1, |stage| stage.window) * patch) << (stages.len() - 1);
         let size = (side(patch_size.0), side(patch_size.1));

@@ -24,6 +24,8 @@ pub struct Architecture {
     pub activation: Activation,
     /// Whether norms stand behind attention and MLP.
     pub residual_post_norm: bool,
+    /// Whether timm's code and the published weights disagree on the activation: SigLIP was trained with the tanh form of GELU.
+    pub activation_unsure: bool,
 }
 
 /// The architecture that the configuration names, without the tag of its weights.
@@ -65,6 +67,7 @@ impl Architecture {
             norm_eps: eps.parse().map_err(|_| broken())?,
             activation,
             residual_post_norm: flags.split(',').any(|flag| flag == "residual-post-norm"),
+            activation_unsure: flags.split(',').any(|flag| flag == "activation-unsure"),
         }))
     }
 }

@@ -240,7 +240,18 @@ fn activation(checkpoint: &Checkpoint, known: Option<&Architecture>, gated: bool
             let problem = format!("expected the activation `gelu`, `gelu_tanh` or `quick_gelu` in config.json, found `{other}`");
             return Err(Error::content(&checkpoint.name, problem, "name a checkpoint with one of these"));
         }
-        None => known.map_or(Activation::Gelu, |k| k.activation),
+        None => match known {
+            Some(k) if k.activation_unsure => {
+                let problem =
+                    format!("`{}`: SigLIP was trained with the tanh form of GELU, timm's code of this name has the other", k.name);
+                return Err(Error::content(
+                    &checkpoint.name,
+                    problem,
+                    "put act_layer (`gelu_tanh` or `gelu`) into model_args of config.json",
+                ));
+            }
+            _ => known.map_or(Activation::Gelu, |k| k.activation),
+        },
     };
     if gated && config.is_some() && !swiglu && plain != Activation::SwiGlu {
         let problem = "the MLP is gated (its first layer has twice the outputs that the second takes), and config.json does not say how";
@@ -314,7 +325,7 @@ fn input(checkpoint: &Checkpoint, prefixes: [usize; 3], patch: (usize, usize), n
         (side * side + prefix == positions).then_some(((side, side), prefix))
     });
     let prepared = checkpoint.preprocessor.as_ref().filter(|_| by_preprocessing).and_then(prepared_size);
-    let declared = declared_size(config);
+    let declared = declared_size(checkpoint)?;
     let size = match (prepared.or(declared), square) {
         (Some(size), _) => size,
         (None, Some(((rows, columns), _))) => {

@@ -1,0 +1,33 @@
+//! How much memory a run may take: absurd sizes are refused before anything is allocated.
+
+use crate::error::{Error, Result};
+
+/// What is assumed to be free where the system does not say.
+const ASSUMED: u64 = 4 << 30;
+
+/// Bytes that a program can get without swapping, as far as the system says.
+fn available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).map_or(ASSUMED, |kib| kib.saturating_mul(1024))
+}
+
+/// The bound that holds unless the user names another: half of what is free.
+#[must_use]
+pub fn default_limit() -> u64 {
+    available() / 2
+}
+
+/// Refuses what needs more than `limit` bytes (or [`default_limit`]).
+///
+/// # Errors
+/// Exactly then; the message names `what`, the need and the bound.
+pub fn check(what: &str, needed: u64, limit: Option<u64>) -> Result<()> {
+    let limit = limit.unwrap_or_else(default_limit);
+    let giga = |bytes: u64| bytes as f64 / (1 << 30) as f64;
+    if needed <= limit {
+        return Ok(());
+    }
+    let problem = format!("a run needs about {:.1} GiB of memory, the limit is {:.1} GiB", giga(needed), giga(limit));
+    Err(Error::content(what, problem, "name a smaller input size or model, or allow more with --max-memory GIB"))
+}
