@@ -4,15 +4,15 @@
 
 mod common;
 
-use common::screen::{LOOK, answer, filled, press, request, text};
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use common::screen::{LOOK, answer, click, filled, press, request, text, view};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
 use igq::engine::command::Estimate;
 use igq::engine::worker::Reports;
 use igq::engine::{Event, Study, Worker};
 use igq::model::SiteKind;
 use igq::quant::Settings;
 use igq::session::{LoadedModel, Options};
-use igq::tui::app::{App, View};
+use igq::tui::app::App;
 use igq::tui::message::{Effect, Message};
 use igq::tui::update::update;
 
@@ -86,7 +86,7 @@ fn the_budget_asks_for_itself_solves_live_and_applies_as_one_step() {
     let mut live = Live::start();
     let asked = live.key('5');
     assert!(matches!(asked.as_slice(), [Effect::Study(Study::Perturb { estimate: Estimate::Fisher, .. })]), "{asked:?}");
-    assert!(text(&live.app, 120, 40).contains("estimating what every group count does"));
+    assert!(text(&live.app, 120, 40).contains("estimating the effect of every group count"));
     live.until(|app| app.budget.solved.is_some());
     assert!(live.app.studies.running.is_none());
     let counts = |live: &Live| live.solved().allocation.counts().map(|(_, g)| g.get()).collect::<Vec<_>>();
@@ -133,7 +133,7 @@ fn the_budget_asks_for_itself_solves_live_and_applies_as_one_step() {
     for share in &live.solved().allocation.sites {
         assert_eq!(snapshot.report.site(share.site).unwrap().groups, share.groups.get());
     }
-    assert!(text(&live.app, 120, 40).contains("these counts are in force"));
+    assert!(text(&live.app, 120, 40).contains("counts applied"));
     live.key('u');
     assert_eq!(live.app.settings, before);
 }
@@ -150,8 +150,8 @@ fn escape_stops_the_exact_sweep_and_keeps_what_was_measured() {
     let measured = live.solved().exact.len();
     let stopped = live.press(KeyCode::Esc);
     assert_eq!(stopped, [Effect::StopStudy]);
-    assert!(live.app.studies.running.is_none() && live.app.view == View::Budget);
-    assert!(text(&live.app, 120, 40).contains("measured and stay"));
+    assert!(live.app.studies.running.is_none() && live.app.view == view("budget"));
+    assert!(text(&live.app, 120, 40).contains("measured and kept"));
     let (exact, all) = (live.solved().exact.len(), live.solved().allocation.sites.len());
     assert!(exact >= measured && all == live.solved().table.sites.len() && live.solved().allocation.bops <= live.solved().bound);
     let shown = text(&live.app, 120, 40);
@@ -202,7 +202,7 @@ fn the_comparison_fills_its_rows_and_a_row_can_be_taken_over() {
     assert!(live.key(']').iter().any(|e| matches!(e, Effect::Study(Study::Compare { .. }))));
     assert!(text(&live.app, 120, 40).contains("stale, computing"));
     assert_eq!(live.press(KeyCode::Esc), [Effect::StopStudy]);
-    assert!(live.app.view == View::Compare && live.app.studies.comparison.is_some());
+    assert!(live.app.view == view("compare") && live.app.studies.comparison.is_some());
 }
 
 #[test]
@@ -212,12 +212,12 @@ fn a_pinned_answer_stands_against_the_present_one() {
     press(&mut app, KeyCode::Char('P'));
     let wanted = request(&mut app, 'a').unwrap();
     answer(&mut app, &session, &wanted);
-    app.view = View::Compare;
+    app.view = view("compare");
     let (a, b) = (app.pinned.clone().unwrap(), app.snapshot.clone().unwrap());
     assert!(a.report.settings.abits.get() == 4 && b.report.settings.abits.get() == 3);
     for (width, height) in [(120, 40), (200, 60)] {
         let shown = text(&app, width, height);
-        assert!(shown.contains("W4 A4 S4") && shown.contains("W4 A3 S4") && shown.contains("changed most"), "{shown}");
+        assert!(shown.contains("W4 A4 S4") && shown.contains("W4 A3 S4") && shown.contains("largest change"), "{shown}");
         assert!(shown.contains(&b.report.prediction.quantized[0].label), "{shown}");
     }
     every_size(&app);
@@ -240,7 +240,7 @@ fn undo_and_redo_walk_over_settings_and_over_nothing_else() {
         assert_eq!(request(&mut app, 'u').unwrap().settings, *settings);
     }
     assert!(request(&mut app, 'u').is_none() && text(&app, 80, 24).contains("nothing to undo"));
-    assert_eq!((app.picture, app.view), (1, View::Groups));
+    assert_eq!((app.picture, app.view), (1, view("groups")));
     for settings in &seen[1..] {
         assert_eq!(request(&mut app, 'U').unwrap().settings, *settings);
     }
@@ -289,7 +289,7 @@ fn a_suggestion_is_verified_shown_and_applied_as_one_step() {
     }
     let before = live.app.settings.clone();
     assert!(matches!(live.key('F').as_slice(), [Effect::Study(Study::Suggest { .. })]));
-    assert!(text(&live.app, 80, 24).contains("looking for what to keep in float"));
+    assert!(text(&live.app, 80, 24).contains("looking for sites to keep in float"));
     live.until(|app| app.studies.running.is_none());
     let found = live.app.studies.suggestion.clone().expect("float everywhere brings it back, so something does");
     assert!(text(&live.app, 80, 24).contains("Y applies: "));
@@ -304,17 +304,15 @@ fn a_suggestion_is_verified_shown_and_applied_as_one_step() {
 
 #[test]
 fn a_click_in_the_budget_selects_the_site() {
-    use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
     let mut live = Live::start();
     live.key('5');
     live.until(|app| app.budget.solved.is_some());
-    live.tell(Message::Resize(120, 40));
     live.press(KeyCode::Home);
     let shown = text(&live.app, 120, 40);
     let row = shown.lines().position(|l| l.contains("blocks.0.v ")).unwrap() as u16;
-    let mouse = |kind| Message::Mouse(MouseEvent { kind, column: 5, row, modifiers: KeyModifiers::NONE });
-    live.tell(mouse(MouseEventKind::Down(MouseButton::Left)));
+    click(&mut live.app, (120, 40), 5, row);
     assert_eq!(live.app.site.to_string(), "blocks.0.v");
-    live.tell(mouse(MouseEventKind::ScrollDown));
+    let kind = MouseEventKind::ScrollDown;
+    live.tell(Message::Mouse(MouseEvent { kind, column: 5, row, modifiers: KeyModifiers::NONE }));
     assert_eq!(live.app.site.to_string(), "blocks.0.attn");
 }

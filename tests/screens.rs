@@ -4,17 +4,22 @@
 
 mod common;
 
-use common::screen::{LOOK, answer, app, detail, filled, press, request, text};
-use crossterm::event::{KeyCode, KeyModifiers};
+use std::sync::Arc;
+
+use common::screen::{LOOK, answer, click, detail, filled, press, request, text, view};
+use crossterm::event::{KeyCode, KeyModifiers, MouseEvent, MouseEventKind};
 use igq::engine::Event;
 use igq::model::{Site, SiteKind};
 use igq::quant::Settings;
-use igq::session::{Options, Session};
-use igq::tui::app::{App, View};
+use igq::session::{Options, Session, Snapshot};
+use igq::tui::app::App;
+use igq::tui::choice::{Sort, View};
 use igq::tui::frame;
+use igq::tui::hit::Hit;
 use igq::tui::message::{Effect, Message};
 use igq::tui::theme::{Depth, Look, ThemeName};
 use igq::tui::update::update;
+use ratatui::layout::Rect;
 
 #[test]
 fn every_step_of_the_activation_bits_changes_what_is_seen() {
@@ -97,7 +102,7 @@ fn escape_goes_back_and_never_quits() {
     for _ in 0..8 {
         assert!(!press(&mut app, KeyCode::Esc).contains(&Effect::Quit));
     }
-    assert!(app.help.is_none() && app.compare.is_none() && app.view == View::Overview);
+    assert!(app.help.is_none() && app.compare.is_none() && app.view == view("overview"));
     assert_eq!(press(&mut app, KeyCode::Char('q')), [Effect::Quit]);
 }
 
@@ -125,11 +130,12 @@ fn no_size_panics_and_help_and_quit_are_always_there() {
         request(&mut app, 'c').unwrap()
     };
     answer(&mut app, &session, &wanted);
-    for view in View::ALL {
+    for view in View::all() {
         app.view = view;
         for help in [None, Some(0), Some(500)] {
             app.help = help;
-            for (width, height) in (1..70).map(|n| (n, n)).chain((1..250).step_by(7).map(|w| (w, 16))).chain([
+            let small = (1..=30).flat_map(|width| (1..=10).map(move |height| (width, height)));
+            for (width, height) in small.chain((1..70).map(|n| (n, n))).chain((1..250).step_by(7).map(|w| (w, 16))).chain([
                 (1, 200),
                 (300, 1),
                 (80, 24),
@@ -152,7 +158,7 @@ fn every_site_is_drawn_in_every_view_and_theme() {
     for theme in [ThemeName::Dark, ThemeName::Light, ThemeName::Contrast, ThemeName::Colorblind, ThemeName::Mono] {
         for depth in [Depth::Sixteen, Depth::Indexed, Depth::True] {
             app.look = Look { theme, ascii: false, depth };
-            for view in View::ALL {
+            for view in View::all() {
                 app.view = view;
                 for site in app.info.sites.clone() {
                     assert!(app.select(site));
@@ -160,7 +166,7 @@ fn every_site_is_drawn_in_every_view_and_theme() {
                     if theme == ThemeName::Mono {
                         let colourless =
                             |c: &ratatui::buffer::Cell| c.fg == ratatui::style::Color::Reset && c.bg == ratatui::style::Color::Reset;
-                        assert!(buffer.content.iter().all(colourless), "mono shows a colour in {view:?}");
+                        assert!(buffer.content.iter().all(colourless), "mono shows a colour in {}", view.name());
                     }
                 }
             }
@@ -169,35 +175,89 @@ fn every_site_is_drawn_in_every_view_and_theme() {
 }
 
 #[test]
-fn the_help_of_every_view() {
+fn a_click_selects_what_is_under_it() {
     let session = common::built_in();
-    let mut app = app(&session);
-    for (view, width, height) in
-        [(View::Overview, 80, 24), (View::Groups, 120, 40), (View::Attention, 200, 60), (View::Budget, 120, 40), (View::Compare, 120, 40)]
-    {
-        app.view = view;
-        app.help = Some(0);
-        insta::assert_snapshot!(format!("help_{}_{width}x{height}", view.title().to_lowercase()), text(&app, width, height));
+    let mut app = filled(&session);
+    let size = (120, 40);
+    // The first cell of some text on the screen.
+    let place = |app: &App, what: &str| {
+        let shown = text(app, size.0, size.1);
+        let row = shown.lines().position(|l| l.contains(what)).unwrap_or_else(|| panic!("no {what:?}:\n{shown}"));
+        let column = shown.lines().nth(row).and_then(|l| l.find(what).map(|at| l[..at].chars().count())).unwrap();
+        (column as u16, row as u16)
+    };
+    let click_on = |app: &mut App, what: &str| {
+        let (column, row) = place(app, what);
+        click(app, size, column, row)
+    };
+    click_on(&mut app, "blocks.0.v ");
+    assert_eq!(app.site.to_string(), "blocks.0.v");
+    // The title of a column sorts by it, and once more reverses the order.
+    for reversed in [false, true] {
+        click_on(&mut app, "cum dB");
+        assert_eq!((app.sort, app.sort_reversed), (Sort::Cumulative, reversed));
+        let shown = text(&app, size.0, size.1);
+        assert!(shown.contains(if reversed { "cum dB↓" } else { "cum dB↑" }), "{shown}");
     }
+    click_on(&mut app, "alone KL");
+    assert_eq!((app.sort, app.sort_reversed), (Sort::Alone, false));
+    // While the help is open nothing beneath it can be clicked, and the wheel scrolls it.
+    press(&mut app, KeyCode::Char('?'));
+    assert!(frame::draw(&app, 120, 40).1.iter().next().is_none());
+    let wheel = MouseEvent { kind: MouseEventKind::ScrollDown, column: 5, row: 5, modifiers: KeyModifiers::NONE };
+    update(&mut app, Message::Mouse(wheel));
+    assert_eq!((app.help, app.site.to_string()), (Some(1), "blocks.0.v".into()));
+    press(&mut app, KeyCode::Esc);
+    click_on(&mut app, "2 Groups");
+    assert_eq!(app.view, view("groups"));
+    // A bar is a channel; a quantizer leads to its first channel.
+    let bars = frame::draw(&app, 120, 40).1.iter().filter(|(area, hit)| matches!(hit, Hit::Channel(_)) && area.width == 1).count();
+    assert!(bars > 20);
+    let (area, hit) = frame::draw(&app, 120, 40).1.iter().filter(|(area, _)| area.width == 1).nth(17).unwrap();
+    click(&mut app, size, area.x, area.y + 3);
+    assert_eq!(Hit::Channel(app.channel), hit);
+    let group = app.site_report().unwrap().assignment.iter().copied().max().unwrap();
+    let (column, row) = place(&app, &format!("│{group} "));
+    click(&mut app, size, column + 4, row);
+    assert_eq!(app.site_report().unwrap().assignment[app.channel], group);
+    press(&mut app, KeyCode::Char('3'));
+    let tokens: Vec<(Rect, Hit)> = frame::draw(&app, 120, 40).1.iter().filter(|(_, hit)| matches!(hit, Hit::Token(_))).collect();
+    assert_eq!(tokens.len(), 2 * 196_usize.min(app.info.tokens.grid.0 * app.info.tokens.grid.1));
+    let (area, hit) = tokens[tokens.len() - 1];
+    click(&mut app, size, area.x, area.y);
+    assert_eq!(Hit::Token(app.token), hit);
 }
 
 #[test]
-fn a_click_selects_what_is_under_it() {
-    use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
+fn columns_stand_in_one_place_whatever_the_names_are() {
     let session = common::built_in();
     let mut app = filled(&session);
-    update(&mut app, Message::Resize(120, 40));
-    let click = |app: &mut App, column, row| {
-        let kind = MouseEventKind::Down(MouseButton::Left);
-        update(app, Message::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }));
-    };
-    let shown = text(&app, 120, 40);
-    let row = shown.lines().position(|l| l.contains("blocks.0.v ")).unwrap();
-    click(&mut app, 10, row as u16);
-    assert_eq!(app.site.to_string(), "blocks.0.v");
-    let column = shown.lines().next().unwrap().find("2 Groups").unwrap();
-    click(&mut app, column as u16, 0);
-    assert_eq!(app.view, View::Groups);
+    let names = ["靴子和一只猫和狗和一棵很高的树木在山上", "👩‍👩‍👧 family of three", "e\u{301}te\u{301}", "boot", "🇩🇪"];
+    let mut snapshot = Snapshot::clone(app.snapshot.as_ref().unwrap());
+    for list in [&mut snapshot.report.prediction.float, &mut snapshot.report.prediction.quantized] {
+        list.iter_mut().zip(names).for_each(|(class, name)| (class.label, class.probability) = (name.into(), 1.0));
+    }
+    snapshot.report.picture.name = "一张非常长的照片的名字一张非常长的照片的名字.png".into();
+    app.predicted = None;
+    app.snapshot = Some(Arc::new(snapshot));
+    app.pinned.clone_from(&app.snapshot);
+    for (width, height) in [(60, 20), (80, 24), (110, 30), (200, 60)] {
+        app.view = view("overview");
+        let buffer = frame::render(&app, width, height).unwrap();
+        let ends = |y: u16| -> Vec<u16> { (0..width).filter(|&x| buffer[(x, y)].symbol() == "%").collect() };
+        let first = (0..height).find(|&y| ends(y).len() == 2).unwrap();
+        let rows: Vec<Vec<u16>> = (first..first + 5).map(ends).collect();
+        assert!(rows.iter().all(|row| row == &rows[0]), "{width}x{height}: {rows:?}\n{}", frame::to_text(&buffer));
+        let shown = frame::to_text(&buffer);
+        assert_eq!(shown.matches("100.0 %").count(), 10, "{shown}");
+        assert!(width < 110 || shown.contains("靴子和") && !shown.contains("靴 子"), "no blank behind a wide character:\n{shown}");
+        // Every line ends where the panels end.
+        let frames: Vec<usize> = shown.lines().filter(|l| l.starts_with('│')).map(unicode_width::UnicodeWidthStr::width).collect();
+        assert!(frames.iter().all(|w| *w == usize::from(width)), "{frames:?}\n{shown}");
+        app.view = view("compare");
+        let shown = text(&app, width, height);
+        assert!(width < 110 || shown.matches("100.0 %").count() == 10, "{shown}");
+    }
 }
 
 #[test]
@@ -246,7 +306,7 @@ fn attention_within_windows_is_drawn_where_the_window_lies() {
     let mut app = App::new(session.opened().info(), Settings::default(), LOOK);
     let first = app.request();
     let outcome = answer(&mut app, &session, &first);
-    app.view = View::Attention;
+    app.view = view("attention");
     // Windows of 4x4 on a grid of 16x16; in every second block they are shifted by 2, and come back at the other side.
     for (block, token, rows, columns) in [(0, (5, 9), [4, 5, 6, 7], [8, 9, 10, 11]), (1, (5, 9), [2, 3, 4, 5], [6, 7, 8, 9])] {
         let site = Site { stage: Some(0), block: Some(block), kind: SiteKind::Attn };

@@ -2,7 +2,7 @@
 
 use super::report::{PredictionReport, SiteReport};
 
-/// The prediction's fate and the site that loses most, with the likeliest reason.
+/// What became of the prediction, and the site with the lowest local SQNR with the likeliest reason.
 #[must_use]
 pub fn verdict(prediction: &PredictionReport, sites: &[SiteReport]) -> String {
     let (Some(float), Some(quantized)) = (prediction.float.first(), prediction.quantized.first()) else {
@@ -22,20 +22,20 @@ pub fn verdict(prediction: &PredictionReport, sites: &[SiteReport]) -> String {
     match worst(sites) {
         Some(site) => format!("{fate} {}", blame(site)),
         None => match worst_weight(sites) {
-            Some((site, sqnr)) => format!("{fate} Of the weights, which alone are quantized, {}'s loses most ({sqnr:.1} dB).", site.site),
+            Some((site, sqnr)) => format!("{fate} Only weights are quantized; that of {} has the lowest SQNR ({sqnr:.1} dB).", site.site),
             None => format!("{fate} Nothing is quantized."),
         },
     }
 }
 
-/// The quantized site with the least local SQNR.
+/// The quantized site with the lowest local SQNR.
 #[must_use]
 pub fn worst(sites: &[SiteReport]) -> Option<&SiteReport> {
     let quantized = sites.iter().filter(|s| s.local.error.sqnr_db.is_some());
     quantized.min_by(|a, b| a.local.error.sqnr_db.unwrap_or(f64::MAX).total_cmp(&b.local.error.sqnr_db.unwrap_or(f64::MAX)))
 }
 
-/// The layer whose weight has the least SQNR.
+/// The layer whose weight has the lowest SQNR.
 fn worst_weight(sites: &[SiteReport]) -> Option<(&SiteReport, f64)> {
     let weights = sites.iter().filter_map(|s| Some((s, s.weight?.sqnr_db?)));
     weights.min_by(|a, b| a.1.total_cmp(&b.1))
@@ -49,14 +49,14 @@ fn blame(site: &SiteReport) -> String {
     let (median, widest) = (widths[widths.len() / 2], widths[widths.len() - 1]);
     let reason = if site.local.rmse_over_step > 0.4 && site.local.clipped > 0.005 {
         format!(
-            "{:.1} % of its values are clipped, its error is {:.2} steps (rounding alone: 0.29)",
+            "{:.1} % of its values are clipped, its RMSE/step is {:.2} (rounding alone: 0.29)",
             site.local.clipped * 100.0,
             site.local.rmse_over_step
         )
     } else if median > 0.0 && widest / median > 3.0 {
-        format!("its widest {what} spans {:.1} times the median one", widest / median)
+        format!("its widest {what} spans {:.1} times the median {what}", widest / median)
     } else {
-        format!("{} bits leave it {:.0} % of its codes in use", site.bits, site.local.codes_used * 100.0)
+        format!("at {} bits it uses {:.0} % of its codes", site.bits, site.local.codes_used * 100.0)
     };
-    format!("{} loses most ({sqnr:.1} dB): {reason}.", site.site)
+    format!("{} has the lowest local SQNR ({sqnr:.1} dB): {reason}.", site.site)
 }

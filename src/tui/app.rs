@@ -1,172 +1,23 @@
 //! The state of the screen: plain values. It changes only in `update` and is only read by `view`.
 
 use std::collections::HashMap;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::budget::Budget;
+use super::choice::{Map, Sort, View};
 use super::history::History;
+use super::hit::Hits;
 use super::studies::Studies;
 use super::theme::Look;
 use crate::analysis::detail::{AttentionMap, SiteDetail};
 use crate::analysis::report::{PredictionReport, Report, Sensitivity, SiteReport};
 use crate::engine::{DetailRequest, Request};
-use crate::error::{Error, Result};
 use crate::model::Site;
 use crate::progress::Progress;
 use crate::quant::Settings;
 use crate::session::{Predicted, SessionInfo, Snapshot};
 
-/// The views.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
-    /// Picture, predictions, sites.
-    Overview,
-    /// The channels of one site and their groups.
-    Groups,
-    /// The rows of a softmax attention and their groups.
-    Attention,
-    /// Group counts under a budget of bit operations.
-    Budget,
-    /// Methods beside each other, and a pinned answer against the present one.
-    Compare,
-}
-
-impl View {
-    /// All views, in the order of their keys.
-    pub const ALL: [Self; 5] = [Self::Overview, Self::Groups, Self::Attention, Self::Budget, Self::Compare];
-
-    /// The name used in flags.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Overview => "overview",
-            Self::Groups => "groups",
-            Self::Attention => "attention",
-            Self::Budget => "budget",
-            Self::Compare => "compare",
-        }
-    }
-
-    /// Its name on the screen.
-    #[must_use]
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Overview => "Overview",
-            Self::Groups => "Groups",
-            Self::Attention => "Attention",
-            Self::Budget => "Budget",
-            Self::Compare => "Compare",
-        }
-    }
-
-    /// The number on its key.
-    #[must_use]
-    pub const fn key(self) -> char {
-        match self {
-            Self::Overview => '1',
-            Self::Groups => '2',
-            Self::Attention => '3',
-            Self::Budget => '5',
-            Self::Compare => '6',
-        }
-    }
-
-    /// The next or previous view, around the ends.
-    #[must_use]
-    pub fn step(self, forward: bool) -> Self {
-        let at = Self::ALL.iter().position(|v| *v == self).unwrap_or(0);
-        Self::ALL[(at + if forward { 1 } else { Self::ALL.len() - 1 }) % Self::ALL.len()]
-    }
-}
-
-impl FromStr for View {
-    type Err = Error;
-    fn from_str(s: &str) -> Result<Self> {
-        let known = Self::ALL.into_iter().find(|view| view.name() == s);
-        known.ok_or_else(|| Error::setting("view", s, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
-    }
-}
-
-/// What the table of sites is sorted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sort {
-    /// The forward pass.
-    Order,
-    /// Local SQNR, the worst first.
-    Local,
-    /// Cumulative SQNR, the worst first.
-    Cumulative,
-    /// RMSE/step, the largest first.
-    Steps,
-    /// Clipped share, the largest first.
-    Clipped,
-    /// Sensitivity, the largest first.
-    Sensitivity,
-}
-
-impl Sort {
-    const ALL: [Self; 6] = [Self::Order, Self::Local, Self::Cumulative, Self::Steps, Self::Clipped, Self::Sensitivity];
-
-    /// The next column.
-    #[must_use]
-    pub fn next(self) -> Self {
-        let at = Self::ALL.iter().position(|s| *s == self).unwrap_or(0);
-        Self::ALL[(at + 1) % Self::ALL.len()]
-    }
-
-    /// Its name on the screen.
-    #[must_use]
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Order => "forward pass",
-            Self::Local => "local SQNR",
-            Self::Cumulative => "cumulative SQNR",
-            Self::Steps => "RMSE/step",
-            Self::Clipped => "clipped",
-            Self::Sensitivity => "sensitivity",
-        }
-    }
-}
-
-/// What the attention map shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Map {
-    /// Probabilities of the float run.
-    Float,
-    /// Probabilities of the quantized run, after their quantizer.
-    Quantized,
-    /// Quantized less float.
-    Difference,
-    /// Root mean square of that difference for each query token.
-    TokenError,
-}
-
-impl Map {
-    /// The next map.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        match self {
-            Self::Float => Self::Quantized,
-            Self::Quantized => Self::Difference,
-            Self::Difference => Self::TokenError,
-            Self::TokenError => Self::Float,
-        }
-    }
-
-    /// Its name on the screen.
-    #[must_use]
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Float => "float",
-            Self::Quantized => "quantized",
-            Self::Difference => "quantized - float",
-            Self::TokenError => "error of each token",
-        }
-    }
-}
-
-/// A line for the person, until the next key.
+/// A line for the user, until the next key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// What it says.
@@ -190,6 +41,8 @@ pub struct App {
     pub size: (u16, u16),
     /// The view.
     pub view: View,
+    /// What the last frame drew that a click can land on.
+    pub hits: Hits,
     /// Index of the picture as wanted now.
     pub picture: usize,
     /// Index of the second picture, while comparing.
@@ -242,7 +95,7 @@ pub struct App {
     pub history: History,
     /// How far the engine is.
     pub progress: Progress,
-    /// A line for the person.
+    /// A line for the user.
     pub notice: Option<Notice>,
     /// Why there is nothing to show, as long as there is not.
     pub failure: Option<String>,
@@ -262,7 +115,8 @@ impl App {
             settings,
             look,
             size: (80, 24),
-            view: View::Overview,
+            view: View::default(),
+            hits: Hits::default(),
             picture: 0,
             compare: None,
             site,
@@ -293,6 +147,16 @@ impl App {
             failure: None,
             broken: None,
         }
+    }
+
+    /// Tells the user something.
+    pub fn say(&mut self, text: impl Into<String>) {
+        self.notice = Some(Notice { text: text.into(), is_error: false });
+    }
+
+    /// Tells the user that something went wrong.
+    pub fn complain(&mut self, text: impl Into<String>) {
+        self.notice = Some(Notice { text: text.into(), is_error: true });
     }
 
     /// Whether what is shown is not what is wanted.
@@ -360,15 +224,6 @@ impl App {
         (detail.id == shown.id && Some(detail.site) == self.attention_site()).then_some(detail.attention.as_ref()?)
     }
 
-    /// Details that the view needs and that nobody has asked for.
-    pub fn wanted_detail(&mut self) -> Option<DetailRequest> {
-        let wanted = DetailRequest { id: self.snapshot.as_ref()?.id, site: self.attention_site()? };
-        let there = self.detail.as_ref().is_some_and(|d| (d.id, d.site) == (wanted.id, wanted.site));
-        let wanted = Some(wanted).filter(|wanted| self.view == View::Attention && !there && self.asked_detail != Some(*wanted))?;
-        self.asked_detail = Some(wanted);
-        Some(wanted)
-    }
-
     /// The prediction to show: the newest that was told, which may come before its measures.
     #[must_use]
     pub fn prediction(&self) -> Option<&PredictionReport> {
@@ -411,7 +266,7 @@ impl App {
                     Sort::Cumulative => r.cumulative.sqnr_db.map_or(f64::NEG_INFINITY, |db| -db),
                     Sort::Steps => r.local.rmse_over_step,
                     Sort::Clipped => r.local.clipped,
-                    Sort::Sensitivity => self.sensitivity.get(site).map_or(f64::NEG_INFINITY, |s| s.kl),
+                    Sort::Alone => self.sensitivity.get(site).map_or(f64::NEG_INFINITY, |s| s.kl),
                 }
             };
             sites.sort_by(|a, b| key(b).total_cmp(&key(a)));
@@ -420,17 +275,6 @@ impl App {
             sites.reverse();
         }
         sites
-    }
-
-    /// The sites that the arrow keys walk over in the present view.
-    #[must_use]
-    pub fn listed_sites(&self) -> Vec<Site> {
-        match (self.view, &self.budget.solved) {
-            (View::Overview | View::Compare, _) => self.visible_sites(),
-            (View::Attention, _) => self.info.sites.iter().copied().filter(|s| s.kind.is_softmax()).collect(),
-            (View::Budget, Some(solved)) => solved.allocation.sites.iter().map(|s| s.site).collect(),
-            (View::Groups | View::Budget, _) => self.info.sites.clone(),
-        }
     }
 
     /// Brings cursors back inside what is there.

@@ -5,7 +5,9 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 
 use super::app::App;
-use super::view;
+use super::chrome;
+use super::hit::Hits;
+use super::widget::text;
 use crate::error::Result;
 
 /// Draws the screen at a size.
@@ -13,20 +15,37 @@ use crate::error::Result;
 /// # Errors
 /// Never today; drawing may need fonts one day.
 pub fn render(app: &App, width: u16, height: u16) -> Result<Buffer> {
-    let area = Rect::new(0, 0, width, height);
-    let mut buf = Buffer::empty(area);
-    view::render(app, area, &mut buf);
-    Ok(buf)
+    Ok(draw(app, width, height).0)
 }
 
-fn rows(buf: &Buffer) -> impl Iterator<Item = &[Cell]> {
-    buf.content.chunks(usize::from(buf.area.width).max(1))
+/// The same, with what a click can land on.
+#[must_use]
+pub fn draw(app: &App, width: u16, height: u16) -> (Buffer, Hits) {
+    let area = Rect::new(0, 0, width, height);
+    let mut buf = Buffer::empty(area);
+    let hits = chrome::render(app, area, &mut buf);
+    (buf, hits)
+}
+
+/// The cells of every row, each with its column; cells that a wide character to their left covers are left out.
+fn rows(buf: &Buffer) -> impl Iterator<Item = Vec<(usize, &Cell)>> {
+    buf.content.chunks(usize::from(buf.area.width).max(1)).map(|row| {
+        let mut free = 0;
+        let seen = row.iter().enumerate().filter(move |(x, cell)| {
+            let seen = *x >= free;
+            if seen {
+                free = x + text::width(cell.symbol()).max(1);
+            }
+            seen
+        });
+        seen.collect()
+    })
 }
 
 /// Characters only, spaces at the ends of lines cut.
 #[must_use]
 pub fn to_text(buf: &Buffer) -> String {
-    let line = |row: &[Cell]| row.iter().map(Cell::symbol).collect::<String>().trim_end().to_string() + "\n";
+    let line = |row: Vec<(usize, &Cell)>| row.iter().map(|(_, cell)| cell.symbol()).collect::<String>().trim_end().to_string() + "\n";
     rows(buf).map(line).collect()
 }
 
@@ -36,7 +55,7 @@ pub fn to_ansi(buf: &Buffer) -> String {
     let mut text = String::new();
     for row in rows(buf) {
         let mut last = None;
-        for cell in row {
+        for (_, cell) in row {
             let style = (cell.fg, cell.bg, cell.modifier);
             if last != Some(style) {
                 text += &sgr(cell);
@@ -106,27 +125,27 @@ pub fn to_svg(buf: &Buffer) -> String {
     for (y, row) in rows(buf).enumerate() {
         let top = y as f32 * CELL.1;
         let mut run: Option<Run> = None;
-        for (x, cell) in row.iter().enumerate() {
+        for (x, cell) in row {
             let (mut front, mut back) = (hex(cell.fg).unwrap_or_else(|| ink.into()), hex(cell.bg).unwrap_or_else(|| ground.into()));
             if cell.modifier.contains(Modifier::REVERSED) {
                 std::mem::swap(&mut front, &mut back);
             }
             let left = x as f32 * CELL.0;
-            if back != ground {
-                svg += &rect(left, top, CELL.0, CELL.1, &back);
-            }
             let symbol = cell.symbol();
+            if back != ground {
+                svg += &rect(left, top, CELL.0 * text::width(symbol).max(1) as f32, CELL.1, &back);
+            }
             let boxed = block(symbol);
             if let Some((bx, by, bw, bh)) = boxed {
                 svg += &rect(left + bx * CELL.0, top + by * CELL.1, bw * CELL.0, bh * CELL.1, &front);
             }
             let look = (front, cell.modifier.contains(Modifier::BOLD), cell.modifier.contains(Modifier::DIM));
-            let text = if boxed.is_some() { " " } else { symbol };
+            let shown = if boxed.is_some() { " " } else { symbol };
             match &mut run {
-                Some(open) if open.look == look => open.text.push_str(text),
+                Some(open) if open.look == look => open.text.push_str(shown),
                 _ => {
                     svg += &run.take().map(|r| r.write(top)).unwrap_or_default();
-                    run = Some(Run { left, text: text.into(), look });
+                    run = Some(Run { left, text: shown.into(), look });
                 }
             }
         }
@@ -149,9 +168,9 @@ impl Run {
         }
         let (color, bold, dim) = self.look;
         let lead = self.text.chars().take_while(|c| *c == ' ').count();
-        let text = self.text.trim();
-        let length = text.chars().count() as f32 * CELL.0;
-        let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let plain = self.text.trim();
+        let length = text::width(plain) as f32 * CELL.0;
+        let escaped = plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let weight = if bold { " font-weight=\"bold\"" } else { "" };
         let faint = if dim { " opacity=\"0.6\"" } else { "" };
         format!(

@@ -1,13 +1,17 @@
 //! Step 8 of the data flow: the screen. State, messages and pure drawing; it reads reports and sends requests, and never touches a tensor.
 
-mod answers;
 pub mod app;
 pub mod budget;
+pub mod choice;
+pub mod chrome;
 pub mod frame;
+mod help;
 pub mod history;
+pub mod hit;
 pub mod keymap;
+pub mod keys;
 pub mod message;
-pub mod opening;
+mod opening;
 pub mod runtime;
 pub mod studies;
 pub mod terminal;

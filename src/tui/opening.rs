@@ -1,91 +1,94 @@
-//! What is on the screen while a model is opened: how much of it has come from the Hub.
+//! What is on the screen while a model is opened, and the keys that it knows: how much of the model has come from the Hub.
 
-use std::time::Duration;
-
-use crossterm::event::{Event as TerminalEvent, EventStream, KeyCode, KeyEventKind, KeyModifiers};
-use futures_util::StreamExt;
+use crossterm::event::{KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Flex, Layout, Rect};
 use ratatui::style::Style;
 use ratatui::widgets::{Gauge, Widget};
-use tokio::sync::Notify;
 
-use super::runtime::lost;
-use super::terminal::Screen;
+use super::message::{Effect, Message};
 use super::theme::Look;
 use super::widget::put;
-use crate::engine::Opening;
-use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::session::{LoadedModel, Options};
 
-/// How long a model may take before the screen says that it is being opened.
-const AT_ONCE: Duration = Duration::from_millis(200);
+/// The state of the screen as long as there is no session.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// What is opened.
+    pub model: String,
+    /// How the screen looks.
+    pub look: Look,
+    /// How much has come.
+    pub progress: Progress,
+}
 
-/// Opens the model, and the screen as soon as that takes longer than a moment; `None` when the person quits meanwhile.
-///
-/// # Errors
-/// When the model cannot be opened, or there is no terminal.
-pub async fn open(options: Options, look: Look, mouse: bool, leave: &Notify) -> Result<Option<(LoadedModel, Screen)>> {
-    let name = options.model.clone();
-    let ended = || Error::content("igq", "the thread that opens the model has ended", "start again");
-    let Opening { mut progress, mut opened } = Opening::spawn(options)?;
-    if let Ok(opened) = tokio::time::timeout(AT_ONCE, &mut opened).await {
-        return Ok(Some((opened.map_err(|_| ended())??, Screen::enter(mouse)?)));
-    }
-    let mut screen = Screen::enter(mouse)?;
-    let mut keys = EventStream::new();
-    loop {
-        let state = progress.borrow_and_update().clone();
-        screen.terminal.draw(|frame| draw(&name, &state, look, frame.area(), frame.buffer_mut())).map_err(lost)?;
-        tokio::select! {
-            () = leave.notified() => return Ok(None),
-            opened = &mut opened => return Ok(Some((opened.map_err(|_| ended())??, screen))),
-            event = keys.next() => match event {
-                Some(Ok(event)) if quits(&event) => return Ok(None),
-                Some(Ok(_)) => {}
-                Some(Err(e)) => return Err(lost(e)),
-                None => return Ok(None),
-            },
-            // The sender is gone when the model is there: the next turn takes it.
-            _ = progress.changed() => {}
+impl Opening {
+    /// What `message` does to it, and what it asks for.
+    pub fn update(&mut self, message: Message) -> Vec<Effect> {
+        match message {
+            Message::Progress(progress) => self.progress = progress,
+            Message::Key(key) if key.kind != KeyEventKind::Release => {
+                let control = key.modifiers.contains(KeyModifiers::CONTROL);
+                return match (key.code, control) {
+                    (KeyCode::Char('q') | KeyCode::Esc, _) | (KeyCode::Char('c'), true) => vec![Effect::Quit],
+                    (KeyCode::Char('z'), true) => vec![Effect::Suspend],
+                    _ => Vec::new(),
+                };
+            }
+            _ => {}
         }
+        Vec::new()
     }
-}
 
-fn quits(event: &TerminalEvent) -> bool {
-    let TerminalEvent::Key(key) = event else { return false };
-    let control = key.modifiers.contains(KeyModifiers::CONTROL);
-    key.kind != KeyEventKind::Release && matches!((key.code, control), (KeyCode::Char('q') | KeyCode::Esc, _) | (KeyCode::Char('c'), true))
-}
-
-fn draw(name: &str, progress: &Progress, look: Look, area: Rect, buf: &mut Buffer) {
-    let [area] = Layout::vertical([Constraint::Length(4)]).flex(Flex::Center).areas(area);
-    let [area] = Layout::horizontal([Constraint::Max(60)]).flex(Flex::Center).areas(area);
-    put(buf, area, 0, 0, &format!("opening {name}"), look.accent());
-    if progress.total > 0 {
-        put(buf, area, 0, 1, &format!("{} of {} {}", progress.done, progress.total, progress.stage), Style::new());
-        let share = (progress.done as f64 / progress.total as f64).clamp(0.0, 1.0);
-        let bar = Rect { y: area.y + 2, height: 1, ..area }.intersection(buf.area);
-        Gauge::default().ratio(share).gauge_style(look.accent()).render(bar, buf);
+    /// Draws it, as large as `area` allows.
+    pub fn draw(&self, area: Rect, buf: &mut Buffer) {
+        let Self { model, look, progress } = self;
+        let [area] = Layout::vertical([Constraint::Length(4)]).flex(Flex::Center).areas(area);
+        let [area] = Layout::horizontal([Constraint::Max(60)]).flex(Flex::Center).areas(area);
+        put(buf, area, 0, 0, &format!("opening {model}"), look.accent());
+        if progress.total > 0 {
+            put(buf, area, 0, 1, &format!("{} of {} {}", progress.done, progress.total, progress.stage), Style::new());
+            let fraction = (progress.done as f64 / progress.total as f64).clamp(0.0, 1.0);
+            let bar = Rect { y: area.y + 2, height: 1, ..area }.intersection(buf.area);
+            Gauge::default().ratio(fraction).gauge_style(look.accent()).render(bar, buf);
+        }
+        put(buf, area, 0, 3, "q quits; finished files stay in the cache", look.dim());
     }
-    put(buf, area, 0, 3, "q quits; what has come is kept", look.dim());
 }
 
 #[cfg(test)]
 mod tests {
+    use crossterm::event::KeyEvent;
+
     use super::*;
     use crate::tui::theme::{Depth, ThemeName};
 
+    fn opening() -> Opening {
+        let look = Look { theme: ThemeName::Dark, ascii: false, depth: Depth::True };
+        Opening { model: "owner/name".into(), look, progress: Progress::default() }
+    }
+
     #[test]
     fn it_fits_every_size_and_says_how_much_has_come() {
-        let look = Look { theme: ThemeName::Dark, ascii: false, depth: Depth::True };
+        let mut state = opening();
         let progress = Progress { stage: "MB of model.safetensors received".into(), done: 11, total: 44 };
+        assert!(state.update(Message::Progress(progress)).is_empty());
         for (width, height) in [(1, 1), (20, 3), (80, 24)] {
             let mut buf = Buffer::empty(Rect::new(0, 0, width, height));
-            draw("owner/name", &progress, look, buf.area, &mut buf);
+            state.draw(buf.area, &mut buf);
             let text: String = buf.content.iter().map(ratatui::buffer::Cell::symbol).collect();
             assert!(width < 80 || (text.contains("opening owner/name") && text.contains("11 of 44 MB") && text.contains("25%")), "{text}");
         }
+    }
+
+    #[test]
+    fn it_can_be_left_and_suspended_and_knows_no_other_key() {
+        let press = |code, modifiers| opening().update(Message::Key(KeyEvent::new(code, modifiers)));
+        let (none, control) = (KeyModifiers::NONE, KeyModifiers::CONTROL);
+        for (code, modifiers) in [(KeyCode::Char('q'), none), (KeyCode::Esc, none), (KeyCode::Char('c'), control)] {
+            assert_eq!(press(code, modifiers), [Effect::Quit]);
+        }
+        assert_eq!(press(KeyCode::Char('z'), control), [Effect::Suspend]);
+        assert!(press(KeyCode::Char('c'), none).is_empty() && press(KeyCode::Enter, none).is_empty());
     }
 }

@@ -6,25 +6,30 @@ use std::time::Duration;
 use crossterm::event::{Event as TerminalEvent, EventStream};
 use etcetera::BaseStrategy;
 use futures_util::StreamExt;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::app::{App, Notice};
 use super::message::{Effect, Message};
+use super::opening::Opening;
 use super::terminal::{self, Screen};
 use super::theme::Look;
 use super::theme::ThemeName;
 use super::update::update_all;
-use super::{frame, opening, view};
+use super::{chrome, frame};
 use crate::analysis::report::json;
 use crate::atomic_write::write_whole;
-use crate::engine::Worker;
 use crate::engine::worker::Reports;
+use crate::engine::{self, Worker};
 use crate::error::{Error, Result};
-use crate::session::Options;
+use crate::session::{LoadedModel, Options};
 
 /// Shortest time between two frames.
 const FRAME: Duration = Duration::from_millis(16);
+/// How long a model may take before the screen says that it is being opened.
+const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// How the screen looks and what it listens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,86 +50,187 @@ pub fn run(options: Options, picture: usize, screen: ScreenOptions) -> Result<()
     let _log = log_to_file();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::content("igq", format!("no event loop could be started ({e})"), "close other programs"))?;
-    let colours = Look::resolve(screen.theme, screen.ascii, false);
+    let look = Look::resolve(screen.theme, screen.ascii, false);
     let leave = terminal::asked_to_leave()?;
-    let Some((opened, screen)) = runtime.block_on(opening::open(options, colours, screen.mouse, &leave))? else {
-        runtime.shutdown_background();
-        return Ok(());
-    };
-    let mut app = App::new(opened.info(), opened.settings.clone(), colours);
-    app.picture = picture.min(app.info.picture_count.saturating_sub(1));
-    let (worker, reports) = Worker::spawn(opened)?;
-    let ended = runtime.block_on(interact(&mut app, screen, &worker, reports, &leave));
+    let ended = runtime.block_on(interact(options, picture, look, screen.mouse, &leave));
     runtime.shutdown_background();
     ended
 }
 
-async fn interact(app: &mut App, mut screen: Screen, worker: &Worker, mut reports: Reports, leave: &Notify) -> Result<()> {
+/// What is on the screen: a session, or that it is being opened.
+enum State {
+    Opening(Opening),
+    Ready(Box<App>),
+}
+
+impl State {
+    fn update(&mut self, messages: Vec<Message>) -> Vec<Effect> {
+        match self {
+            Self::Opening(opening) => messages.into_iter().flat_map(|message| opening.update(message)).collect(),
+            Self::Ready(app) => update_all(app, messages),
+        }
+    }
+
+    /// Draws it, and keeps what a click can land on until the next frame.
+    fn draw(&mut self, area: Rect, buf: &mut Buffer) {
+        match self {
+            Self::Opening(opening) => opening.draw(area, buf),
+            Self::Ready(app) => app.hits = chrome::render(app, area, buf),
+        }
+    }
+}
+
+/// Where facts come from: the thread that opens the model, then the engine.
+enum Source {
+    Opening(engine::Opening),
+    Ready(Box<Engine>),
+}
+
+/// The engine, and when its study began.
+struct Engine {
+    worker: Worker,
+    reports: Reports,
+    studied: Instant,
+}
+
+/// What a source tells.
+enum Told {
+    Message(Message),
+    Opened(Box<Result<LoadedModel>>),
+    Ended,
+}
+
+impl Source {
+    /// The next fact; how far things are only where there is time to draw it.
+    async fn next(&mut self, idle: bool) -> Told {
+        match self {
+            Self::Opening(opening) => tokio::select! {
+                biased;
+                opened = &mut opening.opened => {
+                    let ended = |_| Error::content("igq", "the thread that opens the model has ended", "start again");
+                    Told::Opened(Box::new(opened.map_err(ended).flatten()))
+                }
+                Ok(()) = opening.progress.changed(), if idle => Told::Message(Message::Progress(opening.progress.borrow_and_update().clone())),
+            },
+            Self::Ready(engine) => {
+                let Engine { reports, studied, .. } = engine.as_mut();
+                tokio::select! {
+                    biased;
+                    event = reports.events.recv() => event.map_or(Told::Ended, |event| Told::Message(Message::Engine(event))),
+                    Ok(()) = reports.progress.changed(), if idle => Told::Message(Message::Progress(reports.progress.borrow_and_update().clone())),
+                    Ok(()) = reports.study.changed(), if idle => {
+                        Told::Message(Message::Study(reports.study.borrow_and_update().clone(), studied.elapsed()))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A session on an opened model, its engine, and the first request.
+fn session(opened: LoadedModel, picture: usize, look: Look, size: (u16, u16)) -> Result<(State, Source)> {
+    let mut app = App::new(opened.info(), opened.settings.clone(), look);
+    app.picture = picture.min(app.info.picture_count.saturating_sub(1));
+    app.size = size;
+    let (worker, reports) = Worker::spawn(opened)?;
+    worker.request(app.request());
+    Ok((State::Ready(Box::new(app)), Source::Ready(Box::new(Engine { worker, reports, studied: Instant::now() }))))
+}
+
+async fn interact(options: Options, picture: usize, look: Look, mouse: bool, leave: &Notify) -> Result<()> {
+    let mut state = State::Opening(Opening { model: options.model.clone(), look, progress: crate::progress::Progress::default() });
+    let mut source = Source::Opening(engine::Opening::spawn(options)?);
+    // A model that opens at once, or cannot be opened, needs no screen that says so.
+    let mut early = tokio::time::timeout(AT_ONCE, source.next(false)).await.ok();
+    if let Some(Told::Opened(opened)) = &mut early
+        && opened.is_err()
+    {
+        return std::mem::replace(opened.as_mut(), Err(Error::Cancelled)).map(drop);
+    }
+    let mut screen = Screen::enter(mouse)?;
     let mut keys = EventStream::new();
     let mut leave = std::pin::pin!(leave.notified());
-    let size = screen.terminal.size().map_err(lost)?;
-    app.size = (size.width, size.height);
-    worker.request(app.request());
-    let mut studied = Instant::now();
     let mut dirty = true;
     let mut drawn = Instant::now().checked_sub(FRAME).unwrap_or_else(Instant::now);
     loop {
-        if dirty && drawn.elapsed() >= FRAME {
-            screen.terminal.draw(|f| view::draw(app, f)).map_err(lost)?;
+        if dirty && early.is_none() && drawn.elapsed() >= FRAME {
+            screen.terminal.draw(|frame| state.draw(frame.area(), frame.buffer_mut())).map_err(lost)?;
             (dirty, drawn) = (false, Instant::now());
         }
-        let message = tokio::select! {
-            biased;
-            () = &mut leave => return Ok(()),
-            event = keys.next() => match event {
-                Some(Ok(event)) => to_message(event),
-                Some(Err(e)) => return Err(lost(e)),
-                None => return Ok(()),
+        let mut messages = Vec::new();
+        let told = match early.take() {
+            Some(told) => Some(told),
+            None => tokio::select! {
+                biased;
+                () = &mut leave => return Ok(()),
+                event = keys.next() => match event {
+                    Some(event) => {
+                        messages.extend(to_message(event.map_err(lost)?));
+                        None
+                    }
+                    None => return Ok(()),
+                },
+                told = source.next(!dirty) => Some(told),
+                () = tokio::time::sleep_until(drawn + FRAME), if dirty => None,
             },
-            event = reports.events.recv() => match event {
-                Some(event) => Some(Message::Engine(event)),
-                None => return app.broken.take().map_or(Ok(()), |text| Err(Error::content("igq", text, "start again"))),
-            },
-            changed = reports.progress.changed(), if !dirty => changed.ok().map(|()| Message::Progress(reports.progress.borrow_and_update().clone())),
-            changed = reports.study.changed(), if !dirty => {
-                changed.ok().map(|()| Message::Study(reports.study.borrow_and_update().clone(), studied.elapsed()))
-            }
-            () = tokio::time::sleep_until(drawn + FRAME), if dirty => None,
         };
+        match told {
+            Some(Told::Message(message)) => messages.push(message),
+            Some(Told::Opened(opened)) => {
+                let size = screen.terminal.size().map_err(lost)?;
+                (state, source) = session((*opened)?, picture, look, (size.width, size.height))?;
+                dirty = true;
+            }
+            Some(Told::Ended) => {
+                let State::Ready(app) = &mut state else { return Ok(()) };
+                return app.broken.take().map_or(Ok(()), |text| Err(Error::content("igq", text, "start again")));
+            }
+            None => {}
+        }
         // Keys that already wait are handled before the next frame.
-        let mut messages: Vec<Message> = message.into_iter().collect();
         // Polled inside the task on purpose: the stream remembers the first waker that it is given.
         loop {
             tokio::select! {
                 biased;
                 event = keys.next() => match event {
-                    Some(Ok(event)) => messages.extend(to_message(event)),
-                    Some(Err(e)) => return Err(lost(e)),
+                    Some(event) => messages.extend(to_message(event.map_err(lost)?)),
                     None => return Ok(()),
                 },
                 () = std::future::ready(()) => break,
             }
         }
         dirty |= !messages.is_empty();
-        for effect in update_all(app, messages) {
-            match effect {
-                Effect::Quit => return Ok(()),
-                Effect::Request(request) => worker.request(request),
-                Effect::Study(study) => {
-                    studied = Instant::now();
-                    worker.study(study);
-                }
-                Effect::Detail(detail) => worker.detail(detail),
-                Effect::Open(paths) => worker.open_pictures(paths),
-                Effect::StopStudy => worker.stop_study(),
-                Effect::Suspend => {
+        for effect in state.update(messages) {
+            match (effect, &mut source, &mut state) {
+                (Effect::Quit, ..) => return Ok(()),
+                (Effect::Suspend, ..) => {
                     drop(keys); // The reader must not hold the terminal while the shell has it.
                     screen.suspend()?;
                     keys = EventStream::new();
                 }
-                Effect::Copy(text) => screen.copy(&text)?,
-                Effect::Export => app.notice = Some(export(app)),
+                (Effect::Copy(text), ..) => screen.copy(&text)?,
+                (Effect::Export, _, State::Ready(app)) => app.notice = Some(export(app)),
+                (effect, Source::Ready(engine), _) => engine.carry_out(effect),
+                // Before there is a session nothing is asked of an engine.
+                _ => {}
             }
+        }
+    }
+}
+
+impl Engine {
+    /// Asks the engine for what an effect asks of it.
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Request(request) => self.worker.request(request),
+            Effect::Study(study) => {
+                self.studied = Instant::now();
+                self.worker.study(study);
+            }
+            Effect::Detail(detail) => self.worker.detail(detail),
+            Effect::Open(paths) => self.worker.open_pictures(paths),
+            Effect::StopStudy => self.worker.stop_study(),
+            Effect::Quit | Effect::Suspend | Effect::Export | Effect::Copy(_) => {}
         }
     }
 }
@@ -139,7 +245,7 @@ fn to_message(event: TerminalEvent) -> Option<Message> {
     }
 }
 
-pub(super) fn lost(e: std::io::Error) -> Error {
+fn lost(e: std::io::Error) -> Error {
     Error::content("terminal", format!("was lost ({e})"), "start igq again")
 }
 

@@ -1,9 +1,8 @@
-//! Studies as the screen sees them: which is under way and how far, what has come of them, and which a view needs by itself.
+//! Studies as the screen sees them: which is under way and how far, and what was found.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::app::{App, Notice, View};
 use super::message::Effect;
 use crate::engine::Study;
 use crate::engine::command::{Estimate, Settings};
@@ -13,7 +12,7 @@ use crate::studies::compare::Comparison;
 use crate::studies::perturbation::without_counts;
 use crate::studies::suggest::Suggestion;
 
-/// Perturbations that are kept for settings that a person comes back to.
+/// Perturbations that are kept for settings that the user comes back to.
 const KEPT: usize = 16;
 
 /// The study under way and what was found.
@@ -27,7 +26,7 @@ pub struct Studies {
     pub left: Option<Duration>,
     /// Parts and time when the first progress was told: what was known before costs no time.
     began: Option<(usize, Duration)>,
-    /// Stopped by a person or failed: a view does not ask for it again by itself.
+    /// Stopped by the user or failed: a view does not ask for it again by itself.
     refused: Option<Study>,
     /// The exact sweep is wanted as soon as the fast estimate is there.
     pub exact_next: bool,
@@ -57,11 +56,12 @@ impl Studies {
     pub fn start(&mut self, study: Study) -> Effect {
         self.progress = Progress::default();
         (self.left, self.began, self.refused) = (None, None, None);
+        self.exact_next &= !matches!(study, Study::Perturb { estimate: Estimate::Alone, .. });
         self.running = Some(study.clone());
         Effect::Study(study)
     }
 
-    /// Ends the study under way for good, until a person or other settings ask again.
+    /// Ends the study under way for good, until the user or other settings ask again.
     pub fn end(&mut self) -> Option<Study> {
         self.exact_next = false;
         self.refused = self.running.take();
@@ -108,6 +108,12 @@ impl Studies {
         }
     }
 
+    /// Whether a study was stopped and is not asked for again by itself.
+    #[must_use]
+    pub fn is_refused(&self, study: &Study) -> bool {
+        self.refused.as_ref() == Some(study)
+    }
+
     /// Perturbations by one estimate.
     #[must_use]
     pub fn known(&self, base: &Settings, estimate: Estimate) -> Option<&Arc<Perturbed>> {
@@ -119,129 +125,13 @@ impl Studies {
     pub fn line(&self) -> Option<String> {
         let study = self.running.as_ref()?;
         let stage = match study {
-            Study::Perturb { estimate: Estimate::Fisher, .. } => "estimating what every group count does to the prediction, fast",
-            Study::Perturb { .. } => "measuring what every group count does to the prediction, site by site",
+            Study::Perturb { estimate: Estimate::Fisher, .. } => "estimating the effect of every group count on the prediction",
+            Study::Perturb { .. } => "measuring the effect of every group count on the prediction, site by site",
             Study::Compare { .. } => "comparing methods on the evaluation set",
-            Study::Suggest { .. } => "looking for what to keep in float",
+            Study::Suggest { .. } => "looking for sites to keep in float",
         };
         let count = if self.progress.total > 0 { format!(": {} of {}", self.progress.done, self.progress.total) } else { String::new() };
         let left = self.left.map_or_else(String::new, |left| format!(", about {} s left", left.as_secs() + 1));
         Some(format!("{stage}{count}{left}; Esc stops it"))
     }
-}
-
-/// The study that the view needs and nobody has asked for.
-pub fn ask(app: &mut App) -> Option<Effect> {
-    let present = base(&app.settings);
-    let wanted = match app.view {
-        View::Budget if app.settings.method.uses_groups() => {
-            let fast = app.studies.known(&present, Estimate::Fisher).is_some();
-            if fast && app.studies.exact_next {
-                app.studies.exact_next = false;
-                return Some(app.studies.start(Study::Perturb { settings: present, estimate: Estimate::Alone }));
-            }
-            (!fast).then(|| Study::Perturb { settings: present.clone(), estimate: Estimate::Fisher })
-        }
-        View::Compare => {
-            let settings = grid(&app.settings);
-            let whole = |c: &Arc<Comparison>| c.settings == settings && c.picture == app.picture && c.seen == c.total;
-            (!app.studies.comparison.as_ref().is_some_and(whole)).then_some(Study::Compare { settings, picture: app.picture })
-        }
-        _ => None,
-    }?;
-    let studies = &mut app.studies;
-    // What a person asked for goes first, as long as it still is about the present settings.
-    let by_hand = match &studies.running {
-        Some(Study::Suggest { .. }) => true,
-        Some(Study::Perturb { settings, estimate }) => *estimate != Estimate::Fisher && *settings == present,
-        _ => false,
-    };
-    let known = studies.running.as_ref() == Some(&wanted) || studies.refused.as_ref() == Some(&wanted);
-    (!by_hand && !known).then(|| studies.start(wanted))
-}
-
-/// Settings or picture changed: a suggestion for the old ones is worth nothing any more.
-pub fn outdate(app: &mut App) -> Option<Effect> {
-    app.studies.suggestion = None;
-    app.studies.exact_next = false;
-    let looking = matches!(app.studies.running, Some(Study::Suggest { .. }));
-    looking.then(|| {
-        app.studies.end();
-        Effect::StopStudy
-    })
-}
-
-/// Asks for the exact sweep of the present settings.
-pub fn exact(app: &mut App) -> Vec<Effect> {
-    let settings = base(&app.settings);
-    if !settings.method.uses_groups() {
-        return say(app, format!("{} has no group counts; m goes to the next method", settings.method));
-    }
-    let all = app.studies.known(&settings, Estimate::Fisher).map(|p| p.table.sites.len());
-    match (all, app.studies.known(&settings, Estimate::Alone).map(|p| p.table.sites.len())) {
-        (Some(all), Some(measured)) if all == measured => say(app, "every site is measured already"),
-        (Some(_), _) => vec![app.studies.start(Study::Perturb { settings, estimate: Estimate::Alone })],
-        (None, _) => {
-            app.studies.exact_next = true;
-            Vec::new()
-        }
-    }
-}
-
-/// Asks what to keep in float.
-pub fn suggest(app: &mut App) -> Vec<Effect> {
-    if app.snapshot.as_ref().is_some_and(|s| !s.report.prediction.flipped) && !app.is_stale() {
-        return say(app, "the float prediction is not lost: nothing needs to stay in float");
-    }
-    let study = Study::Suggest { settings: app.settings.clone(), picture: app.picture };
-    vec![app.studies.start(study)]
-}
-
-/// Ends the study under way and says what stays.
-pub fn stop(app: &mut App) -> Vec<Effect> {
-    let progress = app.studies.progress.clone();
-    let text = match app.studies.end() {
-        Some(Study::Perturb { estimate: Estimate::Fisher, .. }) => "stopped estimating; opening the view again starts it again".to_string(),
-        Some(Study::Perturb { settings, estimate }) => {
-            let sites = |estimate| app.studies.known(&settings, estimate).map_or(0, |p| p.table.sites.len());
-            format!("stopped: {} of {} sites are measured and stay; X goes on", sites(estimate), sites(Estimate::Fisher))
-        }
-        Some(Study::Compare { .. }) if progress.total == 0 => "stopped comparing; opening the view again starts it again".to_string(),
-        Some(Study::Compare { .. }) => format!("stopped after {} of {} pictures; what was computed stays", progress.done, progress.total),
-        Some(Study::Suggest { .. }) => "stopped looking for a suggestion".to_string(),
-        None => return Vec::new(),
-    };
-    app.notice = Some(Notice { text, is_error: false });
-    vec![Effect::StopStudy]
-}
-
-/// A comparison, as far as it is.
-pub fn compared(app: &mut App, found: Arc<Comparison>) {
-    if found.settings != grid(&app.settings) || found.picture != app.picture {
-        return;
-    }
-    if found.seen == found.total && matches!(app.studies.running, Some(Study::Compare { .. })) {
-        app.studies.running = None;
-    }
-    app.studies.comparison = Some(found);
-    app.clamp();
-}
-
-/// A suggestion; one for other settings was ended when they changed.
-pub fn suggested(app: &mut App, found: Arc<Suggestion>) {
-    let asked = Study::Suggest { settings: app.settings.clone(), picture: app.picture };
-    if app.studies.running.as_ref() != Some(&asked) {
-        return;
-    }
-    app.studies.running = None;
-    if found.reached && !found.changes.is_empty() {
-        app.studies.suggestion = Some(found);
-    } else {
-        app.notice = Some(Notice { text: found.text.clone(), is_error: !found.reached });
-    }
-}
-
-fn say(app: &mut App, text: impl Into<String>) -> Vec<Effect> {
-    app.notice = Some(Notice { text: text.into(), is_error: false });
-    Vec::new()
 }

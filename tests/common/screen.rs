@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use igq::engine::{Event, Request};
 use igq::progress::Cancel;
 use igq::quant::Settings;
 use igq::session::{Outcome, Session, Stage};
 use igq::tui::app::App;
+use igq::tui::choice::View;
 use igq::tui::frame;
 use igq::tui::message::{Effect, Message};
 use igq::tui::theme::{Depth, Look, ThemeName};
@@ -66,4 +67,16 @@ pub fn filled(session: &Session) -> App {
 /// What is drawn, without colours.
 pub fn text(app: &App, width: u16, height: u16) -> String {
     frame::to_text(&frame::render(app, width, height).unwrap())
+}
+
+/// Draws a frame as the loop does and clicks on a cell of it.
+pub fn click(app: &mut App, size: (u16, u16), column: u16, row: u16) -> Vec<Effect> {
+    app.hits = frame::draw(app, size.0, size.1).1;
+    let kind = MouseEventKind::Down(MouseButton::Left);
+    update(app, Message::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }))
+}
+
+/// The view of a name.
+pub fn view(name: &str) -> View {
+    name.parse().unwrap()
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use crate::cli::args::{one_of, parse_size};
 use crate::cli::open;
 use crate::cli::{FrameFormat, Look, RunArgs, print};
+use crate::engine::Study;
 use crate::error::{Error, Result};
 use crate::progress::Cancel;
 use crate::session::{Request, Stage};
 use crate::studies::{allocate, compare};
-use crate::tui::app::{App, View};
-use crate::tui::{frame, studies, theme};
+use crate::tui::app::App;
+use crate::tui::choice::View;
+use crate::tui::{frame, theme, update, view};
 
 /// Draw one frame of the screen to a file or to standard output.
 #[derive(Debug, clap::Args)]
@@ -21,7 +23,7 @@ pub struct Snapshot {
     #[command(flatten)]
     look: Look,
     /// Which view.
-    #[arg(long, default_value = "overview", value_parser = one_of::<View>(View::ALL.map(View::name)))]
+    #[arg(long, default_value = "overview", value_parser = one_of::<View>(View::all().map(View::name)))]
     view: View,
     /// Columns and rows.
     #[arg(long, default_value = "120x40", value_name = "WxH", value_parser = parse_size)]
@@ -69,17 +71,19 @@ impl Snapshot {
             }
             Stage::Swept(found, ..) => app.learn_sensitivity(&found),
         })?;
-        if let (Some(wanted), Some(outcome)) = (app.wanted_detail(), outcome) {
+        if let (Some(wanted), Some(outcome)) = (view::wanted_detail(&app), outcome) {
             app.detail = outcome.detail(wanted.id, wanted.site).map(Arc::new);
             app.clamp();
         }
-        if *view == View::Budget && settings.method.uses_groups() {
-            app.studies.learn(Arc::new(allocate::estimated(&session, &studies::base(&settings))?));
-            app.budget.renew(&settings, &app.studies);
-        }
-        if *view == View::Compare {
-            let grid = studies::grid(&settings);
-            studies::compared(&mut app, Arc::new(compare::first(&session, &grid, common.picture)?));
+        match (app.view.spec().study)(&app) {
+            Some(Study::Perturb { settings, .. }) => {
+                app.studies.learn(Arc::new(allocate::estimated(&session, &settings)?));
+                app.budget.renew(&app.settings, &app.studies);
+            }
+            Some(Study::Compare { settings, picture }) => {
+                update::compared(&mut app, Arc::new(compare::first(&session, &settings, picture)?));
+            }
+            Some(Study::Suggest { .. }) | None => {}
         }
         let buffer = frame::render(&app, size.0, size.1)?;
         let text = match format {

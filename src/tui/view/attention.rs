@@ -1,20 +1,57 @@
 //! Attention: the rows of one head's softmax over the patches: the group of each query token, the row under the cursor in float and
 //! quantized, its error, its values and codes.
 
+use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
-use ratatui::layout::{Constraint, Layout, Margin, Rect};
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Color;
 
-use super::{first_shown, waiting};
+use super::spec::{ViewSpec, no_study, waiting};
 use crate::analysis::detail::AttentionMap;
-use crate::analysis::report::SiteReport;
+use crate::analysis::report::{QuantizerReport, SiteReport};
 use crate::engine::command::SoftmaxShape;
 use crate::model::TokenLayout;
-use crate::tui::app::{App, Map};
+use crate::tui::app::App;
+use crate::tui::choice::Map;
+use crate::tui::hit::{Hit, Hits, Walk};
+use crate::tui::keys::Key::{Char, Code};
+use crate::tui::keys::{Action, bind};
 use crate::tui::theme::group_digit;
-use crate::tui::update::Hit;
 use crate::tui::widget::patches::{self, Patch, Window};
+use crate::tui::widget::table::{Column, Table};
 use crate::tui::widget::{panel, put, short};
+
+pub const SPEC: ViewSpec = ViewSpec {
+    name: "attention",
+    title: "Attention",
+    key: '3',
+    help: &[
+        "Rows of the softmax share quantizers too, grouped by their largest value.",
+        "Left: each query token's group. Right: what the token under the cursor attends to.",
+        "Attention within windows (Swin): the token's window, at its place in the image.",
+    ],
+    keys: &[
+        bind(&[Char('.'), Char('>')], Action::Head(true), ".", "next head", "./, head"),
+        bind(&[Char(','), Char('<')], Action::Head(false), ",", "previous head", ""),
+        bind(&[Char('v')], Action::Map, "v", "map: float, quantized, difference, RMSE of each token", "v map"),
+        bind(&[Char('l'), Code(KeyCode::Right)], Action::Cursor(true), "l →", "next token", "h/l cursor"),
+        bind(&[Char('h'), Code(KeyCode::Left)], Action::Cursor(false), "h ←", "previous token", ""),
+    ],
+    draw,
+    rows: |app| Walk::over(app.info.sites.iter().copied().filter(|s| s.kind.is_softmax()).collect(), app.attention_site()),
+    cursor: Some(tokens),
+    study: no_study,
+    detail: App::attention_site,
+};
+
+/// The tokens in the order in which they lie over the picture.
+fn tokens(app: &App) -> Walk {
+    let stops = app.attention().map_or_else(Vec::new, |map| {
+        let layout = map.layout;
+        (0..layout.tokens()).map(|at| Hit::Token(layout.token_in_order(at))).collect()
+    });
+    Walk::new(stops, Some(Hit::Token(app.token)))
+}
 
 /// Areas of the group map, the attention map, the row's values and the quantizers.
 fn areas(area: Rect) -> [Rect; 4] {
@@ -54,13 +91,21 @@ impl Shown<'_> {
     }
 
     /// Draws a patch for every token that lies somewhere.
-    fn draw(&self, app: &App, patch: impl Fn(usize) -> Patch, inner: Rect, buf: &mut Buffer) {
+    fn draw(&self, app: &App, patch: impl Fn(usize) -> Patch, inner: Rect, buf: &mut Buffer) -> Hits {
         let (rows, columns) = self.layout.grid;
+        let mut hits = Hits::default();
         let tokens = (0..rows).flat_map(|row| (0..columns).filter_map(move |column| self.layout.token_at(row, column)));
         let patches: Vec<Patch> = tokens.map(patch).collect();
         if let Some(window) = self.window(app, inner) {
-            patches::draw(&patches, columns, window, app.look, map_area(inner), buf);
+            let area = map_area(inner);
+            patches::draw(&patches, columns, window, app.look, area, buf);
+            for ((row, column), cells) in window.patches(area) {
+                if let Some(token) = self.layout.token_at(row, column) {
+                    hits.add(cells, Hit::Token(token));
+                }
+            }
         }
+        hits
     }
 
     fn group(&self, row: usize) -> Option<usize> {
@@ -83,19 +128,21 @@ impl Shown<'_> {
     }
 }
 
-pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
+fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     if app.attention_site().is_none() {
-        return put(buf, area, 2, 2, "this model has no softmax attention", app.look.dim());
+        put(buf, area, 2, 2, "this model has no softmax attention", app.look.dim());
+        return Hits::default();
     }
     let Some(shown) = shown(app) else { return waiting(app, area, buf) };
     let [groups, map, row, quantizers] = areas(area);
-    draw_groups(app, &shown, groups, buf);
-    draw_map(app, &shown, map, buf);
+    let mut hits = draw_groups(app, &shown, groups, buf);
+    hits.extend(draw_map(app, &shown, map, buf));
     draw_row(app, &shown, row, buf);
     draw_quantizers(app, &shown, quantizers, buf);
+    hits
 }
 
-fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
+fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let count = shown.report.quantizers.len();
     let inner = panel(buf, area, &format!("groups · {} · head {} of {}", shown.report.site, app.head + 1, shown.map.heads), app.look);
     let class: Vec<String> = (0..shown.layout.prefix)
@@ -121,7 +168,7 @@ fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
         let ground = if group.is_some() { app.look.sequential(level) } else { Color::Reset };
         Patch { ground, level: 0.0, digit: group.map(group_digit), selected: token == app.token }
     };
-    shown.draw(app, patch, inner, buf);
+    shown.draw(app, patch, inner, buf)
 }
 
 /// The map's area: one line is left for the class token.
@@ -129,7 +176,7 @@ const fn map_area(inner: Rect) -> Rect {
     Rect { y: inner.y + 1, height: inner.height.saturating_sub(1), ..inner }
 }
 
-fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
+fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let row = shown.row(app, app.token);
     let title = if app.map == Map::TokenError {
         app.map.title().to_string()
@@ -162,13 +209,12 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
         let digit = (signed && v != 0.0 && !app.look.has_color()).then_some(if v < 0.0 { '-' } else { '+' });
         Patch { ground, level: level(v).abs(), digit, selected }
     };
-    shown.draw(app, patch, inner, buf);
+    shown.draw(app, patch, inner, buf)
 }
 
+/// The row under the cursor: for each key token, the largest first, its probability in float, before and after the quantizer, its code.
 fn draw_row(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let row = shown.row(app, app.token);
-    let inner = panel(buf, area, &format!("row of {} · error {}", shown.token_name(app.token), short(shown.row_error(row))), app.look);
-    put(buf, inner, 0, 0, "key       float  before   after code", app.look.dim());
     let float = shown.values(&shown.map.float, row);
     let before = shown.values(&shown.map.before, row);
     let after = shown.values(&shown.map.quantized, row);
@@ -178,51 +224,39 @@ fn draw_row(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let step = quantizer.map_or(0.0, |q| q.scale);
     let mut order: Vec<usize> = (0..float.len()).collect();
     order.sort_by(|&a, &b| float[b].total_cmp(&float[a]));
-    for (&column, y) in order.iter().zip(1..inner.height) {
-        let code = if step > 0.0 { format!("{:.0}", after[column] / step) } else { String::new() };
-        let name = shown.token_name(shown.layout.key(app.token, column));
-        let text = format!("{name:<8}{:>7.4} {:>7.4} {:>7.4} {code:>4}", float[column], before[column], after[column]);
-        put(buf, inner, 0, y, &text, Style::new());
-    }
+    let probability = |all: &[f32], key: usize| all.get(key).map_or_else(String::new, |v| format!("{v:.4}"));
+    let code =
+        |key: usize| if step > 0.0 { after.get(key).map_or_else(String::new, |v| format!("{:.0}", v / step)) } else { String::new() };
+    let columns = vec![
+        Column::new("key", 8, |&key: &usize| shown.token_name(shown.layout.key(app.token, key))),
+        Column::new("float", 7, |&key: &usize| probability(float, key)).right(),
+        Column::new("before", 7, |&key: &usize| probability(before, key)).right(),
+        Column::new("after", 7, |&key: &usize| probability(after, key)).right(),
+        Column::new("code", 4, |&key: &usize| code(key)).right(),
+    ];
+    let title = format!("row of {} · RMSE {}", shown.token_name(app.token), short(shown.row_error(row)));
+    Table::new(columns, &order).draw(&title, app.look, area, buf);
 }
 
 fn draw_quantizers(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let look = app.look;
     let report = shown.report;
     let bits = if report.bits.is_float() { "float".into() } else { format!("{} bits", report.bits) };
-    let inner = panel(buf, area, &format!("{} row quantizers · {bits} · all heads", report.quantizers.len()), look);
-    put(buf, inner, 0, 0, "g   upper    step  rows clipped codes", look.dim());
-    let focus = shown.group(shown.row(app, app.token));
-    let height = usize::from(inner.height.saturating_sub(1));
-    let first = first_shown(focus.unwrap_or(0), report.quantizers.len(), height);
-    for ((group, q), y) in report.quantizers.iter().enumerate().skip(first).take(height).zip(1..) {
-        let text = format!(
-            "{} {:>7} {:>7} {:>5} {:>6.1}% {:>5}",
-            group_digit(group),
-            short(f64::from(q.upper)),
-            short(f64::from(q.scale)),
-            q.members,
-            q.clipped * 100.0,
-            q.codes_used
-        );
-        let style = look.group(group, report.quantizers.len());
-        put(buf, inner, 0, y, &text, if focus == Some(group) { style.add_modifier(Modifier::REVERSED) } else { style });
-    }
+    let number = |v: f32| short(f64::from(v));
+    let rows: Vec<(usize, &QuantizerReport)> = report.quantizers.iter().enumerate().collect();
+    let columns = vec![
+        Column::new("g", 1, |r: &(usize, &QuantizerReport)| group_digit(r.0).to_string()),
+        Column::new("upper", 7, |r: &(usize, &QuantizerReport)| number(r.1.upper)).right(),
+        Column::new("step", 7, |r: &(usize, &QuantizerReport)| number(r.1.scale)).right(),
+        Column::new("rows", 5, |r: &(usize, &QuantizerReport)| r.1.members.to_string()).right(),
+        Column::new("clipped", 7, |r: &(usize, &QuantizerReport)| format!("{:.1}%", r.1.clipped * 100.0)).right(),
+        Column::new("codes", 5, |r: &(usize, &QuantizerReport)| r.1.codes_used.to_string()).right(),
+    ];
+    let table =
+        Table::new(columns, &rows).selected(shown.group(shown.row(app, app.token))).style(|r| look.group(r.0, report.quantizers.len()));
+    let title = format!("{} row quantizers · {bits} · all heads", report.quantizers.len());
+    let (inner, _) = table.draw(&title, look, area, buf);
     if report.quantizers.is_empty() {
         put(buf, inner, 0, 1, "this softmax stays in float: nothing is grouped", look.dim());
     }
-}
-
-pub fn hit(app: &App, area: Rect, column: u16, row: u16) -> Option<Hit> {
-    let shown = shown(app)?;
-    let [groups, map, ..] = areas(area);
-    for panel in [groups, map] {
-        let inner = map_area(panel.inner(Margin::new(1, 1)));
-        if inner.contains((column, row).into()) {
-            let window = shown.window(app, panel.inner(Margin::new(1, 1)))?;
-            let (row, column) = window.patch_at(column - inner.x, row - inner.y)?;
-            return shown.layout.token_at(row, column).map(Hit::Token);
-        }
-    }
-    None
 }

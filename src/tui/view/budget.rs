@@ -1,17 +1,72 @@
 //! Budget: bit operations against the bound, the group count of every site with what one step more or fewer would do, and the frontier.
 
+use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Modifier, Style};
+use ratatui::style::{Color, Modifier, Style};
 
-use super::{first_shown, wrap};
+use super::spec::{ViewSpec, all_sites, no_detail, progress};
+use crate::engine::Study;
+use crate::engine::command::{Estimate, Method};
 use crate::studies::allocate::{SiteShare, Step};
 use crate::tui::app::App;
 use crate::tui::budget::Solved;
+use crate::tui::hit::{Hit, Hits, Walk};
+use crate::tui::keys::Key::{Char, Code};
+use crate::tui::keys::{Action, bind};
 use crate::tui::studies::base;
-use crate::tui::update::Hit;
 use crate::tui::widget::plot::{self, Mark};
+use crate::tui::widget::table::{Cell, Column, Table};
+use crate::tui::widget::text::{width, wrap};
 use crate::tui::widget::{bar, operations, panel, put, short};
+
+pub const SPEC: ViewSpec = ViewSpec {
+    name: "budget",
+    title: "Budget",
+    key: '5',
+    help: &[
+        "More groups cost bit operations (BOPs) and lower the error. omega: KL of the",
+        "prediction with only this site quantized, at this count. The counts are the best",
+        "ones within the bound. +1 step, -1 step: change of KL for each million BOPs with",
+        "one count more or fewer. omega is estimated from gradients; X measures it (*).",
+    ],
+    keys: &[
+        bind(
+            &[Char('B'), Char('l'), Code(KeyCode::Right)],
+            Action::BudgetStep(true),
+            "B →",
+            "a larger budget of bit operations (about 2 %)",
+            "b/B budget",
+        ),
+        bind(&[Char('b'), Char('h'), Code(KeyCode::Left)], Action::BudgetStep(false), "b ←", "a smaller budget", ""),
+        bind(&[Code(KeyCode::Enter)], Action::Apply, "Enter", "apply these counts to the settings", "Enter apply"),
+        bind(&[Char('X')], Action::Exact, "X", "measure every site instead of estimating (Esc stops, X resumes)", "X exact"),
+    ],
+    draw,
+    rows,
+    cursor: None,
+    study,
+    detail: no_detail,
+};
+
+fn rows(app: &App) -> Walk {
+    match &app.budget.solved {
+        Some(solved) => Walk::over(solved.allocation.sites.iter().map(|s| s.site).collect(), Some(app.site)),
+        None => all_sites(app),
+    }
+}
+
+/// The fast estimate of the present settings, and then the exact sweep where the user has asked for it already.
+fn study(app: &App) -> Option<Study> {
+    let settings = base(&app.settings);
+    let estimated = app.studies.known(&settings, Estimate::Fisher).is_some();
+    let estimate = match (app.settings.method.uses_groups(), estimated, app.studies.exact_next) {
+        (true, false, _) => Estimate::Fisher,
+        (true, true, true) => Estimate::Alone,
+        _ => return None,
+    };
+    Some(Study::Perturb { settings, estimate })
+}
 
 /// Areas of the bound, the sites and the frontier; the frontier goes first where there is little room.
 fn areas(area: Rect) -> [Rect; 3] {
@@ -25,37 +80,40 @@ fn areas(area: Rect) -> [Rect; 3] {
     [top, sites, frontier]
 }
 
-pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
+fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     let method = app.settings.method;
     if !method.uses_groups() {
+        let grouped: Vec<&str> = Method::ALL.into_iter().filter(|m| m.uses_groups()).map(Method::name).collect();
         let text = format!(
-            "The method {method} ({}) has no group counts, so there is nothing to spend a budget on. m goes to the next method; contiguous, \
-             sorted, igq and igq-e have group counts.",
-            method.describe()
+            "The method {method} ({}) has no group counts, so there is nothing to spend a budget on. m goes to the next method; these have \
+             group counts: {}.",
+            method.describe(),
+            grouped.join(", ")
         );
         return sentence(app, &text, area, buf);
     }
     let Some(solved) = &app.budget.solved else {
         let why = match (&app.studies.running, app.snapshot.is_some()) {
-            (_, false) => super::progress(app),
+            (_, false) => progress(app),
             (Some(_), _) => app.studies.line().unwrap_or_default(),
-            (None, _) => "There is no estimate for these settings; 5 asks for it again.".into(),
+            (None, _) => format!("There is no estimate for these settings; {} starts it again.", SPEC.key),
         };
         return sentence(app, &why, area, buf);
     };
     let [top, sites, frontier] = areas(area);
     bound(app, solved, top, buf);
-    table(app, solved, sites, buf);
     if frontier.width > 0 {
         curve(app, solved, frontier, buf);
     }
+    table(app, solved, sites, buf)
 }
 
-fn sentence(app: &App, text: &str, area: Rect, buf: &mut Buffer) {
+fn sentence(app: &App, text: &str, area: Rect, buf: &mut Buffer) -> Hits {
     let inner = panel(buf, area, "Budget", app.look);
     for (line, y) in wrap(text, usize::from(inner.width.saturating_sub(2))).iter().zip(1..) {
         put(buf, inner, 1, y, line, Style::new());
     }
+    Hits::default()
 }
 
 fn percent(part: u64, whole: u64) -> f64 {
@@ -72,25 +130,25 @@ fn bound(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
         operations(solved.bound),
         percent(allocation.bops, solved.bound)
     );
-    let room = usize::from(inner.width).saturating_sub(text.chars().count() + 2);
+    let room = usize::from(inner.width).saturating_sub(width(&text) + 2);
     // The bar runs from the smallest counts to the largest: both ends cost most of the network anyway.
     let (least, most) = solved.table.span();
-    let share = |bops: u64| (bops.saturating_sub(least)) as f64 / (most - least).max(1) as f64;
-    put(buf, inner, 0, 0, &format!("▕{}▏", bar(share(allocation.bops), room)), app.look.accent());
-    let limit = 1 + (share(solved.bound) * room.saturating_sub(1) as f64).round() as u16;
+    let fraction = |bops: u64| (bops.saturating_sub(least)) as f64 / (most - least).max(1) as f64;
+    put(buf, inner, 0, 0, &format!("▕{}▏", bar(fraction(allocation.bops), room)), app.look.accent());
+    let limit = 1 + (fraction(solved.bound) * room.saturating_sub(1) as f64).round() as u16;
     put(buf, inner, limit.min(room as u16), 0, "┃", app.look.bad());
     put(buf, inner, room as u16 + 2, 0, &text, Style::new().add_modifier(Modifier::BOLD));
     let wide = inner.width >= 110;
     let compared = solved.table.uniform.iter().filter(|(g, _)| wide || g.get() == 8);
-    let shares: Vec<String> = compared.map(|(g, bops)| format!("{:.1} % of {g}", percent(allocation.bops, *bops))).collect();
-    let first = format!("uses {} groups everywhere", shares.join(", "));
+    let parts: Vec<String> = compared.map(|(g, bops)| format!("{:.1} % of {g}", percent(allocation.bops, *bops))).collect();
+    let first = format!("uses {} groups everywhere", parts.join(", "));
     // Products cost the same whatever the counts: the run on the screen knows them, if it is one of these settings.
     let products = app.snapshot.as_ref().filter(|s| base(&s.report.settings) == solved.base).map(|s| &s.report.bops);
     let overhead = products
         .map(|b| format!("grouping adds {:.1} %", percent(allocation.bops - (b.total - b.overhead).min(allocation.bops), allocation.bops)))
         .unwrap_or_default();
     let from = format!("bar from {} (fewest groups) to {} (most)", operations(least), operations(most));
-    let applied = if solved.apply(&app.settings) == app.settings { "these counts are in force" } else { "Enter applies these counts" };
+    let applied = if solved.apply(&app.settings) == app.settings { "counts applied" } else { "Enter applies these counts" };
     let second = format!("{overhead} · {applied} · predicted KL {}", short(allocation.predicted));
     let from = correlation(solved).unwrap_or(from);
     let lines = [(first, Style::new()), (second, Style::new()), (source(solved), app.look.dim()), (from, app.look.dim())];
@@ -103,24 +161,16 @@ fn bound(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
 fn source(solved: &Solved) -> String {
     let (exact, all) = (solved.exact.len(), solved.allocation.sites.len());
     match exact {
-        0 => "all sites by the fast estimate (diagonal Fisher); X measures them".to_string(),
+        0 => "all sites estimated (diagonal Fisher); X measures them".to_string(),
         _ if exact == all => "all sites measured".to_string(),
-        _ => format!("{exact} of {all} sites measured (*), the others by the fast estimate"),
+        _ => format!("{exact} of {all} sites measured (*), the others estimated"),
     }
 }
 
-/// How well the fast estimate orders the sites that were measured.
+/// How well the estimate orders the sites that were measured.
 fn correlation(solved: &Solved) -> Option<String> {
     let known: Vec<String> = solved.correlation.iter().filter_map(|(g, rho)| rho.map(|rho| format!("{g}: {rho:.2}"))).collect();
-    (!known.is_empty()).then(|| format!("Spearman, fast against measured, by count: {}", known.join("  ")))
-}
-
-/// One column of the table: title, width, the least width of the panel that shows it, and its text.
-struct Column {
-    title: &'static str,
-    width: u16,
-    from: u16,
-    text: fn(&App, &Solved, &SiteShare, u16) -> String,
+    (!known.is_empty()).then(|| format!("Spearman, estimated against measured, by count: {}", known.join("  ")))
 }
 
 /// What a step changes for each million bit operations.
@@ -132,67 +182,33 @@ fn rate(step: Option<Step>) -> String {
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column {
-        title: "site",
-        width: 16,
-        from: 0,
-        text: |_, solved, s, _| format!("{}{}", s.site, if solved.exact.contains(&s.site) { " *" } else { "" }),
-    },
-    Column {
-        title: "groups",
-        width: 6,
-        from: 0,
-        text: |app, _, s, _| {
-            let now = app.settings.groups(s.site);
-            if now == s.groups { s.groups.to_string() } else { format!("{now}→{}", s.groups) }
-        },
-    },
-    Column { title: "", width: 8, from: 0, text: |_, _, s, most| bar(s.groups.get() as f64 / f64::from(most), 8) },
-    Column { title: "BOPs", width: 7, from: 46, text: |_, _, s, _| operations(s.bops) },
-    Column { title: "omega", width: 6, from: 46, text: |_, _, s, _| short(s.omega) },
-    Column { title: "+1 step", width: 10, from: 70, text: |_, _, s, _| rate(s.more) },
-    Column { title: "-1 step", width: 10, from: 70, text: |_, _, s, _| rate(s.fewer) },
-];
-
-/// The shares that are seen.
-fn shown<'s>(app: &App, solved: &'s Solved, inner: Rect) -> &'s [SiteShare] {
-    let sites = &solved.allocation.sites;
-    let height = usize::from(inner.height.saturating_sub(1));
-    let selected = sites.iter().position(|s| s.site == app.site).unwrap_or(0);
-    let first = first_shown(selected, sites.len(), height);
-    &sites[first.min(sites.len())..(first + height).min(sites.len())]
-}
-
-fn table(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
+fn table(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) -> Hits {
     let look = app.look;
-    let title = if area.width >= 72 { "Group counts · ±1 step: KL less for each million BOPs" } else { "Group counts" };
-    let inner = panel(buf, area, title, look);
-    let most = solved.table.sites.iter().flat_map(|s| &s.counts).map(|c| c.get() as u16).max().unwrap_or(1);
+    let title = if area.width >= 72 { "Group counts · ±1 step: change of KL per million BOPs" } else { "Group counts" };
+    let most = solved.table.sites.iter().flat_map(|s| &s.counts).map(|c| c.get()).max().unwrap_or(1);
     // Behind an address stands the mark of sites that were measured.
     let name = app.site_width() + 2;
-    let wide = |column: &Column| if column.title == "site" { name } else { column.width };
-    let columns: Vec<&Column> = COLUMNS.iter().filter(|c| c.from == 0 || inner.width + COLUMNS[0].width >= c.from + name).collect();
-    let line = |buf: &mut Buffer, y: u16, style: Style, text: &dyn Fn(&Column) -> String| {
-        let mut x = 0;
-        for column in &columns {
-            let (width, text) = (usize::from(wide(column)), text(column));
-            let left = matches!(column.title, "site" | "");
-            put(buf, inner, x, y, &if left { format!("{text:<width$}") } else { format!("{text:>width$}") }, style);
-            x += wide(column) + 1;
-        }
+    let at = |from: u16| from + name - 16;
+    let counts = |s: &SiteShare| {
+        let now = app.settings.groups(s.site);
+        if now == s.groups { s.groups.to_string() } else { format!("{now}→{}", s.groups) }
     };
-    line(buf, 0, look.dim(), &|c| c.title.into());
-    for (share, y) in shown(app, solved, inner).iter().zip(1..) {
-        let selected = share.site == app.site;
-        let changed = share.groups != app.settings.groups(share.site);
-        let style = if changed { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() };
-        line(buf, y, style, &|c| (c.text)(app, solved, share, most));
-        if selected {
-            let row = Rect { y: inner.y + y, height: 1, ..inner }.intersection(buf.area);
-            buf.set_style(row, look.selected());
-        }
-    }
+    let columns = vec![
+        Column::new("site", name, |s: &SiteShare| format!("{}{}", s.site, if solved.exact.contains(&s.site) { " *" } else { "" })),
+        Column::new("groups", 6, counts).right(),
+        Column::new("", 8, |s: &SiteShare| Cell::Bar(s.groups.get() as f64 / most as f64, Color::Reset)),
+        Column::new("BOPs", 7, |s: &SiteShare| operations(s.bops)).right().from(at(46)),
+        Column::new("omega", 6, |s: &SiteShare| short(s.omega)).right().from(at(46)),
+        Column::new("+1 step", 10, |s: &SiteShare| rate(s.more)).right().from(at(70)),
+        Column::new("-1 step", 10, |s: &SiteShare| rate(s.fewer)).right().from(at(70)),
+    ];
+    let sites = &solved.allocation.sites;
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    let table = Table::new(columns, sites)
+        .selected(sites.iter().position(|s| s.site == app.site))
+        .style(|s| if s.groups == app.settings.groups(s.site) { Style::new() } else { bold })
+        .click(|s| Some(Hit::Site(s.site)));
+    table.draw(title, look, area, buf).1
 }
 
 fn curve(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
@@ -211,12 +227,4 @@ fn curve(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
     plot::draw(&points, &marks, |v| operations(v as u64), look, plot, buf);
     let text = format!("{} this budget   u8: 8 groups everywhere   curve: best counts", look.glyph("●", "O"));
     put(buf, words, 0, 0, &text, look.dim());
-}
-
-pub fn hit(app: &App, area: Rect, column: u16, row: u16) -> Option<Hit> {
-    let solved = app.budget.solved.as_ref().filter(|_| app.settings.method.uses_groups())?;
-    let [_, sites, _] = areas(area);
-    let inner = sites.inner(ratatui::layout::Margin::new(1, 1));
-    let inside = inner.contains((column, row).into()) && row > inner.y;
-    inside.then(|| shown(app, solved, inner).get(usize::from(row - inner.y - 1)).map(|s| Hit::Site(s.site)))?
 }

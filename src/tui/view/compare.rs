@@ -1,16 +1,52 @@
 //! Compare: methods by bit-widths on this picture and on the evaluation set; a pinned answer A against the present answer B.
 
+use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 
-use super::{first_shown, wrap};
+use super::spec::{ViewSpec, no_detail};
 use crate::analysis::report::{ClassProbability, Report, SiteReport};
+use crate::engine::Study;
 use crate::studies::compare::{Comparison, ComparisonRow};
+use crate::studies::evaluate::EvaluationRow;
 use crate::tui::app::App;
+use crate::tui::hit::{Hit, Hits, Walk};
+use crate::tui::keys::{Action, Key, bind};
 use crate::tui::studies::grid;
-use crate::tui::update::Hit;
-use crate::tui::widget::{operations, panel, put, short};
+use crate::tui::widget::table::{Cell, Column, Table};
+use crate::tui::widget::text::{pad, wrap};
+use crate::tui::widget::{db, operations, panel, put, short};
+
+pub const SPEC: ViewSpec = ViewSpec {
+    name: "compare",
+    title: "Compare",
+    key: '6',
+    help: &[
+        "Every method at 4, 6 and 8 bits, with your other settings: on this image, and on",
+        "the evaluation set (set KL: mean KL; agree: same top-1 class as float; top-1:",
+        "accuracy and its 95 % interval). Below or beside: the pinned result A against the",
+        "present result B.",
+    ],
+    keys: &[bind(&[Key::Code(KeyCode::Enter)], Action::TakeRow, "Enter", "apply this row's method and bit-widths", "Enter apply row")],
+    draw,
+    rows: |app| Walk::new((0..comparison_rows(app).len()).map(Hit::Row).collect(), Some(Hit::Row(app.row))),
+    cursor: None,
+    study,
+    detail: no_detail,
+};
+
+fn comparison_rows(app: &App) -> &[ComparisonRow] {
+    app.studies.comparison.as_ref().map_or(&[], |c| &c.rows)
+}
+
+/// The comparison for the present settings and picture, unless all of it is there.
+fn study(app: &App) -> Option<Study> {
+    let settings = grid(&app.settings);
+    let whole = |c: &Comparison| c.settings == settings && c.picture == app.picture && c.seen == c.total;
+    let there = app.studies.comparison.as_deref().is_some_and(whole);
+    (!there).then_some(Study::Compare { settings, picture: app.picture })
+}
 
 /// Areas of the table and of A against B.
 fn areas(app: &App, area: Rect) -> [Rect; 2] {
@@ -22,97 +58,67 @@ fn areas(app: &App, area: Rect) -> [Rect; 2] {
     Layout::vertical([Constraint::Fill(1), Constraint::Length(beside)]).areas(area)
 }
 
-pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
+fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     let [table, pinned] = areas(app, area);
-    if let Some(comparison) = &app.studies.comparison {
-        rows(app, comparison, table, buf);
-    } else {
-        let inner = panel(buf, table, "Methods and bits", app.look);
-        let text = app.studies.line().unwrap_or_else(|| "no comparison yet; 6 asks for it".into());
-        for (line, y) in wrap(&text, usize::from(inner.width.saturating_sub(2))).iter().zip(0..) {
-            put(buf, inner, 1, y, line, app.look.dim());
-        }
-    }
     against(app, pinned, buf);
+    if let Some(comparison) = &app.studies.comparison {
+        return rows(app, comparison, table, buf);
+    }
+    let inner = panel(buf, table, "Methods and bits", app.look);
+    let text = app.studies.line().unwrap_or_else(|| format!("there is no comparison yet; {} starts it", SPEC.key));
+    for (line, y) in wrap(&text, usize::from(inner.width.saturating_sub(2))).iter().zip(0..) {
+        put(buf, inner, 1, y, line, app.look.dim());
+    }
+    Hits::default()
 }
 
-/// One column of the table.
-struct Column {
-    title: &'static str,
-    width: u16,
-    from: u16,
-    text: fn(&ComparisonRow) -> String,
-}
-
-fn evaluated(row: &ComparisonRow, text: impl Fn(&crate::studies::evaluate::EvaluationRow) -> String) -> String {
+fn evaluated(row: &ComparisonRow, text: impl Fn(&EvaluationRow) -> String) -> String {
     row.evaluation.as_ref().map_or_else(String::new, text)
 }
 
-const COLUMNS: &[Column] = &[
-    Column { title: "method", width: 13, from: 0, text: |r| r.settings.method.to_string() },
-    Column { title: "bits", width: 4, from: 0, text: |r| format!("{}/{}", r.settings.wbits, r.settings.abits) },
-    Column { title: "BOPs", width: 7, from: 58, text: |r| operations(r.bops) },
-    Column {
-        title: "this picture",
-        width: 14,
-        from: 0,
-        text: |r| r.prediction.quantized.first().map_or_else(String::new, |c| c.label.clone()),
-    },
-    Column { title: "", width: 4, from: 0, text: |r| if r.prediction.flipped { "FLIP".into() } else { String::new() } },
-    Column { title: "KL", width: 6, from: 0, text: |r| short(r.prediction.kl) },
-    Column { title: "set KL", width: 6, from: 66, text: |r| evaluated(r, |e| short(e.kl)) },
-    Column { title: "as float", width: 8, from: 74, text: |r| evaluated(r, |e| format!("{:.1} %", e.agreement)) },
-    Column { title: "top-1", width: 6, from: 0, text: |r| evaluated(r, |e| e.top1.map_or_else(|| "-".into(), |t| format!("{t:.1} %"))) },
-    Column { title: "95 %", width: 11, from: 92, text: |r| evaluated(r, |e| format!("{:.1}-{:.1}", e.interval.0, e.interval.1)) },
-];
-
-/// First line and number of lines of the table.
-fn shown(app: &App, comparison: &Comparison, inner: Rect) -> std::ops::Range<usize> {
-    let height = usize::from(inner.height.saturating_sub(1));
-    let first = first_shown(app.row, comparison.rows.len(), height);
-    first..(first + height).min(comparison.rows.len())
+fn columns(app: &App) -> Vec<Column<'_, (usize, &ComparisonRow)>> {
+    type Row<'r> = (usize, &'r ComparisonRow);
+    let look = app.look;
+    let s = &app.settings;
+    let present = move |r: &Row| {
+        let (row, mark) = (&r.1.settings, Cell::Text(look.glyph("▌", ">").into(), look.accent()));
+        let is = (row.method, row.wbits, row.abits, row.sbits) == (s.method, s.wbits, s.abits, s.sbits);
+        if is { mark } else { "".into() }
+    };
+    let first = |r: &Row| r.1.prediction.quantized.first().map_or_else(String::new, |c| c.label.clone());
+    let top1 = |e: &EvaluationRow| e.top1.map_or_else(|| "-".into(), |t| format!("{t:.1} %"));
+    vec![
+        Column::new("", 1, present),
+        Column::new("method", 13, |r: &Row| r.1.settings.method.to_string()),
+        Column::new("bits", 4, |r: &Row| format!("{}/{}", r.1.settings.wbits, r.1.settings.abits)).right(),
+        Column::new("BOPs", 7, |r: &Row| operations(r.1.bops)).right().from(60),
+        Column::new("this image", 14, first).up_to(40),
+        Column::new("", 4, |r: &Row| if r.1.prediction.flipped { "FLIP" } else { "" }),
+        Column::new("KL", 6, |r: &Row| short(r.1.prediction.kl)).right(),
+        Column::new("set KL", 6, |r: &Row| evaluated(r.1, |e| short(e.kl))).right().from(68),
+        Column::new("agree", 8, |r: &Row| evaluated(r.1, |e| format!("{:.1} %", e.agreement))).right().from(76),
+        Column::new("top-1", 7, move |r: &Row| evaluated(r.1, top1)).right(),
+        Column::new("95 %", 11, |r: &Row| evaluated(r.1, |e| format!("{:.1}-{:.1}", e.interval.0, e.interval.1))).right().from(94),
+    ]
 }
 
-fn rows(app: &App, comparison: &Comparison, area: Rect, buf: &mut Buffer) {
+fn rows(app: &App, comparison: &Comparison, area: Rect, buf: &mut Buffer) -> Hits {
     let look = app.look;
     let stale = if comparison.settings == grid(&app.settings) && comparison.picture == app.picture { "" } else { " · stale, computing" };
     let title = format!("Methods and bits · {}: {} of {} pictures so far{stale}", comparison.data, comparison.seen, comparison.total);
-    let inner = panel(buf, area, &title, look);
-    let columns: Vec<&Column> = COLUMNS.iter().filter(|c| inner.width >= c.from).collect();
-    let line = |buf: &mut Buffer, y: u16, style: Style, text: &dyn Fn(&Column) -> String| {
-        let mut x = 1;
-        for column in &columns {
-            let width = usize::from(column.width);
-            let text: String = text(column).chars().take(width).collect();
-            let left = matches!(column.title, "method" | "this picture" | "");
-            put(buf, inner, x, y, &if left { format!("{text:<width$}") } else { format!("{text:>width$}") }, style);
-            x += column.width + 1;
-        }
-    };
-    line(buf, 0, look.dim(), &|c| c.title.into());
-    for (at, y) in shown(app, comparison, inner).zip(1..) {
-        let row = &comparison.rows[at];
-        let style = if row.prediction.flipped { look.bad() } else { Style::new() };
-        line(buf, y, style, &|c| (c.text)(row));
-        let s = &app.settings;
-        let present =
-            (row.settings.method, row.settings.wbits, row.settings.abits, row.settings.sbits) == (s.method, s.wbits, s.abits, s.sbits);
-        if present {
-            put(buf, inner, 0, y, look.glyph("▌", ">"), look.accent());
-        }
-        if at == app.row {
-            let row = Rect { y: inner.y + y, height: 1, ..inner }.intersection(buf.area);
-            buf.set_style(row, look.selected());
-        }
-    }
+    let rows: Vec<(usize, &ComparisonRow)> = comparison.rows.iter().enumerate().collect();
+    let table = Table::new(columns(app), &rows)
+        .selected(Some(app.row))
+        .style(|r| if r.1.prediction.flipped { look.bad() } else { Style::new() })
+        .click(|r| Some(Hit::Row(r.0)));
+    table.draw(&title, look, area, buf).1
 }
 
 fn against(app: &App, area: Rect, buf: &mut Buffer) {
     let look = app.look;
     let inner = panel(buf, area, "A against B", look);
     let (Some(a), Some(b)) = (&app.pinned, &app.snapshot) else {
-        let text =
-            "Nothing is pinned: P pins what is shown as A (in any view); after a change of settings or picture, B stands against it here.";
+        let text = "Nothing is pinned. P (in any view) pins the present result as A; after a change of settings or picture, B is compared with it here.";
         for (line, y) in wrap(text, usize::from(inner.width.saturating_sub(2))).iter().zip(0..) {
             put(buf, inner, 1, y, line, look.dim());
         }
@@ -151,34 +157,31 @@ fn top5(app: &App, name: &str, report: &Report, area: Rect, buf: &mut Buffer) {
     let title = format!("{name}{}", if flipped { " FLIPPED" } else { " same class" });
     put(buf, area, 0, 0, &title, if flipped { app.look.bad() } else { app.look.good() });
     let room = usize::from(area.width).saturating_sub(8);
-    let line = |c: &ClassProbability| {
-        let label: String = c.label.chars().take(room).collect();
-        format!("{label:<room$} {:5.1} %", c.probability * 100.0)
-    };
+    let line = |c: &ClassProbability| format!("{} {:5.1} %", pad(&c.label, room), c.probability * 100.0);
     for (class, y) in report.prediction.quantized.iter().zip(1..) {
         put(buf, area, 0, y, &line(class), Style::new());
     }
 }
 
-/// The sites whose error changed most, by the larger of the two changes in dB.
+/// The sites with the largest change of SQNR, local or cumulative.
 fn changed(app: &App, a: &Report, b: &Report, area: Rect, buf: &mut Buffer) {
     // Where nothing is lost the ratio has no number: 80 dB stands for it when sorting.
-    let db = |v: Option<f64>| v.unwrap_or(80.0);
+    let number = |v: Option<f64>| v.unwrap_or(80.0);
     let most = |a: &SiteReport, b: &SiteReport| {
-        let local = db(b.local.error.sqnr_db) - db(a.local.error.sqnr_db);
-        let cumulative = db(b.cumulative.sqnr_db) - db(a.cumulative.sqnr_db);
+        let local = number(b.local.error.sqnr_db) - number(a.local.error.sqnr_db);
+        let cumulative = number(b.cumulative.sqnr_db) - number(a.cumulative.sqnr_db);
         local.abs().max(cumulative.abs())
     };
     let mut pairs: Vec<(f64, &SiteReport, &SiteReport)> =
         b.sites.iter().filter_map(|site| a.site(site.site).map(|was| (most(was, site), was, site))).filter(|p| p.0 > 0.0).collect();
     pairs.sort_by(|x, y| y.0.total_cmp(&x.0));
     let name = usize::from(app.site_width());
-    put(buf, area, 0, 0, &format!("{:<name$}   local dB      cumulative dB", "changed most"), app.look.dim());
+    put(buf, area, 0, 0, &format!("{:<name$}   local dB      cum dB", "largest change"), app.look.dim());
     if pairs.is_empty() {
-        put(buf, area, 0, 1, "nothing: no site differs", app.look.dim());
+        put(buf, area, 0, 1, "no site differs", app.look.dim());
     }
     for ((_, was, is), y) in pairs.iter().zip(1..area.height) {
-        let pair = |a: Option<f64>, b: Option<f64>| format!("{:>5} → {:<5}", crate::tui::widget::db(a), crate::tui::widget::db(b));
+        let pair = |a: Option<f64>, b: Option<f64>| format!("{:>5} → {:<5}", db(a), db(b));
         let text = format!(
             "{:<name$} {}  {}",
             is.site.to_string(),
@@ -187,12 +190,4 @@ fn changed(app: &App, a: &Report, b: &Report, area: Rect, buf: &mut Buffer) {
         );
         put(buf, area, 0, y, &text, Style::new());
     }
-}
-
-pub fn hit(app: &App, area: Rect, column: u16, row: u16) -> Option<Hit> {
-    let comparison = app.studies.comparison.as_ref()?;
-    let [table, _] = areas(app, area);
-    let inner = table.inner(ratatui::layout::Margin::new(1, 1));
-    let inside = inner.contains((column, row).into()) && row > inner.y;
-    inside.then(|| shown(app, comparison, inner).nth(usize::from(row - inner.y - 1)).map(Hit::Row))?
 }

@@ -1,17 +1,47 @@
 //! Groups: every channel of the selected site as a bar from its min to its max for this picture, in the colour of its group; the group
 //! quantizers beside it; a second picture beneath it, with the channels that moved.
 
+use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 
-use super::{first_shown, waiting};
-use crate::analysis::report::SiteReport;
+use super::spec::{ViewSpec, all_sites, no_detail, no_study, waiting};
+use crate::analysis::report::{QuantizerReport, SiteReport};
 use crate::tui::app::App;
+use crate::tui::hit::{Hit, Hits, Walk};
+use crate::tui::keys::Key::{Char, Code};
+use crate::tui::keys::{Action, bind};
 use crate::tui::theme::group_digit;
-use crate::tui::update::Hit;
 use crate::tui::widget::bars::{self, Bar, Scale};
-use crate::tui::widget::{db, panel, put, short};
+use crate::tui::widget::table::{Column, Table};
+use crate::tui::widget::{db, first_shown, panel, put, short};
+
+pub const SPEC: ViewSpec = ViewSpec {
+    name: "groups",
+    title: "Groups",
+    key: '2',
+    help: &[
+        "Each bar is one channel, from its smallest to its largest value in this image.",
+        "Its colour and digit are its group: channels of one group share a quantizer.",
+        "Groups are numbered by width: 0 is the narrowest. The quantizers are fixed;",
+        "which channel takes which is decided anew for every image: press c to see it.",
+    ],
+    keys: &[
+        bind(&[Char('c')], Action::Compare, "c", "compare the groups with those of a second picture", "c compare"),
+        bind(&[Char('.'), Char('>')], Action::ComparePicture(true), ".", "next second picture", ""),
+        bind(&[Char(','), Char('<')], Action::ComparePicture(false), ",", "previous second picture", ""),
+        bind(&[Char('z')], Action::ChannelOrder, "z", "channels in their own order or by group", "z order"),
+        bind(&[Char('v')], Action::Scale, "v", "linear or logarithmic scale", "v scale"),
+        bind(&[Char('l'), Code(KeyCode::Right)], Action::Cursor(true), "l →", "next channel", "h/l cursor"),
+        bind(&[Char('h'), Code(KeyCode::Left)], Action::Cursor(false), "h ←", "previous channel", ""),
+    ],
+    draw,
+    rows: all_sites,
+    cursor: Some(|app| Walk::new(app.channel_order().into_iter().map(Hit::Channel).collect(), Some(Hit::Channel(app.channel)))),
+    study: no_study,
+    detail: no_detail,
+};
 
 /// Width of the table of quantizers.
 const TABLE: u16 = 57;
@@ -26,10 +56,10 @@ fn areas(area: Rect, groups: usize) -> [Rect; 2] {
     }
 }
 
-pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
+fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     let Some(report) = app.site_report() else { return waiting(app, area, buf) };
     let [plots, table] = areas(area, report.quantizers.len());
-    quantizers(app, report, table, buf);
+    let mut hits = quantizers(app, report, table, buf);
     let other = other(app);
     let [first, second] =
         if other.is_some() { Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(plots) } else { [plots, Rect::default()] };
@@ -48,6 +78,12 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
     let plot = Rect { height: inner.height.saturating_sub(1), ..inner };
     let scale = scale(app, report, other);
     channels(app, report, &order[shown.clone()], &[], scale, plot, buf);
+    let add = |hits: &mut Hits, plot: Rect| {
+        for (&channel, x) in order[shown.clone()].iter().zip(plot.x..plot.right()) {
+            hits.add(Rect { x, width: 1, ..plot }, Hit::Channel(channel));
+        }
+    };
+    add(&mut hits, plot);
     cursor_line(app, report, other, inner, buf);
     if let Some(other) = other {
         let moved = moved(report, other);
@@ -55,10 +91,12 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
         let inner = panel(buf, second, &format!("{name} · {} of {} {what} in another group", moved.len(), order.len()), app.look);
         let plot = Rect { height: inner.height.saturating_sub(2), ..inner };
         channels(app, other, &order[shown.clone()], &moved, scale, plot, buf);
-        let marks: String = order[shown].iter().map(|c| if moved.contains(c) { '^' } else { ' ' }).collect();
+        add(&mut hits, plot);
+        let marks: String = order[shown.clone()].iter().map(|c| if moved.contains(c) { '^' } else { ' ' }).collect();
         put(buf, inner, 0, inner.height.saturating_sub(2), &marks, app.look.bad());
         put(buf, inner, 0, inner.height.saturating_sub(1), &moves(report, other, &moved), Style::new());
     }
+    hits
 }
 
 /// The same site for the second picture.
@@ -148,51 +186,41 @@ fn cursor_line(app: &App, report: &SiteReport, other: Option<&SiteReport>, inner
     put(buf, inner, 0, inner.height.saturating_sub(1), &text, Style::new().add_modifier(Modifier::BOLD));
 }
 
-fn quantizers(app: &App, report: &SiteReport, area: Rect, buf: &mut Buffer) {
+fn quantizers(app: &App, report: &SiteReport, area: Rect, buf: &mut Buffer) -> Hits {
     let look = app.look;
     let bits = if report.bits.is_float() { "float".into() } else { format!("{} bits", report.bits) };
-    let inner = panel(buf, area, &format!("{} quantizers · {bits}", report.quantizers.len()), look);
-    put(buf, inner, 0, 0, "g    lower   upper    step zero members clipped codes", look.dim());
-    let focus = group_of(report, app.channel);
-    let height = usize::from(inner.height.saturating_sub(1));
-    let first = first_shown(focus.unwrap_or(0), report.quantizers.len(), height);
     let codes = report.bits.max_code().map_or(0, |n| n + 1);
-    for ((group, q), y) in report.quantizers.iter().enumerate().skip(first).take(height).zip(1..) {
-        let style = look.group(group, report.quantizers.len());
-        let text = format!(
-            "{} {:>7} {:>7} {:>7} {:>4.0} {:>7} {:>6.1}% {:>4}/{codes}",
-            group_digit(group),
-            short(f64::from(q.lower)),
-            short(f64::from(q.upper)),
-            short(f64::from(q.scale)),
-            q.zero_point,
-            q.members,
-            q.clipped * 100.0,
-            q.codes_used
-        );
-        put(buf, inner, 0, y, &text, if focus == Some(group) { style.add_modifier(Modifier::REVERSED) } else { style });
-    }
+    let number = |v: f32| short(f64::from(v));
+    let rows: Vec<(usize, &QuantizerReport)> = report.quantizers.iter().enumerate().collect();
+    let columns = vec![
+        Column::new("g", 1, |r: &(usize, &QuantizerReport)| group_digit(r.0).to_string()),
+        Column::new("lower", 7, |r: &(usize, &QuantizerReport)| number(r.1.lower)).right(),
+        Column::new("upper", 7, |r: &(usize, &QuantizerReport)| number(r.1.upper)).right(),
+        Column::new("step", 7, |r: &(usize, &QuantizerReport)| number(r.1.scale)).right(),
+        Column::new("zero", 4, |r: &(usize, &QuantizerReport)| format!("{:.0}", r.1.zero_point)).right(),
+        Column::new("members", 7, |r: &(usize, &QuantizerReport)| r.1.members.to_string()).right(),
+        Column::new("clipped", 7, |r: &(usize, &QuantizerReport)| format!("{:.1}%", r.1.clipped * 100.0)).right(),
+        Column::new("codes", 8, move |r: &(usize, &QuantizerReport)| format!("{}/{codes}", r.1.codes_used)).right(),
+    ];
+    let member = |group: usize| report.assignment.iter().position(|&g| usize::from(g) == group);
+    let table = Table::new(columns, &rows)
+        .selected(group_of(report, app.channel))
+        .style(|r| look.group(r.0, report.quantizers.len()))
+        .click(|r| member(r.0).map(Hit::Channel));
+    let (inner, hits) = table.draw(&format!("{} quantizers · {bits}", report.quantizers.len()), look, area, buf);
     if report.quantizers.is_empty() {
         put(buf, inner, 0, 1, "this site stays in float: nothing is grouped", look.dim());
-        return;
+        return hits;
     }
     let lines = [
         format!("local SQNR {} dB, cumulative {} dB", db(report.local.error.sqnr_db), db(report.cumulative.sqnr_db)),
-        format!("error {:.2} steps (0.29 is plain rounding)", report.local.rmse_over_step),
-        format!("{:.2} % clipped, {:.0} % of the codes in use", report.local.clipped * 100.0, report.local.codes_used * 100.0),
+        format!("RMSE/step {:.2} (rounding alone: 0.29)", report.local.rmse_over_step),
+        format!("{:.2} % clipped, {:.0} % of the codes used", report.local.clipped * 100.0, report.local.codes_used * 100.0),
         report.kind.describe().to_string(),
     ];
     let y = report.quantizers.len() as u16 + 2;
     for (line, y) in lines.iter().zip(y..inner.height) {
         put(buf, inner, 0, y, line, look.dim());
     }
-}
-
-pub fn hit(app: &App, area: Rect, column: u16, row: u16) -> Option<Hit> {
-    let report = app.site_report()?;
-    let [plots, _] = areas(area, report.quantizers.len());
-    let order = app.channel_order();
-    let inner = plots.inner(ratatui::layout::Margin::new(1, 1));
-    let at = window(app, &order, plots).start + usize::from(column.checked_sub(inner.x)?);
-    inner.contains((column, row).into()).then(|| order.get(at).copied().map(Hit::Channel))?
+    hits
 }

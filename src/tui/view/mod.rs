@@ -1,279 +1,94 @@
-//! From state to cells: the frame around the views, and what a click lands on. Reads the state, never changes it.
+//! The views: one file each, and one row each in this table.
 
 mod attention;
 mod budget;
 mod compare;
 mod groups;
-mod help;
 mod overview;
+pub mod spec;
 
-use ratatui::Frame;
-use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
-use ratatui::style::Style;
+use std::str::FromStr;
 
-use super::app::{App, View};
-use super::keymap;
-use super::update::Hit;
-use super::widget::put;
+use self::spec::ViewSpec;
+use super::app::App;
+use super::choice::View;
+use crate::engine::DetailRequest;
+use crate::error::{Error, Result};
 
-/// Smallest terminal that the views are drawn on.
-const FLOOR: (u16, u16) = (50, 16);
+/// All views, in the order of their keys.
+pub const VIEWS: &[ViewSpec] = &[overview::SPEC, groups::SPEC, attention::SPEC, budget::SPEC, compare::SPEC];
 
-/// Draws the whole screen.
-pub fn draw(app: &App, frame: &mut Frame) {
-    let area = frame.area();
-    render(app, area, frame.buffer_mut());
-}
-
-/// Draws the whole screen on a buffer.
-pub fn render(app: &App, area: Rect, buf: &mut Buffer) {
-    if area.width < FLOOR.0 || area.height < FLOOR.1 {
-        let text = format!("igq needs {}x{}, this terminal is {}x{} (q quits)", FLOOR.0, FLOOR.1, area.width, area.height);
-        for (y, line) in wrap(&text, usize::from(area.width)).iter().enumerate() {
-            put(buf, area, 0, y as u16, line, Style::new());
-        }
-        return;
+impl View {
+    /// All views, in the order of their keys.
+    pub fn all() -> impl ExactSizeIterator<Item = Self> {
+        (0..VIEWS.len()).map(Self)
     }
-    header(app, area, buf);
-    let body = body(app, area);
-    match app.view {
-        View::Overview => overview::draw(app, body, buf),
-        View::Groups => groups::draw(app, body, buf),
-        View::Attention => attention::draw(app, body, buf),
-        View::Budget => budget::draw(app, body, buf),
-        View::Compare => compare::draw(app, body, buf),
+
+    /// Its row of the table.
+    #[must_use]
+    pub const fn spec(self) -> &'static ViewSpec {
+        &VIEWS[self.0]
     }
-    status(app, area, buf);
-    footer(app, area, buf);
-    if let Some(scroll) = app.help {
-        help::draw(app, scroll, body, buf);
+
+    /// The name used in flags.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.spec().name
     }
-    if app.look.ascii {
-        to_ascii(buf);
+
+    /// Its name on the screen.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        self.spec().title
+    }
+
+    /// The next or previous view, around the ends.
+    #[must_use]
+    pub const fn step(self, forward: bool) -> Self {
+        Self((self.0 + if forward { 1 } else { VIEWS.len() - 1 }) % VIEWS.len())
     }
 }
 
-/// What a click at a column and row lands on.
+impl FromStr for View {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let names = || Self::all().map(Self::name).collect::<Vec<_>>().join(", ");
+        Self::all().find(|view| view.name() == s).ok_or_else(|| Error::setting("view", s, format!("one of {}", names())))
+    }
+}
+
+/// Details that the present view needs and that nobody has asked for.
 #[must_use]
-pub fn hit(app: &App, column: u16, row: u16) -> Option<Hit> {
-    let area = Rect::new(0, 0, app.size.0, app.size.1);
-    if area.width < FLOOR.0 || area.height < FLOOR.1 || app.help.is_some() {
-        return None;
-    }
-    if row == 0 {
-        let found = tabs(app.view, area).into_iter().find(|(_, x, text)| (*x..*x + text.len() as u16).contains(&column));
-        return found.map(|(view, ..)| Hit::View(view));
-    }
-    let body = body(app, area);
-    match app.view {
-        View::Overview => overview::hit(app, body, column, row),
-        View::Groups => groups::hit(app, body, column, row),
-        View::Attention => attention::hit(app, body, column, row),
-        View::Budget => budget::hit(app, body, column, row),
-        View::Compare => compare::hit(app, body, column, row),
-    }
+pub fn wanted_detail(app: &App) -> Option<DetailRequest> {
+    let wanted = DetailRequest { id: app.snapshot.as_ref()?.id, site: (app.view.spec().detail)(app)? };
+    let there = app.detail.as_ref().is_some_and(|d| (d.id, d.site) == (wanted.id, wanted.site));
+    (!there && app.asked_detail != Some(wanted)).then_some(wanted)
 }
 
-fn body(app: &App, area: Rect) -> Rect {
-    let frame = 3 + status_lines(app, area).len() as u16;
-    Rect { x: area.x, y: area.y + 2, width: area.width, height: area.height.saturating_sub(frame) }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Least room for what stands left of the views' names.
-const LEFT: usize = 24;
-
-/// The names of the views with their columns, at the right end of the first line; where it is narrow only the present one is named.
-fn tabs(present: View, area: Rect) -> Vec<(View, u16, String)> {
-    let named = |short: bool| -> Vec<(View, String)> {
-        let name =
-            |view: View| if short && view != present { format!(" {} ", view.key()) } else { format!(" {} {} ", view.key(), view.title()) };
-        View::ALL.into_iter().map(|view| (view, name(view))).collect()
-    };
-    let all = named(false);
-    let fits = all.iter().map(|(_, n)| n.len()).sum::<usize>() + LEFT <= usize::from(area.width);
-    let names = if fits { all } else { named(true) };
-    let mut x = area.width.saturating_sub(names.iter().map(|(_, n)| n.len() as u16).sum());
-    let mut placed = Vec::new();
-    for (view, name) in names {
-        let length = name.len() as u16;
-        placed.push((view, x, name));
-        x += length;
+    #[test]
+    fn every_file_of_a_view_has_its_row_and_every_row_its_file() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tui/view");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_string())
+            .filter(|name| !["mod", "spec"].contains(&name.as_str()))
+            .collect();
+        let mut rows: Vec<&str> = View::all().map(View::name).collect();
+        files.sort_unstable();
+        rows.sort_unstable();
+        assert_eq!(files, rows);
     }
-    placed
-}
 
-fn header(app: &App, area: Rect, buf: &mut Buffer) {
-    let look = app.look;
-    let tabs = tabs(app.view, area);
-    let room = tabs.first().map_or(0, |t| t.1);
-    let left = Rect { width: room.saturating_sub(1), height: 1, ..area };
-    put(buf, left, 0, 0, " igq ", look.accent());
-    let picture = format!("{} of {}", app.picture + 1, app.info.picture_count);
-    let rest = if area.width >= 130 {
-        format!("{} · {} · picture {picture}", app.info.model, app.info.description)
-    } else if app.info.model.chars().count() + picture.len() + 16 <= usize::from(left.width) {
-        format!("{} · picture {picture}", app.info.model)
-    } else {
-        format!("picture {picture}")
-    };
-    put(buf, left, 5, 0, &rest, Style::new());
-    for (view, x, name) in tabs {
-        put(buf, area, x, 0, &name, if view == app.view { look.selected() } else { look.dim() });
-    }
-    let settings = format!(" {}", app.settings.describe());
-    let state = state(app);
-    let width = state.chars().count() as u16;
-    let line = Rect { width: area.width.saturating_sub(width + 1), ..area };
-    put(buf, line, 0, 1, &settings, Style::new());
-    let used = settings.chars().count() as u16;
-    let method = format!("({})", app.settings.method.describe());
-    if usize::from(line.width) >= usize::from(used) + 2 + method.chars().count() {
-        put(buf, line, used + 2, 1, &method, look.dim());
-    }
-    let style = if app.is_stale() { look.bad() } else { look.dim() };
-    put(buf, area, area.width.saturating_sub(width), 1, &state, style);
-}
-
-/// Whether the numbers belong to the settings, and what is being computed.
-fn state(app: &App) -> String {
-    match &app.snapshot {
-        None => "starting ".into(),
-        Some(_) if app.is_stale() => "stale, computing ".into(),
-        Some(snapshot) => format!("{:.0} ms ", snapshot.report.seconds * 1000.0),
-    }
-}
-
-/// The lines above the footer: a notice, the filter, progress, or the verdict; two where one is too short.
-fn status_lines(app: &App, area: Rect) -> Vec<String> {
-    let text = if let Some(notice) = &app.notice {
-        notice.text.clone()
-    } else if app.filtering || !app.filter.is_empty() {
-        format!("filter: {}{}", app.filter, if app.filtering { "_  (Enter keeps it, Esc clears it)" } else { "" })
-    } else if let Some(line) = app.studies.line().filter(|_| app.snapshot.is_some()) {
-        line
-    } else if let Some(found) = &app.studies.suggestion {
-        format!("Y applies: {}", found.text)
-    } else if let Some(snapshot) = &app.snapshot {
-        snapshot.report.verdict.clone()
-    } else {
-        progress(app)
-    };
-    let mut lines = wrap(&text, usize::from(area.width.saturating_sub(2)));
-    lines.truncate(2);
-    // Two lines as long as the verdict needs two, so that nothing jumps when a notice comes and goes.
-    let verdict = app.snapshot.as_ref().map_or(0, |s| s.report.verdict.chars().count());
-    if verdict + 2 > usize::from(area.width) {
-        lines.resize(2, String::new());
-    }
-    lines
-}
-
-fn status(app: &App, area: Rect, buf: &mut Buffer) {
-    let look = app.look;
-    let style = match &app.notice {
-        Some(notice) if notice.is_error => look.bad(),
-        Some(_) => look.good(),
-        None if app.filtering || !app.filter.is_empty() || app.snapshot.is_none() => look.accent(),
-        None if app.studies.running.is_some() => look.accent(),
-        None if app.studies.suggestion.is_some() => look.good(),
-        None => Style::new(),
-    };
-    let lines = status_lines(app, area);
-    let top = area.height.saturating_sub(1 + lines.len() as u16);
-    for (line, y) in lines.iter().zip(top..) {
-        put(buf, area, 1, y, line, style);
-    }
-}
-
-fn progress(app: &App) -> String {
-    let p = &app.progress;
-    match (p.stage.is_empty(), p.total) {
-        (true, _) => "opening the model".into(),
-        (false, 0) => p.stage.clone(),
-        (false, total) => format!("{} {}/{total}", p.stage, p.done),
-    }
-}
-
-/// Keys of this view; help and quit never disappear.
-fn footer(app: &App, area: Rect, buf: &mut Buffer) {
-    let look = app.look;
-    let y = area.height.saturating_sub(1);
-    let always = "? help  q quit";
-    let fixed = always.len() as u16 + 1;
-    put(buf, area, area.width.saturating_sub(fixed), y, always, look.accent());
-    let mut x = 1;
-    // What only this view knows comes first.
-    let own = |own: bool| keymap::BINDINGS.iter().filter(move |b| b.views.is_empty() != own);
-    let words = own(true).chain(own(false)).filter(|b| keymap::applies(b, app.view) && !b.footer.is_empty());
-    for binding in words.filter(|b| !always.contains(b.footer)) {
-        let length = binding.footer.len() as u16;
-        if x + length + 2 + fixed > area.width {
-            break;
+    #[test]
+    fn every_row_is_whole() {
+        for view in VIEWS {
+            assert_eq!(view.name, view.title.to_lowercase());
+            assert!(!view.help.is_empty() && view.help.iter().all(|line| line.chars().count() <= 80), "{}", view.name);
+            assert!(view.key.is_ascii_digit());
         }
-        let (key, word) = binding.footer.split_once(' ').unwrap_or((binding.footer, ""));
-        put(buf, area, x, y, key, look.accent());
-        put(buf, area, x + key.len() as u16 + 1, y, word, look.dim());
-        x += length + 2;
-    }
-}
-
-/// Breaks text into lines of at most `width` characters, between words where there are some.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let width = width.max(1);
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let room = |line: &String| width.saturating_sub(line.chars().count());
-        let last = lines.len() - 1;
-        if !lines[last].is_empty() && room(&lines[last]) > word.chars().count() {
-            lines[last] += &format!(" {word}");
-            continue;
-        }
-        let characters: Vec<char> = word.chars().collect();
-        let mut pieces = characters.chunks(width).map(|piece| piece.iter().collect::<String>());
-        if lines[last].is_empty() {
-            lines[last] = pieces.next().unwrap_or_default();
-        }
-        lines.extend(pieces);
-    }
-    lines
-}
-
-/// First shown line of a list of `length` so that `selected` is visible in `height` lines.
-fn first_shown(selected: usize, length: usize, height: usize) -> usize {
-    selected.saturating_sub(height / 2).min(length.saturating_sub(height))
-}
-
-/// What is shown while there is no answer yet.
-fn waiting(app: &App, area: Rect, buf: &mut Buffer) {
-    let (text, style) = match &app.failure {
-        Some(failure) => (failure.clone(), app.look.bad()),
-        None => (progress(app), app.look.dim()),
-    };
-    put(buf, area, 2, area.height / 2, &text, style);
-}
-
-/// Replaces every character that is not ASCII by one that is.
-fn to_ascii(buf: &mut Buffer) {
-    for cell in &mut buf.content {
-        if cell.symbol().is_ascii() {
-            continue;
-        }
-        let plain = match cell.symbol() {
-            "│" | "┊" => "|",
-            "─" | "━" | "┈" | "╌" | "▀" | "·" | "▁" | "▂" => "-",
-            "╭" | "╮" | "╰" | "╯" | "┌" | "┐" | "└" | "┘" => "+",
-            "▏" | "▎" | "▍" | "░" => ".",
-            "▌" | "▋" | "▒" | "▃" | "▄" | "▅" => ":",
-            "→" => ">",
-            "←" => "<",
-            "↑" => "^",
-            "↓" => "v",
-            "…" => "~",
-            "×" => "x",
-            "▊" | "▉" | "█" | "▓" | "▆" | "▇" => "#",
-            _ => "?",
-        };
-        cell.set_symbol(plain);
     }
 }

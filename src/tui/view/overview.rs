@@ -2,14 +2,43 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Modifier, Style};
+use ratatui::style::{Color, Modifier, Style};
 
-use super::{first_shown, waiting};
+use super::spec::{ViewSpec, no_detail, no_study, waiting};
 use crate::analysis::report::{ClassProbability, SiteReport};
-use crate::model::Site;
 use crate::tui::app::App;
-use crate::tui::update::Hit;
+use crate::tui::choice::Sort;
+use crate::tui::hit::{Hit, Hits, Walk};
+use crate::tui::keys::Key::Char;
+use crate::tui::keys::{Action, bind};
+use crate::tui::widget::table::{Cell, Column, Table};
+use crate::tui::widget::text::pad;
 use crate::tui::widget::{bar, db, panel, picture, put, short};
+
+pub const SPEC: ViewSpec = ViewSpec {
+    name: "overview",
+    title: "Overview",
+    key: '1',
+    help: &[
+        "Float against quantized for this image, and every quantized operand (site).",
+        "local dB: SQNR of the tensor just after its own quantizer against just before.",
+        "cum dB: SQNR of the quantized run against the float run at the same place.",
+        "RMSE/step: about 0.29 is rounding alone, more means clipping.",
+        "alone KL: KL with only this site quantized; ! where that changes the top-1 class.",
+        "Click a column's title to sort by it, once more to reverse the order.",
+        "Paste the path of an image, or drop it on the terminal, to open it.",
+    ],
+    keys: &[
+        bind(&[Char('o')], Action::Sort, "o", "sort the sites by the next column", "o sort"),
+        bind(&[Char('O')], Action::SortOrder, "O", "reverse the sort order", ""),
+        bind(&[Char('/')], Action::Filter, "/", "filter sites by name", "/ filter"),
+    ],
+    draw,
+    rows: |app| Walk::over(app.visible_sites(), Some(app.site)),
+    cursor: None,
+    study: no_study,
+    detail: no_detail,
+};
 
 /// SQNR at which the bar is full, in dB.
 const FULL_DB: f64 = 40.0;
@@ -22,13 +51,13 @@ fn areas(area: Rect) -> [Rect; 3] {
     [image, prediction, table]
 }
 
-pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
+fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     let Some(snapshot) = &app.snapshot else { return waiting(app, area, buf) };
     let [image, prediction, table] = areas(area);
     let inner = panel(buf, image, &snapshot.report.picture.name, app.look);
     picture::draw(&snapshot.view, snapshot.report.model.tokens.grid, app.look, inner, buf);
     predictions(app, prediction, buf);
-    sites(app, table, buf);
+    sites(app, table, buf)
 }
 
 fn predictions(app: &App, area: Rect, buf: &mut Buffer) {
@@ -47,10 +76,9 @@ fn predictions(app: &App, area: Rect, buf: &mut Buffer) {
                 style = look.bad();
             }
             let mark = if truth.is_some_and(|t| t.class == class.class) { "*" } else { " " };
-            let label: String = class.label.chars().take(name).collect();
             let room = usize::from(area.width).saturating_sub(name + 10);
             let percent = class.probability * 100.0;
-            let text = format!("{mark}{label:<name$} {} {percent:5.1} %", bar(class.probability, room));
+            let text = format!("{mark}{} {} {percent:5.1} %", pad(&class.label, name), bar(class.probability, room));
             put(buf, area, 0, 1 + row as u16, &text, style);
         }
     };
@@ -75,117 +103,51 @@ fn predictions(app: &App, area: Rect, buf: &mut Buffer) {
     }
 }
 
-/// One column of the table: title, width, and the least width of the screen that shows it.
-struct Column {
-    title: &'static str,
-    width: u16,
-    from: u16,
-    text: fn(&App, &SiteReport) -> String,
+/// A number that only quantized activations have.
+fn quantized(site: &SiteReport, text: impl Fn(&SiteReport) -> String) -> String {
+    if site.groups == 0 { String::new() } else { text(site) }
 }
 
-const COLUMNS: &[Column] = &[
-    Column { title: "site", width: 14, from: 0, text: |_, s| s.site.to_string() },
-    Column { title: "bits", width: 5, from: 0, text: |_, s| if s.bits.is_float() { "float".into() } else { s.bits.to_string() } },
-    Column { title: "groups", width: 6, from: 0, text: |_, s| if s.groups == 0 { String::new() } else { s.groups.to_string() } },
-    Column { title: "local dB", width: 8, from: 0, text: |_, s| db(s.local.error.sqnr_db) },
-    Column { title: "", width: 8, from: 82, text: |_, s| bar(s.local.error.sqnr_db.map_or(1.0, |v| v / FULL_DB), 8) },
-    Column { title: "cum dB", width: 6, from: 0, text: |_, s| db(s.cumulative.sqnr_db) },
-    Column {
-        title: "RMSE/step",
-        width: 9,
-        from: 0,
-        text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.2}", s.local.rmse_over_step) },
-    },
-    Column {
-        title: "clipped",
-        width: 8,
-        from: 66,
-        text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.2} %", s.local.clipped * 100.0) },
-    },
-    Column {
-        title: "alone KL",
-        width: 9,
-        from: 56,
-        text: |app, s| {
-            app.sensitivity.get(&s.site).map(|v| format!("{}{}", short(v.kl), if v.flipped { " !" } else { "" })).unwrap_or_default()
-        },
-    },
-    Column {
-        title: "codes",
-        width: 6,
-        from: 96,
-        text: |_, s| if s.groups == 0 { String::new() } else { format!("{:.0} %", s.local.codes_used * 100.0) },
-    },
-    Column { title: "cosine", width: 8, from: 106, text: |_, s| format!("{:.5}", s.cumulative.cosine) },
-    Column { title: "weight dB", width: 9, from: 116, text: |_, s| s.weight.map(|w| db(w.sqnr_db)).unwrap_or_default() },
-    Column { title: "what it is", width: 60, from: 140, text: |_, s| s.kind.describe().to_string() },
-];
-
-/// The site at line `y` of the table, and how many lines it has.
-fn shown(app: &App, inner: Rect) -> Vec<Site> {
-    let sites = app.visible_sites();
-    let height = usize::from(inner.height.saturating_sub(1));
-    let selected = sites.iter().position(|s| *s == app.site).unwrap_or(0);
-    let first = first_shown(selected, sites.len(), height);
-    sites.into_iter().skip(first).take(height).collect()
-}
-
-/// The columns that a panel of this width has room for, and how wide each is: those that matter most first, by `from`.
-fn fitting(app: &App, room: u16) -> Vec<(&'static Column, u16)> {
+/// The columns; addresses longer than a plain ViT's move the widths at which columns appear.
+fn columns(app: &App) -> Vec<Column<'_, &SiteReport>> {
     let name = app.site_width();
-    let wide = |column: &Column| if column.title == "site" { name } else { column.width };
-    let longer = name - COLUMNS[0].width;
-    let mut order: Vec<usize> = (0..COLUMNS.len()).filter(|&c| COLUMNS[c].from == 0 || room >= COLUMNS[c].from + longer).collect();
-    order.sort_by_key(|&c| COLUMNS[c].from);
-    let mut used = 0;
-    order.retain(|&c| {
-        used += wide(&COLUMNS[c]) + 1;
-        used <= room + 1 || COLUMNS[c].from == 0 || COLUMNS[c].title == "what it is"
-    });
-    order.sort_unstable();
-    order.into_iter().map(|c| (&COLUMNS[c], wide(&COLUMNS[c]))).collect()
-}
-
-fn sites(app: &App, area: Rect, buf: &mut Buffer) {
-    let Some(snapshot) = &app.snapshot else { return };
+    let at = |from: u16| from + name - 14;
     let look = app.look;
-    let sorted = format!("Sites by {}{}", app.sort.title(), if app.sort_reversed { ", reversed" } else { "" });
-    let count = app.visible_sites().len();
-    let inner = panel(buf, area, &format!("{sorted} ({count})"), look);
-    let columns = fitting(app, inner.width);
-    let mut x = 0;
-    for (column, width) in &columns {
-        let right = column.title != "site" && column.title != "what it is";
-        let title = if right { format!("{:>1$}", column.title, usize::from(*width)) } else { column.title.into() };
-        put(buf, inner, x, 0, &title, look.dim());
-        x += width + 1;
-    }
-    for (site, y) in shown(app, inner).iter().zip(1..) {
-        let Some(report) = snapshot.report.site(*site) else { continue };
-        let mut x = 0;
-        for (column, columns) in &columns {
-            let width = usize::from(*columns);
-            let text = (column.text)(app, report);
-            let left = matches!(column.title, "site" | "what it is" | "");
-            let text = if left { format!("{text:<width$}") } else { format!("{text:>width$}") };
-            let style = match column.title {
-                "" if look.has_color() => Style::new().fg(look.sequential(report.local.error.sqnr_db.map_or(1.0, |v| v / FULL_DB))),
-                "what it is" => look.dim(),
-                _ => Style::new(),
-            };
-            put(buf, inner, x, y, &text, style);
-            x += columns + 1;
-        }
-        if *site == app.site {
-            let line = Rect { y: inner.y + y, height: 1, ..inner }.intersection(buf.area);
-            buf.set_style(line, look.selected());
-        }
-    }
+    let full = |s: &SiteReport| s.local.error.sqnr_db.map_or(1.0, |v| v / FULL_DB);
+    let color = move |s: &SiteReport| if look.has_color() { look.sequential(full(s)) } else { Color::Reset };
+    let alone = |s: &SiteReport| {
+        app.sensitivity.get(&s.site).map(|v| format!("{}{}", short(v.kl), if v.flipped { " !" } else { "" })).unwrap_or_default()
+    };
+    let sorts = Hit::Sort;
+    vec![
+        Column::new("site", name, |s: &&SiteReport| s.site.to_string()).click(sorts(Sort::Order)),
+        Column::new("bits", 5, |s: &&SiteReport| if s.bits.is_float() { "float".into() } else { s.bits.to_string() }).right(),
+        Column::new("groups", 6, |s: &&SiteReport| quantized(s, |s| s.groups.to_string())).right(),
+        Column::new("local dB", 9, |s: &&SiteReport| db(s.local.error.sqnr_db)).right().click(sorts(Sort::Local)),
+        Column::new("", 8, move |s: &&SiteReport| Cell::Bar(full(s), color(s))).from(at(84)),
+        Column::new("cum dB", 7, |s: &&SiteReport| db(s.cumulative.sqnr_db)).right().click(sorts(Sort::Cumulative)),
+        Column::new("RMSE/step", 10, |s: &&SiteReport| quantized(s, |s| format!("{:.2}", s.local.rmse_over_step)))
+            .right()
+            .click(sorts(Sort::Steps)),
+        Column::new("clipped", 8, |s: &&SiteReport| quantized(s, |s| format!("{:.2} %", s.local.clipped * 100.0)))
+            .right()
+            .from(at(68))
+            .click(sorts(Sort::Clipped)),
+        Column::new("alone KL", 9, move |s: &&SiteReport| alone(s)).right().from(at(58)).click(sorts(Sort::Alone)),
+        Column::new("codes", 6, |s: &&SiteReport| quantized(s, |s| format!("{:.0} %", s.local.codes_used * 100.0))).right().from(at(98)),
+        Column::new("cosine", 8, |s: &&SiteReport| format!("{:.5}", s.cumulative.cosine)).right().from(at(108)),
+        Column::new("weight dB", 9, |s: &&SiteReport| s.weight.map(|w| db(w.sqnr_db)).unwrap_or_default()).right().from(at(118)),
+        Column::new("what it is", 20, move |s: &&SiteReport| Cell::Text(s.kind.describe().into(), look.dim())).from(at(140)).up_to(70),
+    ]
 }
 
-pub fn hit(app: &App, area: Rect, column: u16, row: u16) -> Option<Hit> {
-    let [_, _, table] = areas(area);
-    let inner = table.inner(ratatui::layout::Margin::new(1, 1));
-    let inside = inner.contains((column, row).into()) && row > inner.y;
-    inside.then(|| shown(app, inner).get(usize::from(row - inner.y - 1)).copied().map(Hit::Site))?
+fn sites(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
+    let Some(snapshot) = &app.snapshot else { return Hits::default() };
+    let rows: Vec<&SiteReport> = app.visible_sites().into_iter().filter_map(|site| snapshot.report.site(site)).collect();
+    let title = format!("Sites by {}{}", app.sort.title(), if app.sort_reversed { ", reversed" } else { "" });
+    let table = Table::new(columns(app), &rows)
+        .selected(rows.iter().position(|s| s.site == app.site))
+        .sorted(Hit::Sort(app.sort), app.sort.ascends() != app.sort_reversed)
+        .click(|s| Some(Hit::Site(s.site)));
+    table.draw(&title, app.look, area, buf).1
 }

@@ -4,6 +4,8 @@ pub mod bars;
 pub mod patches;
 pub mod picture;
 pub mod plot;
+pub mod table;
+pub mod text;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -12,28 +14,35 @@ use ratatui::widgets::{Block, BorderType, Widget};
 
 use super::theme::Look;
 
-/// Writes `text` at (`x`, `y`) inside `area`, cut at its right end.
+/// Writes `text` at (`x`, `y`) inside `area`, cut at its right end, with an ellipsis where something was cut.
 pub fn put(buf: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, style: Style) {
     let area = area.intersection(buf.area);
     if x < area.width && y < area.height {
-        buf.set_stringn(area.x + x, area.y + y, text, usize::from(area.width - x), style);
+        let room = usize::from(area.width - x);
+        buf.set_stringn(area.x + x, area.y + y, text::cut(text, room), room, style);
     }
 }
 
 /// Draws a frame with a title and returns what is inside.
 pub fn panel(buf: &mut Buffer, area: Rect, title: &str, look: Look) -> Rect {
-    let block =
-        Block::bordered().border_type(BorderType::Rounded).border_style(look.dim()).title(format!(" {title} ")).title_style(look.accent());
+    let title = text::cut(&format!(" {title} "), usize::from(area.width.saturating_sub(2)));
+    let block = Block::bordered().border_type(BorderType::Rounded).border_style(look.dim()).title(title).title_style(look.accent());
     let inner = block.inner(area);
     block.render(area, buf);
     inner
 }
 
+/// First shown line of a list of `length` so that `selected` is visible in `height` lines.
+#[must_use]
+pub fn first_shown(selected: usize, length: usize, height: usize) -> usize {
+    selected.saturating_sub(height / 2).min(length.saturating_sub(height))
+}
+
 /// A horizontal bar of `width` cells for 0 to 1, in eighths of a cell.
 #[must_use]
-pub fn bar(share: f64, width: usize) -> String {
+pub fn bar(fraction: f64, width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let eighths = (share.clamp(0.0, 1.0) * (width * 8) as f64).round() as usize;
+    let eighths = (fraction.clamp(0.0, 1.0) * (width * 8) as f64).round() as usize;
     let full = eighths / 8;
     format!("{}{}{}", "█".repeat(full), EIGHTHS[eighths % 8], " ".repeat(width - full - usize::from(!eighths.is_multiple_of(8))))
 }

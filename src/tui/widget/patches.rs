@@ -57,11 +57,14 @@ impl Window {
         format!("{}, {}", one("rows", self.first.0, self.shown.0), one("columns", self.first.1, self.shown.1))
     }
 
-    /// Row and column of the patch under a cell, counted from the corner of the area.
-    #[must_use]
-    pub fn patch_at(&self, column: u16, row: u16) -> Option<(usize, usize)> {
-        let (x, y) = (usize::from(column / self.cell.0), usize::from(row / self.cell.1));
-        (x < self.shown.1 && y < self.shown.0).then_some((self.first.0 + y, self.first.1 + x))
+    /// Row and column of every patch that is seen, with the cells that it takes in `area`.
+    pub fn patches(self, area: Rect) -> impl Iterator<Item = ((usize, usize), Rect)> {
+        let (width, height) = self.cell;
+        let place = move |row: usize, column: usize| {
+            let cells = Rect { x: area.x + column as u16 * width, y: area.y + row as u16 * height, width, height };
+            ((self.first.0 + row, self.first.1 + column), cells.intersection(area))
+        };
+        (0..self.shown.0).flat_map(move |row| (0..self.shown.1).map(move |column| place(row, column)))
     }
 }
 
@@ -116,12 +119,13 @@ mod tests {
         let area = Rect::new(0, 0, 58, 20);
         let whole = Window::of((16, 16), (15, 15), area).unwrap();
         assert_eq!((whole.first, whole.shown, whole.cell, whole.part((16, 16))), ((0, 0), (16, 16), (2, 1), String::new()));
-        assert_eq!((whole.patch_at(31, 15), whole.patch_at(32, 0)), (Some((15, 15)), None));
+        let under = |window: Window, x, y| window.patches(area).find(|(_, cells)| cells.contains((x, y).into())).map(|(place, _)| place);
+        assert_eq!((under(whole, 31, 15), under(whole, 32, 0)), (Some((15, 15)), None));
         for (focus, first) in [((0, 0), (0, 0)), ((28, 30), (18, 16)), ((55, 55), (36, 27))] {
             let part = Window::of((56, 56), focus, area).unwrap();
             assert_eq!((part.first, part.shown), (first, (20, 29)));
             let (y, x) = ((focus.0 - first.0) as u16, 2 * (focus.1 - first.1) as u16);
-            assert_eq!(part.patch_at(x, y), Some(focus), "the cursor is inside");
+            assert_eq!(under(part, x, y), Some(focus), "the cursor is inside");
         }
         assert_eq!(Window::of((56, 56), (0, 0), area).unwrap().part((56, 56)), "rows 0-19, columns 0-28");
         assert_eq!(Window::of((4, 4), (0, 0), Rect::new(0, 0, 1, 9)), None);

@@ -1,24 +1,23 @@
 //! What an answer of the engine does to the state.
 
-use super::app::{App, Notice};
-use super::message::Effect;
 use super::studies;
-use super::update::say;
 use crate::engine::Event;
+use crate::tui::app::App;
+use crate::tui::message::Effect;
 
 /// Takes a fact; what it asks for in turn.
 pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     match event {
         Event::Pictures(first, count) => {
             (app.info.picture_count, app.picture) = (count, first);
-            say(
-                app,
-                format!("opened {} more", if first + 1 == count { "one picture".into() } else { format!("{} pictures", count - first) }),
-            );
+            app.say(match count - first {
+                1 => "opened one more picture".to_string(),
+                more => format!("opened {more} more pictures"),
+            });
             return vec![Effect::Request(app.request())];
         }
         Event::PicturesFailed(text) => {
-            app.notice = Some(Notice { text, is_error: true });
+            app.complain(text);
             // The run and its sweep, which opening ended, go on.
             return vec![Effect::Request(app.request())];
         }
@@ -57,19 +56,19 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
                     let all = shown.report.sites.iter().filter(|s| s.groups > 0 || s.weight.is_some()).count();
                     if app.sensitivity.len() < all && failed != (app.settings.clone(), app.picture) {
                         // The failed request has ended the sweep of what is shown.
-                        app.notice = Some(Notice { text, is_error: true });
+                        app.complain(text);
                         return vec![Effect::Request(app.request())];
                     }
                 }
                 if app.snapshot.is_none() {
                     app.failure = Some(text.clone());
                 }
-                app.notice = Some(Notice { text, is_error: true });
+                app.complain(text);
             }
         }
         Event::StudyFailed(text) => {
             app.studies.end();
-            app.notice = Some(Notice { text, is_error: true });
+            app.complain(text);
         }
         Event::Perturbed(found) => app.studies.learn(found),
         Event::Compared(found) => studies::compared(app, found),

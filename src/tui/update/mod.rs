@@ -1,22 +1,29 @@
 //! State and message to new state and effects. Pure: no terminal, no clock, no engine.
 
+mod answers;
+mod settings;
+mod studies;
+
 use std::path::PathBuf;
 
-use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseEventKind};
-
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseEvent, MouseEventKind};
 use percent_encoding::percent_decode_str;
 
-use super::app::{App, Notice, View};
+use super::app::App;
+use super::choice::View;
 use super::history::History;
-use super::keymap::{self, Action};
+use super::hit::{Hit, Walk};
+use super::keymap;
+use super::keys::Action;
 use super::message::{Effect, Message};
-use super::{answers, studies};
+use super::view::wanted_detail;
 use crate::analysis::findings;
 use crate::engine::command::Settings;
-use crate::model::Site;
+
+pub use self::studies::compared;
 
 /// How far PgUp and PgDn go.
-const PAGE: usize = 10;
+const PAGE: isize = 10;
 
 /// What `message` does to the screen, and what it asks for.
 pub fn update(app: &mut App, message: Message) -> Vec<Effect> {
@@ -36,24 +43,17 @@ pub fn update_all(app: &mut App, messages: Vec<Message>) -> Vec<Effect> {
     app.budget.settle();
     app.budget.renew(&app.settings, &app.studies);
     effects.extend(studies::ask(app));
-    effects.extend(app.wanted_detail().map(Effect::Detail));
+    if let Some(wanted) = wanted_detail(app) {
+        app.asked_detail = Some(wanted);
+        effects.push(Effect::Detail(wanted));
+    }
     effects
 }
 
 fn on_message(app: &mut App, message: Message) -> Vec<Effect> {
     match message {
         Message::Key(key) if key.kind != KeyEventKind::Release => on_key(app, &key),
-        Message::Mouse(event) => match event.kind {
-            MouseEventKind::ScrollDown => act(app, Action::Site(true)),
-            MouseEventKind::ScrollUp => act(app, Action::Site(false)),
-            MouseEventKind::Down(_) => {
-                if let Some(hit) = super::view::hit(app, event.column, event.row) {
-                    return click(app, hit);
-                }
-                Vec::new()
-            }
-            _ => Vec::new(),
-        },
+        Message::Mouse(event) => on_mouse(app, event),
         Message::Key(_) => Vec::new(),
         Message::Paste(text) => paste(app, &text),
         Message::Resize(width, height) => {
@@ -72,33 +72,49 @@ fn on_message(app: &mut App, message: Message) -> Vec<Effect> {
     }
 }
 
-/// Something that a click can land on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hit {
-    /// The name of a view.
-    View(View),
-    /// A line of the table of sites.
-    Site(Site),
-    /// A channel's bar.
-    Channel(usize),
-    /// A token of the attention map.
-    Token(usize),
-    /// A row of the comparison.
-    Row(usize),
+fn on_mouse(app: &mut App, event: MouseEvent) -> Vec<Effect> {
+    let forward = matches!(event.kind, MouseEventKind::ScrollDown);
+    match event.kind {
+        MouseEventKind::ScrollDown | MouseEventKind::ScrollUp => match &mut app.help {
+            Some(scroll) => *scroll = if forward { scroll.saturating_add(1) } else { scroll.saturating_sub(1) },
+            None => return act(app, Action::Site(forward)),
+        },
+        MouseEventKind::Down(_) => {
+            if let Some(hit) = app.hits.at(event.column, event.row) {
+                select(app, hit);
+            }
+        }
+        _ => {}
+    }
+    Vec::new()
 }
 
-fn click(app: &mut App, hit: Hit) -> Vec<Effect> {
+/// Selects what a click or the arrow keys landed on.
+fn select(app: &mut App, hit: Hit) {
     match hit {
-        Hit::View(view) => return act(app, Action::Show(view)),
+        Hit::View(view) => show(app, view),
         Hit::Site(site) => {
             app.select(site);
         }
         Hit::Channel(channel) => app.channel = channel,
         Hit::Token(token) => app.token = token,
         Hit::Row(row) => app.row = row,
+        Hit::Sort(sort) => (app.sort, app.sort_reversed) = (sort, app.sort == sort && !app.sort_reversed),
     }
     app.clamp();
-    Vec::new()
+}
+
+/// Goes `by` stops along a walk.
+fn go(app: &mut App, walk: fn(&App) -> Walk, by: isize) {
+    if let Some(hit) = walk(app).moved(by) {
+        select(app, hit);
+    }
+}
+
+/// What PgUp, PgDn, Home and End walk over.
+fn long_walk(app: &App) -> fn(&App) -> Walk {
+    let spec = app.view.spec();
+    spec.cursor.unwrap_or(spec.rows)
 }
 
 fn on_key(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
@@ -177,11 +193,11 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::SoftmaxBits(up) => app.settings.sbits = app.settings.sbits.step(up),
         Action::SoftmaxShape => app.settings.softmax = app.settings.softmax.next(),
         Action::Groups(up) => {
-            share_counts(app);
+            settings::share_counts(app);
             app.settings.groups = app.settings.groups.step(up);
         }
         Action::RowGroups(up) => {
-            share_counts(app);
+            settings::share_counts(app);
             app.settings.row_groups = app.settings.row_groups.step(up);
         }
         Action::Undo => travel(app, History::undo, "nothing to undo"),
@@ -196,14 +212,15 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             let from = app.compare.unwrap_or(app.picture);
             app.compare = Some(around(from, forward, app.info.picture_count));
         }
-        Action::Site(forward) => move_site(app, if forward { 1 } else { -1 }),
-        Action::Cursor(forward) => move_cursor(app, if forward { 1 } else { -1 }),
-        Action::Page(forward) => {
-            let by = if forward { PAGE as isize } else { -(PAGE as isize) };
-            if has_cursor(app.view) { move_cursor(app, by) } else { move_site(app, by) }
+        Action::Site(forward) => go(app, app.view.spec().rows, if forward { 1 } else { -1 }),
+        Action::Cursor(forward) => {
+            if let Some(walk) = app.view.spec().cursor {
+                go(app, walk, if forward { 1 } else { -1 });
+            }
         }
-        Action::First => to_end(app, isize::MIN / 2),
-        Action::Last => to_end(app, isize::MAX / 2),
+        Action::Page(forward) => go(app, long_walk(app), if forward { PAGE } else { -PAGE }),
+        Action::First => go(app, long_walk(app), isize::MIN / 2),
+        Action::Last => go(app, long_walk(app), isize::MAX / 2),
         Action::Sort => app.sort = app.sort.next(),
         Action::SortOrder => app.sort_reversed = !app.sort_reversed,
         Action::Worst => {
@@ -222,11 +239,11 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Map => app.map = app.map.next(),
         Action::BudgetStep(more) => app.budget.step(more),
         Action::Exact => return studies::exact(app),
-        Action::Apply => apply_counts(app),
-        Action::TakeRow => take_row(app),
+        Action::Apply => settings::apply_counts(app),
+        Action::TakeRow => settings::take_row(app),
         Action::Pin => pin(app),
         Action::Suggest => return studies::suggest(app),
-        Action::TakeSuggestion => take_suggestion(app),
+        Action::TakeSuggestion => settings::take_suggestion(app),
         Action::Theme => app.look = app.look.next_theme(),
     }
     app.clamp();
@@ -240,26 +257,13 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
 fn travel(app: &mut App, step: fn(&mut History, &Settings) -> Option<Settings>, at_end: &str) {
     match step(&mut app.history, &app.settings) {
         Some(settings) => app.settings = settings,
-        None => say(app, at_end),
-    }
-}
-
-/// Counts of single sites would hide a change of the count that all share.
-fn share_counts(app: &mut App) {
-    let shared = app.settings.with_counts([]);
-    if shared != app.settings {
-        app.settings = shared;
-        say(app, "all sites share one count again; u takes it back");
+        None => app.say(at_end),
     }
 }
 
 fn show(app: &mut App, view: View) {
     app.view = view;
     app.studies.allow_again();
-}
-
-pub(super) fn say(app: &mut App, text: impl Into<String>) {
-    app.notice = Some(Notice { text: text.into(), is_error: false });
 }
 
 /// One step back: the filter, the study, the second picture, the view.
@@ -274,43 +278,15 @@ fn back(app: &mut App) -> Vec<Effect> {
         app.compare = None;
         return vec![Effect::Request(app.request())];
     } else {
-        app.view = View::Overview;
+        app.view = View::default();
     }
     Vec::new()
 }
 
-fn apply_counts(app: &mut App) {
-    app.budget.settle();
-    match &app.budget.solved {
-        Some(solved) if solved.base == studies::base(&app.settings) => {
-            app.settings = solved.apply(&app.settings);
-            say(app, "applied the counts of the budget; u takes them back");
-        }
-        _ => say(app, "there are no counts for these settings yet"),
-    }
-}
-
-fn take_row(app: &mut App) {
-    let row = app.studies.comparison.as_ref().and_then(|c| c.rows.get(app.row));
-    let Some(row) = row.map(|r| r.settings.clone()) else { return say(app, "no row is there yet") };
-    let Settings { method, wbits, abits, sbits, .. } = row;
-    app.settings = Settings { method, wbits, abits, sbits, ..app.settings.clone() };
-}
-
 fn pin(app: &mut App) {
     if let Some(snapshot) = app.snapshot.clone() {
-        say(app, format!("pinned as A: {}; 6 compares it with what comes", snapshot.report.settings.describe()));
+        app.say(format!("pinned as A: {}; the Compare view shows it beside later results", snapshot.report.settings.describe()));
         app.pinned = Some(snapshot);
-    }
-}
-
-fn take_suggestion(app: &mut App) {
-    match app.studies.suggestion.take() {
-        Some(found) => {
-            app.settings = found.settings.clone();
-            say(app, "applied the suggestion; u takes it back");
-        }
-        None => say(app, "there is no suggestion; F looks for one"),
     }
 }
 
@@ -318,7 +294,7 @@ fn toggle_compare(app: &mut App) {
     app.compare = match app.compare {
         Some(_) => None,
         None if app.info.picture_count < 2 => {
-            app.notice = Some(Notice { text: "there is only one picture; open a folder with --image to compare".into(), is_error: true });
+            app.complain("there is only one picture; open a folder with --image to compare");
             None
         }
         None => Some(around(app.picture, true, app.info.picture_count)),
@@ -327,51 +303,8 @@ fn toggle_compare(app: &mut App) {
 
 fn copy(app: &mut App) -> Vec<Effect> {
     let Some(text) = app.site_report().and_then(|site| serde_json::to_string_pretty(site).ok()) else { return Vec::new() };
-    say(app, format!("copied the numbers of {}", app.site));
+    app.say(format!("copied the numbers of {}", app.site));
     vec![Effect::Copy(text)]
-}
-
-fn move_site(app: &mut App, by: isize) {
-    if app.view == View::Compare {
-        let rows = app.studies.comparison.as_ref().map_or(0, |c| c.rows.len());
-        app.row = shifted(app.row, by, rows);
-        return;
-    }
-    let sites = app.listed_sites();
-    let current = if app.view == View::Attention { app.attention_site() } else { Some(app.site) };
-    let at = sites.iter().position(|s| Some(*s) == current);
-    if let Some(site) = at.and_then(|at| sites.get(shifted(at, by, sites.len()))).or(sites.first()) {
-        app.select(*site);
-    }
-}
-
-fn move_cursor(app: &mut App, by: isize) {
-    match app.view {
-        View::Overview | View::Budget | View::Compare => {}
-        View::Groups => {
-            let order = app.channel_order();
-            if let Some(at) = order.iter().position(|&c| c == app.channel) {
-                app.channel = order[shifted(at, by, order.len())];
-            }
-        }
-        View::Attention => {
-            if let Some(layout) = app.attention().map(|m| m.layout) {
-                app.token = layout.token_in_order(shifted(layout.order_of(app.token), by, layout.tokens()));
-            }
-        }
-    }
-}
-
-const fn has_cursor(view: View) -> bool {
-    matches!(view, View::Groups | View::Attention)
-}
-
-fn to_end(app: &mut App, by: isize) {
-    if has_cursor(app.view) { move_cursor(app, by) } else { move_site(app, by) }
-}
-
-fn shifted(at: usize, by: isize, length: usize) -> usize {
-    at.saturating_add_signed(by).min(length.saturating_sub(1))
 }
 
 fn around(at: usize, forward: bool, length: usize) -> usize {
