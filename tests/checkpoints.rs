@@ -74,7 +74,8 @@ fn tensors_that_change_nothing_are_noted_and_others_refused() {
     assert!(notes.iter().any(|note| note.contains("1 tensor(s) of the file are not used: pooler.dense.weight")), "{notes:?}");
     let name = "vit.encoder.layer.0.attention.gate";
     broken("hf_vit", |t| drop(t.insert(name.into(), zeros(&[48], DType::F32))), &[name, "does not know"]);
-    broken("timm_vit", |t| drop(t.insert("norm_pre.weight".into(), zeros(&[48], DType::F32))), &["norm_pre.weight", "does not know"]);
+    broken("timm_vit", |t| drop(t.insert("norm_pre.weight".into(), zeros(&[48], DType::F32))), &["norm_pre.bias", "no such tensor"]);
+    broken("timm_vit", |t| drop(t.insert("attn_pool.latent".into(), zeros(&[48], DType::F32))), &["attn_pool.latent", "does not know"]);
     broken("timm_vit", |t| drop(t.insert("model.norm.bias".into(), zeros(&[48], DType::F32))), &["one tensor for `norm.bias`"]);
 }
 
@@ -211,7 +212,7 @@ fn without_configuration_it_says_what_it_assumes_or_refuses() {
     let model = Model::open(copy.path().join("model.safetensors").to_str().unwrap()).unwrap();
     let vit = model.config.vit().unwrap();
     assert_eq!((vit.heads, vit.image_size, vit.norm_eps), (3, (32, 32), 1e-6));
-    for assumed in ["3 assumed", "32x32 inferred from 17 positions", "norm epsilon 1e-6, the default of timm"] {
+    for assumed in ["3 is a guess", "32x32 inferred from 17 positions", "norm epsilon is not in config.json: 1e-6, the default of timm"] {
         assert!(model.notes.iter().any(|note| note.contains(assumed)), "`{assumed}` is not in {:?}", model.notes);
     }
     let copy = edited("hf_vit", widen);

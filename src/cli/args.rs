@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::error::{Error, Result};
 use crate::model::{BUILT_IN, SiteKind, SitePattern};
 use crate::quant::{BitWidth, GeluShape, GroupCount, Method, Settings, SiteOverride, SoftmaxShape};
+use crate::read;
 use crate::session::{Options, cache};
 use crate::tui::ScreenOptions;
 use crate::tui::theme::ThemeName;
@@ -109,7 +110,7 @@ pub struct RunArgs {
 
 /// The settings that a report, an allocation or a suggestion holds, or settings by themselves.
 fn read_settings(path: &Path) -> Result<Settings> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = read::text(path)?;
     let broken = |e: serde_json::Error| {
         let found = format!("expected the settings of a JSON file that igq wrote ({e})");
         Error::content(path.display().to_string(), found, "write it with `igq run --format json --output FILE`")

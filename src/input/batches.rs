@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::{Picture, PictureSource, Preprocess};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Pictures that run together. Few, so that the operands of a layer stay in the processor's caches; what more there is to do runs as
 /// further batches beside them, on other threads.
@@ -26,6 +26,26 @@ pub fn load(sources: &[PictureSource], preprocess: &Preprocess) -> Result<Batch>
     let pictures = sources.iter().map(PictureSource::load).collect::<Result<Vec<_>>>()?;
     let tensor = tensor(&pictures, preprocess)?;
     Ok(Batch { pictures, tensor })
+}
+
+/// Loads what of `sources` can be read as one batch; the last value names the others and says why.
+///
+/// # Errors
+/// Only when candle fails.
+pub fn load_readable(sources: &[PictureSource], preprocess: &Preprocess) -> Result<(Option<Batch>, Vec<usize>, Vec<Error>)> {
+    let (mut pictures, mut tensors, mut kept, mut errors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (index, source) in sources.iter().enumerate() {
+        match source.load().and_then(|picture| Ok((preprocess.apply(&picture)?.tensor, picture))) {
+            Ok((tensor, picture)) => {
+                tensors.push(tensor);
+                pictures.push(picture);
+                kept.push(index);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    let batch = if tensors.is_empty() { None } else { Some(Batch { pictures, tensor: Tensor::cat(&tensors, 0)? }) };
+    Ok((batch, kept, errors))
 }
 
 /// Loads all of `sources` in batches of at most [`BATCH`].

@@ -2,10 +2,12 @@
 
 pub mod batches;
 pub mod builtin;
+pub mod classes;
 pub mod picture;
 pub mod preprocess;
+mod processors;
 pub mod set;
 
 pub use picture::{Picture, Raster};
 pub use preprocess::{Prepared, Preprocess};
-pub use set::{PictureSet, PictureSource};
+pub use set::{LeftOut, PictureSet, PictureSource};

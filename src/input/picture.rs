@@ -1,12 +1,12 @@
 //! Pictures: decode, orient, flatten to 8-bit grey or colour, within a limit on pixels. No resizing here.
 
-use std::fs;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageReader};
 
 use crate::error::{Error, Result};
+use crate::read;
 
 /// Most pixels that a picture may have, checked before it is decoded: 100 million.
 pub const MAX_PIXELS: u64 = 100_000_000;
@@ -81,7 +81,7 @@ impl Picture {
     /// # Errors
     /// When the file cannot be read, is not a picture, or has more than [`MAX_PIXELS`] pixels.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let bytes = read::bytes(path, read::PICTURE)?;
         let source = path.display().to_string();
         let name = path.file_name().map_or_else(|| source.clone(), |n| n.to_string_lossy().into());
         Ok(Self { name, raster: decode(&source, &bytes)?, source, label: None })
@@ -93,7 +93,7 @@ impl Picture {
     /// As [`Self::open`].
     pub fn from_stdin() -> Result<Self> {
         let (mut bytes, source) = (Vec::new(), "standard input");
-        std::io::stdin().lock().read_to_end(&mut bytes).map_err(Error::io("read", Path::new(source)))?;
+        std::io::stdin().lock().take(read::PICTURE).read_to_end(&mut bytes).map_err(Error::io("read", Path::new(source)))?;
         Ok(Self { name: "stdin".into(), raster: decode(source, &bytes)?, source: source.into(), label: None })
     }
 }
@@ -116,10 +116,30 @@ pub fn decode(source: &str, bytes: &[u8]) -> Result<Raster> {
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(Error::content(source, format!("expected at most {MAX_PIXELS} pixels, found {width}x{height}"), "scale it down first"));
     }
+    if width == 0 || height == 0 {
+        return Err(Error::content(source, format!("expected at least one pixel, found {width}x{height}"), "name another picture"));
+    }
+    if bytes.starts_with(b"\xff\xd8") && !jpeg_ends(bytes) {
+        return Err(Error::content(source, "expected a whole JPEG, found one whose end is missing", "copy or download it again"));
+    }
     let orientation = decoder.orientation().map_err(unreadable)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
     image.apply_orientation(orientation);
     Ok(flatten(&image))
+}
+
+/// Whether the data of a JPEG's scans come to an end: the decoder fills what is missing with grey, without a word.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    // Segments up to the first scan; thumbnails with an end of their own lie inside of them.
+    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
+        if marker == 0xda {
+            return bytes[at..].windows(2).any(|pair| pair == [0xff, 0xd9]);
+        }
+        let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
+        at += 2 + usize::from(u16::from_be_bytes([high, low])).max(2);
+    }
+    bytes[at.min(bytes.len())..].windows(2).any(|pair| pair == [0xff, 0xd9])
 }
 
 fn flatten(image: &DynamicImage) -> Raster {

@@ -5,7 +5,6 @@ use candle_core::{Device, Tensor};
 use fast_image_resize as fir;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::picture::{Picture, Raster};
 use crate::error::{Error, Result};
@@ -19,8 +18,12 @@ const MAX_RESIZED: usize = 200_000_000;
 pub enum Interpolation {
     /// Nearest neighbour.
     Nearest,
+    /// The mean of the covered pixels.
+    Box,
     /// Linear.
     Bilinear,
+    /// A Hamming window of the width of linear.
+    Hamming,
     /// Cubic with a = -0.5.
     Bicubic,
     /// Lanczos with 3 lobes.
@@ -31,16 +34,24 @@ pub enum Interpolation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
-    /// The shorter side to this length, the other in proportion.
+    /// The shorter side to this length, the other in proportion, its fraction cut off.
     Shortest(usize),
+    /// The longer side to this length, the other in proportion.
+    Longest(usize),
     /// To exactly this height and width, whatever the proportions.
     Exact(usize, usize),
+    /// In proportion, so that this height and width are just covered; sides are rounded.
+    Cover(usize, usize),
+    /// In proportion, so that it just fits into this height and width; sides are rounded.
+    Fit(usize, usize),
+    /// Not at all.
+    None,
 }
 
 /// Everything that happens between a decoded picture and the input tensor.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Preprocess {
-    /// Height and width of the input tensor, cut from the middle.
+    /// Height and width of the input tensor, cut from the middle; what is missing is filled.
     pub size: (usize, usize),
     /// Channels of the input tensor.
     pub channels: usize,
@@ -54,6 +65,9 @@ pub struct Preprocess {
     pub mean: Vec<f32>,
     /// Standard deviation of each channel.
     pub std: Vec<f32>,
+    /// Value of the pixels that the cut does not find in the picture, for each channel.
+    #[serde(skip)]
+    pub fill: Vec<u8>,
     /// Which configuration this was read from.
     pub from: String,
 }
@@ -68,104 +82,42 @@ pub struct Prepared {
 }
 
 impl Preprocess {
-    /// Reads timm's `pretrained_cfg` or transformers' `preprocessor_config.json`.
-    ///
-    /// # Errors
-    /// When a value is there but unusable, such as a standard deviation of zero.
-    pub fn from_config(config: Option<&Value>, preprocessor: Option<&Value>, channels: usize, size: (usize, usize)) -> Result<Self> {
-        // A preprocessor without mean is one that transformers wraps around timm's configuration.
-        let own = preprocessor.filter(|p| p.get("image_mean").is_some());
-        let timm = preprocessor.and_then(|p| p.get("pretrained_cfg")).or_else(|| config.and_then(|c| c.get("pretrained_cfg")));
-        let made = match (own, timm) {
-            (Some(hf), _) => Self::from_transformers(hf, channels, size)?,
-            (None, Some(timm)) => Self::from_timm(timm, channels, size)?,
-            (None, None) => Self {
-                size,
-                channels,
-                resize: if size.0 == size.1 { Resize::Shortest(size.0) } else { Resize::Exact(size.0, size.1) },
-                interpolation: Interpolation::Bicubic,
-                rescale: 1.0 / 255.0,
-                mean: vec![0.5; channels],
-                std: vec![0.5; channels],
-                from: "assumed (no configuration): mean and std 0.5".into(),
-            },
-        };
-        Ok(made)
-    }
-
-    fn from_timm(cfg: &Value, channels: usize, size: (usize, usize)) -> Result<Self> {
-        let crop_pct = cfg.get("crop_pct").and_then(Value::as_f64).unwrap_or(0.875);
-        if !(crop_pct > 0.0 && crop_pct <= 1.0) {
-            return Err(Error::setting("crop_pct of config.json", crop_pct, "a number in (0, 1]"));
-        }
-        let scaled = |side: usize| (side as f64 / crop_pct).floor() as usize;
-        let resize = match cfg.get("crop_mode").and_then(Value::as_str) {
-            Some("squash") => Resize::Exact(scaled(size.0), scaled(size.1)),
-            _ if size.0 == size.1 => Resize::Shortest(scaled(size.0)),
-            _ => Resize::Exact(scaled(size.0), scaled(size.1)),
-        };
-        let interpolation = match cfg.get("interpolation").and_then(Value::as_str) {
-            Some("nearest") => Interpolation::Nearest,
-            Some("bilinear") => Interpolation::Bilinear,
-            Some("lanczos") => Interpolation::Lanczos,
-            _ => Interpolation::Bicubic,
-        };
-        Ok(Self {
-            size,
-            channels,
-            resize,
-            interpolation,
-            rescale: 1.0 / 255.0,
-            mean: per_channel(cfg.get("mean"), "mean", channels, 0.5)?,
-            std: positive(per_channel(cfg.get("std"), "std", channels, 0.5)?)?,
-            from: "pretrained_cfg of config.json".into(),
-        })
-    }
-
-    fn from_transformers(cfg: &Value, channels: usize, size: (usize, usize)) -> Result<Self> {
-        let number = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
-        let edge = |key: &str| cfg.get("size").and_then(|s| s.get(key)).and_then(number);
-        let resize = match (edge("shortest_edge"), edge("height"), edge("width")) {
-            (Some(edge), _, _) => Resize::Shortest(edge),
-            (None, Some(height), Some(width)) => Resize::Exact(height, width),
-            // A bare number is what the feature extractors of old wrote, which made a square of any picture.
-            _ => cfg.get("size").and_then(number).map_or(Resize::Exact(size.0, size.1), |edge| Resize::Exact(edge, edge)),
-        };
-        let fits = match resize {
-            Resize::Shortest(edge) => edge >= size.0.max(size.1),
-            Resize::Exact(height, width) => height >= size.0 && width >= size.1,
-        };
-        let interpolation = match cfg.get("resample").and_then(Value::as_u64) {
-            Some(0) => Interpolation::Nearest,
-            Some(1) => Interpolation::Lanczos,
-            Some(3) => Interpolation::Bicubic,
-            _ => Interpolation::Bilinear,
-        };
-        Ok(Self {
-            size,
-            channels,
-            resize: if fits { resize } else { Resize::Exact(size.0, size.1) },
-            interpolation,
-            rescale: cfg.get("rescale_factor").and_then(Value::as_f64).unwrap_or(1.0 / 255.0),
-            mean: per_channel(cfg.get("image_mean"), "image_mean", channels, 0.5)?,
-            std: positive(per_channel(cfg.get("image_std"), "image_std", channels, 0.5)?)?,
-            from: "preprocessor_config.json".into(),
-        })
-    }
-
     /// Channels, resize, crop, normalise.
     ///
     /// # Errors
-    /// When the picture is so elongated that the resize would explode.
+    /// When the picture is so elongated that the resize would explode, or the model takes other channels than pictures have.
     pub fn apply(&self, picture: &Picture) -> Result<Prepared> {
+        if self.channels != 1 && self.channels != 3 {
+            let problem = format!("expected a model of 1 or 3 input channels for pictures, found one of {}", self.channels);
+            return Err(Error::content(&picture.source, problem, "verify compares such a model on tensors"));
+        }
         let raster = picture.raster.with_channels(self.channels);
         let resized = self.resized(&picture.source, raster)?;
-        let (height, width) = self.size;
-        // torchvision's centre crop: half the margin, a tie to the even side.
-        let middle = |length: usize, side: usize| ((length - side) as f64 / 2.0).round_ties_even() as usize;
-        let (x, y) = (middle(resized.width, width), middle(resized.height, height));
-        let view = resized.crop(x, y, width, height);
+        let view = self.cut(&resized);
         Ok(Prepared { tensor: self.normalise(&view)?, view })
+    }
+
+    /// The middle of the picture, filled where it is too small: torchvision's centre crop, half the margin, a tie to the even side, and
+    /// half of what is missing, cut off.
+    fn cut(&self, raster: &Raster) -> Raster {
+        let (height, width) = self.size;
+        let c = raster.channels;
+        let start = |length: usize, side: usize| -> isize {
+            if length < side { -(((side - length) / 2) as isize) } else { ((length - side) as f64 / 2.0).round_ties_even() as isize }
+        };
+        let (top, left) = (start(raster.height, height), start(raster.width, width));
+        let mut data = Vec::with_capacity(height * width * c);
+        for y in 0..height {
+            for x in 0..width {
+                let (from_y, from_x) = (top.checked_add_unsigned(y), left.checked_add_unsigned(x));
+                let inside = |at: Option<isize>, length: usize| at.and_then(|at| usize::try_from(at).ok()).filter(|at| *at < length);
+                match (inside(from_y, raster.height), inside(from_x, raster.width)) {
+                    (Some(y), Some(x)) => data.extend_from_slice(&raster.data[(y * raster.width + x) * c..][..c]),
+                    _ => data.extend((0..c).map(|channel| self.fill.get(channel).copied().unwrap_or_default())),
+                }
+            }
+        }
+        Raster { width, height, channels: c, data }
     }
 
     /// 8-bit pixels to `(1, C, height, width)`.
@@ -181,10 +133,18 @@ impl Preprocess {
     }
 
     fn resized(&self, source: &str, raster: Raster) -> Result<Raster> {
+        let (rows, columns) = (raster.height as f64, raster.width as f64);
+        let by = |ratio: f64| ((rows / ratio).round_ties_even().max(1.0) as usize, (columns / ratio).round_ties_even().max(1.0) as usize);
+        let upright = raster.width <= raster.height;
         let (height, width) = match self.resize {
+            Resize::None => return Ok(raster),
             Resize::Exact(height, width) => (height, width),
-            Resize::Shortest(edge) if raster.width <= raster.height => (edge * raster.height / raster.width, edge),
-            Resize::Shortest(edge) => (edge, edge * raster.width / raster.height),
+            Resize::Shortest(edge) if upright => ((edge * raster.height / raster.width).max(1), edge),
+            Resize::Shortest(edge) => (edge, (edge * raster.width / raster.height).max(1)),
+            Resize::Longest(edge) if upright => (edge, (edge * raster.width / raster.height).max(1)),
+            Resize::Longest(edge) => ((edge * raster.height / raster.width).max(1), edge),
+            Resize::Cover(height, width) => by((rows / height as f64).min(columns / width as f64)),
+            Resize::Fit(height, width) => by((rows / height as f64).max(columns / width as f64)),
         };
         if (height, width) == (raster.height, raster.width) {
             return Ok(raster);
@@ -220,6 +180,8 @@ impl Preprocess {
         let (from, mut to) = (from.map_err(|e| failed(&e))?, to.map_err(|e| failed(&e))?);
         let algorithm = match self.interpolation {
             Interpolation::Nearest => fir::ResizeAlg::Nearest,
+            Interpolation::Box => fir::ResizeAlg::Convolution(fir::FilterType::Box),
+            Interpolation::Hamming => fir::ResizeAlg::Convolution(fir::FilterType::Hamming),
             Interpolation::Bilinear => fir::ResizeAlg::Convolution(fir::FilterType::Bilinear),
             Interpolation::Bicubic => fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom),
             Interpolation::Lanczos => fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3),
@@ -235,62 +197,13 @@ impl Preprocess {
         let list = |values: &[f32]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let resize = match self.resize {
             Resize::Shortest(edge) => format!("short side to {edge}"),
+            Resize::Longest(edge) => format!("long side to {edge}"),
             Resize::Exact(height, width) => format!("to {width}x{height}"),
+            Resize::Cover(height, width) => format!("to cover {width}x{height}"),
+            Resize::Fit(height, width) => format!("to fit into {width}x{height}"),
+            Resize::None => "not resized".into(),
         };
-        let filter = format!("{:?}", self.interpolation).to_lowercase();
-        format!("{}x{}x{}, {filter} {resize}, mean {}, std {}", self.size.1, self.size.0, self.channels, list(&self.mean), list(&self.std))
-    }
-}
-
-fn per_channel(value: Option<&Value>, name: &str, channels: usize, default: f32) -> Result<Vec<f32>> {
-    let Some(value) = value.filter(|v| !v.is_null()) else { return Ok(vec![default; channels]) };
-    let numbers: Vec<f32> = match value.as_array() {
-        Some(list) => list.iter().filter_map(Value::as_f64).map(|v| v as f32).collect(),
-        None => value.as_f64().map(|v| v as f32).into_iter().collect(),
-    };
-    match numbers.len() {
-        n if n == channels => Ok(numbers),
-        1 => Ok(vec![numbers[0]; channels]),
-        _ => Err(Error::setting(format!("{name} of the preprocessing configuration"), value, format!("{channels} numbers"))),
-    }
-}
-
-fn positive(std: Vec<f32>) -> Result<Vec<f32>> {
-    match std.iter().find(|s| s.is_nan() || **s <= 0.0) {
-        Some(bad) => Err(Error::setting("std of the preprocessing configuration", bad, "numbers above 0")),
-        None => Ok(std),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_bare_size_of_an_old_feature_extractor_is_a_square() {
-        let deit =
-            json!({"size": 256, "crop_size": 224, "resample": 3, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]});
-        let made = Preprocess::from_config(None, Some(&deit), 3, (224, 224)).unwrap();
-        assert_eq!((made.resize, made.interpolation, made.mean[0]), (Resize::Exact(256, 256), Interpolation::Bicubic, 0.485));
-    }
-
-    #[test]
-    fn without_a_configuration_no_picture_is_smaller_than_what_is_cut_from_it() {
-        let raster = Raster { width: 300, height: 300, channels: 3, data: vec![9; 3 * 300 * 300] };
-        let square = Picture { name: "square".into(), source: "square.png".into(), raster, label: None };
-        for size in [(224, 448), (448, 224), (224, 224)] {
-            let assumed = Preprocess::from_config(None, None, 3, size).unwrap();
-            assert_eq!(assumed.apply(&square).unwrap().tensor.dims(), [1, 3, size.0, size.1]);
-        }
-    }
-
-    #[test]
-    fn what_transformers_wraps_around_timm_is_read_as_timm() {
-        let timm = json!({"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 0.9, "interpolation": "bicubic"});
-        let (config, wrapper) = (json!({ "pretrained_cfg": timm }), json!({"image_processor_type": "TimmWrapperImageProcessor"}));
-        let made = Preprocess::from_config(Some(&config), Some(&wrapper), 3, (224, 224)).unwrap();
-        assert_eq!((made.resize, made.mean[0]), (Resize::Shortest(248), 0.485));
+        let filter = if self.resize == Resize::None { String::new() } else { format!("{:?}", self.interpolation).to_lowercase() + " " };
+        format!("{}x{}x{}, {filter}{resize}, mean {}, std {}", self.size.1, self.size.0, self.channels, list(&self.mean), list(&self.std))
     }
 }

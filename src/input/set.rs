@@ -1,15 +1,43 @@
 //! Sets of pictures: the built-in ones, a file, a folder. A set knows where its pictures are and loads one at a time.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::builtin;
+use super::classes::{self, Named};
 use super::picture::Picture;
 use crate::error::{Error, Result};
+use crate::read;
 
-/// Endings of the files that a folder contributes.
-const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "gif", "bmp"];
+/// How the files of a picture begin: PNG, JPEG, GIF, BMP; WebP is a RIFF with its name behind the length.
+const MAGIC: [&[u8]; 4] = [b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM"];
+
+/// Files that do not count, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct LeftOut {
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub count: usize,
+    /// One of them.
+    pub example: String,
+}
+
+impl LeftOut {
+    /// Counts one more file for `reason`.
+    pub fn count(all: &mut Vec<Self>, reason: impl Into<String>, example: impl Into<String>) {
+        let reason = reason.into();
+        match all.iter_mut().find(|entry| entry.reason == reason) {
+            Some(entry) => entry.count += 1,
+            None => all.push(Self { reason, count: 1, example: example.into() }),
+        }
+    }
+}
 
 /// Where one picture is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +77,10 @@ pub struct PictureSet {
     pub name: String,
     /// Its pictures, in order; never empty.
     pub pictures: Vec<PictureSource>,
+    /// Files of its folders that do not count.
+    pub left_out: Vec<LeftOut>,
+    /// Whether a damaged picture ends an evaluation instead of being left out.
+    pub strict: bool,
 }
 
 impl PictureSet {
@@ -56,21 +88,21 @@ impl PictureSet {
     #[must_use]
     pub fn fashion_test() -> Self {
         let pictures = (0..builtin::TEST_PICTURES).map(PictureSource::FashionTest).collect();
-        Self { name: "built-in Fashion-MNIST test pictures".into(), pictures }
+        Self { name: "built-in Fashion-MNIST test pictures".into(), pictures, left_out: Vec::new(), strict: true }
     }
 
     /// The 32 Fashion-MNIST training pictures.
     #[must_use]
     pub fn fashion_calibration() -> Self {
         let pictures = (0..32).map(PictureSource::FashionCalibration).collect();
-        Self { name: "32 built-in Fashion-MNIST training pictures".into(), pictures }
+        Self { name: "32 built-in Fashion-MNIST training pictures".into(), pictures, left_out: Vec::new(), strict: true }
     }
 
     /// The built-in photographs.
     #[must_use]
     pub fn photographs() -> Self {
         let pictures = (0..builtin::PHOTOGRAPH_COUNT).map(PictureSource::Photograph).collect();
-        Self { name: "built-in photographs".into(), pictures }
+        Self { name: "built-in photographs".into(), pictures, left_out: Vec::new(), strict: true }
     }
 
     /// Files, folders (their pictures, sorted by name), patterns such as `*.jpg` (what they match, sorted) and `-` for standard input, in
@@ -79,11 +111,11 @@ impl PictureSet {
     /// # Errors
     /// When a path does not exist, a folder holds no pictures, or a pattern matches none.
     pub fn from_paths(paths: &[PathBuf]) -> Result<Self> {
-        let mut pictures = Vec::new();
+        let (mut pictures, mut left_out) = (Vec::new(), Vec::new());
         for path in paths {
             let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
             if path.is_dir() || pattern.is_some() {
-                let files = pattern.map_or_else(|| pictures_in(path), matches)?;
+                let files = pattern.map_or_else(|| pictures_in(path, &mut left_out), matches)?;
                 if files.is_empty() {
                     return Err(no_pictures(path));
                 }
@@ -99,46 +131,56 @@ impl PictureSet {
             [one] => one.display().to_string(),
             many => format!("{} paths", many.len()),
         };
-        Ok(Self { name, pictures })
+        Ok(Self { name, pictures, left_out, strict: false })
     }
 
-    /// A folder to evaluate on: one folder a class, named by its label or class number; or pictures with a `labels.csv` that names `file`
-    /// and `class` (a number) or `label`; or pictures without labels.
+    /// A folder to evaluate on: one folder a class, named by its label, class number or synset id, pictures at any depth below it; or
+    /// pictures with a `labels.csv` that names `file` and `class` (a number) or `label`; or pictures without labels. Hidden files and
+    /// folders do not count, nor does what is no picture by its content: [`Self::left_out`].
     ///
     /// # Errors
-    /// When there are no pictures, or a folder's name or an entry of `labels.csv` is no class of the model.
+    /// When there are no pictures, or a folder's name or an entry of `labels.csv` is no class of the model, or that of several.
     pub fn labelled(folder: &Path, labels: &[String], classes: usize) -> Result<Self> {
-        let class_of = |name: &str| {
-            let same = |label: &String| label.eq_ignore_ascii_case(name) || label.replace(['/', ' '], "_").eq_ignore_ascii_case(name);
-            labels.iter().position(same).or_else(|| name.parse().ok().filter(|class| *class < classes))
-        };
+        let name = folder.display().to_string();
         let list = folder.join("labels.csv");
         if list.is_file() {
-            let pictures = listed(folder, &list, &|name| class_of(name))?;
-            return Ok(Self { name: folder.display().to_string(), pictures });
+            let pictures = listed(folder, &list, &|name| classes::named(name, labels, classes))?;
+            return Ok(Self { name, pictures, left_out: Vec::new(), strict: false });
         }
-        let mut folders = folders_in(folder)?;
-        folders.sort();
-        let mut pictures = Vec::new();
-        for class_folder in &folders {
-            let name = class_folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let files = pictures_in(class_folder)?;
+        let (mut pictures, mut left_out) = (Vec::new(), Vec::new());
+        let mut inside = entries(folder)?;
+        inside.sort();
+        for class_folder in inside.iter().filter(|path| path.is_dir()) {
+            let called = class_folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            if is_hidden(class_folder) {
+                LeftOut::count(&mut left_out, "hidden folder", class_folder.display().to_string());
+                continue;
+            }
+            let files = pictures_in(class_folder, &mut left_out)?;
             if files.is_empty() {
                 continue;
             }
-            let class = class_of(&name).ok_or_else(|| {
-                Error::content(
-                    class_folder.display().to_string(),
-                    format!("expected a folder named by one of the model's {classes} classes, found `{name}`"),
-                    "rename it to the label or the class number",
-                )
-            })?;
+            let refuse = |problem: String, advice: &str| Err(Error::content(class_folder.display().to_string(), problem, advice));
+            let class = match classes::named(&called, labels, classes) {
+                Named::Class(class) => class,
+                Named::Several(all) => {
+                    let problem = format!("`{called}` is the name of classes {}", list_of(&all));
+                    return refuse(problem, "name the folder by the number of the class");
+                }
+                Named::Nothing => {
+                    let problem = format!("expected a folder named by one of the model's {classes} classes, found `{called}`");
+                    return refuse(problem, "rename it to the label or the class number");
+                }
+            };
             pictures.extend(files.into_iter().map(|file| PictureSource::File(file, Some(class))));
         }
         if pictures.is_empty() {
             return Self::from_paths(&[folder.to_path_buf()]);
         }
-        Ok(Self { name: folder.display().to_string(), pictures })
+        for file in inside.iter().filter(|path| path.is_file() && is_picture(path)) {
+            LeftOut::count(&mut left_out, "picture beside the class folders", file.display().to_string());
+        }
+        Ok(Self { name, pictures, left_out, strict: false })
     }
 
     /// Number of pictures.
@@ -155,10 +197,11 @@ impl PictureSet {
 }
 
 /// The pictures that a `labels.csv` names, in its order.
-fn listed(folder: &Path, list: &Path, class_of: &dyn Fn(&str) -> Option<usize>) -> Result<Vec<PictureSource>> {
+fn listed(folder: &Path, list: &Path, class_of: &dyn Fn(&str) -> Named) -> Result<Vec<PictureSource>> {
     let name = list.display().to_string();
     let broken = |problem: String| Error::content(&name, problem, "give it the columns file and class (or label), or take it away");
-    let mut reader = csv::Reader::from_path(list).map_err(|e| broken(e.to_string()))?;
+    let text = read::text(list)?;
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| broken(e.to_string()))?.clone();
     let column = |title: &str| header.iter().position(|h| h.trim().eq_ignore_ascii_case(title));
     let (Some(file), Some(class)) = (column("file"), column("class").or(column("label"))) else {
@@ -168,7 +211,11 @@ fn listed(folder: &Path, list: &Path, class_of: &dyn Fn(&str) -> Option<usize>) 
     for (line, record) in reader.records().enumerate() {
         let record = record.map_err(|e| broken(e.to_string()))?;
         let (file, class) = (record.get(file).unwrap_or_default().trim(), record.get(class).unwrap_or_default().trim());
-        let label = class_of(class).ok_or_else(|| broken(format!("line {}: expected a class of the model, found `{class}`", line + 2)))?;
+        let label = match class_of(class) {
+            Named::Class(class) => class,
+            Named::Several(all) => return Err(broken(format!("line {}: `{class}` is the name of classes {}", line + 2, list_of(&all)))),
+            Named::Nothing => return Err(broken(format!("line {}: expected a class of the model, found `{class}`", line + 2))),
+        };
         let path = folder.join(file);
         fs::metadata(&path).map_err(Error::io("read", &path))?;
         pictures.push(PictureSource::File(path, Some(label)));
@@ -176,12 +223,14 @@ fn listed(folder: &Path, list: &Path, class_of: &dyn Fn(&str) -> Option<usize>) 
     if pictures.is_empty() { Err(broken("expected pictures, found only a header".into())) } else { Ok(pictures) }
 }
 
+/// `134 and 517`
+fn list_of(classes: &[usize]) -> String {
+    classes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
 fn no_pictures(folder: &Path) -> Error {
-    Error::content(
-        folder.display().to_string(),
-        format!("expected pictures ({}), found none", ENDINGS.join(", ")),
-        "name a folder that holds some",
-    )
+    let problem = "expected pictures (PNG, JPEG, WebP, GIF, BMP), found none";
+    Error::content(folder.display().to_string(), problem, "name a folder that holds some")
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -189,23 +238,54 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(read.filter_map(|entry| entry.ok().map(|e| e.path())).collect())
 }
 
-fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    Ok(entries(folder)?.into_iter().filter(|path| path.is_dir()).collect())
+/// What begins with a dot: resource forks of a Mac, folders of editors.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
+/// Whether the content of a regular file begins as a picture's does.
 fn is_picture(path: &Path) -> bool {
-    let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    path.is_file() && ENDINGS.contains(&ending.as_str())
+    let mut start = [0_u8; 12];
+    let read = |start: &mut [u8; 12]| -> std::io::Result<usize> { fs::File::open(path)?.read(start) };
+    path.is_file()
+        && read(&mut start)
+            .is_ok_and(|n| MAGIC.iter().any(|m| start[..n].starts_with(m)) || (start.starts_with(b"RIFF") && start.ends_with(b"WEBP")))
 }
 
-/// The pictures that a pattern matches, sorted.
+/// The pictures that a pattern matches, sorted. What exists of its folders is taken literally, brackets included.
 fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
-    let found = glob::glob(pattern).map_err(|e| Error::setting("--image", pattern, format!("a pattern such as holiday/*.jpg ({e})")))?;
+    let (mut literal, mut rest) = (PathBuf::new(), Vec::new());
+    for part in Path::new(pattern) {
+        if rest.is_empty() && literal.join(part).exists() {
+            literal.push(part);
+        } else {
+            rest.push(part.to_string_lossy().into_owned());
+        }
+    }
+    let rest = rest.join("/");
+    let pattern = match literal.to_str() {
+        Some("") | None => rest,
+        Some(folder) => format!("{}/{rest}", glob::Pattern::escape(folder)),
+    };
+    let found = glob::glob(&pattern).map_err(|e| Error::setting("--image", &pattern, format!("a pattern such as holiday/*.jpg ({e})")))?;
     Ok(found.filter_map(std::result::Result::ok).filter(|path| is_picture(path)).collect())
 }
 
-fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| is_picture(path)).collect();
-    files.sort();
+/// The pictures of a folder and of all folders below it, sorted.
+fn pictures_in(folder: &Path, left_out: &mut Vec<LeftOut>) -> Result<Vec<PathBuf>> {
+    let mut inside = entries(folder)?;
+    inside.sort();
+    let mut files = Vec::new();
+    for path in inside {
+        if is_hidden(&path) {
+            LeftOut::count(left_out, if path.is_dir() { "hidden folder" } else { "hidden file" }, path.display().to_string());
+        } else if path.is_dir() {
+            files.extend(pictures_in(&path, left_out)?);
+        } else if is_picture(&path) {
+            files.push(path);
+        } else {
+            LeftOut::count(left_out, "no picture by its content", path.display().to_string());
+        }
+    }
     Ok(files)
 }

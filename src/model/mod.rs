@@ -101,7 +101,9 @@ impl Model {
             let some = unused.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
             notes.push(format!("{} tensor(s) of the file are not used: {some}", unused.len()));
         }
-        let labels = labels::of_config(checkpoint.config.as_ref(), config.classes()).or_else(|| {
+        let (named, stale) = labels::of_config(checkpoint.config.as_ref(), config.classes());
+        notes.extend(stale);
+        let labels = named.or_else(|| {
             let assumed = labels::of_imagenet(config.in_chans(), config.classes())?;
             notes.push(ASSUMED_NAMES.into());
             Some(assumed)

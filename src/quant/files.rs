@@ -20,6 +20,7 @@ use super::uniform::Bounds;
 use crate::atomic_write::write_whole;
 use crate::error::{Error, Result};
 use crate::model::{Model, Site, SiteInfo};
+use crate::read;
 
 /// Fitted quantizers read from a file.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: 
 /// When the file is missing, damaged, or does not fit the model.
 pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
     let name = path.display().to_string();
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = read::bytes(path, read::QUANTIZERS)?;
     let broken = |problem: String| Error::content(&name, problem, "write it anew with `igq calibrate --output`");
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(format!("not a complete safetensors file ({e})")))?;
     let entries = header.metadata().clone().unwrap_or_default();

@@ -85,4 +85,5 @@ pub fn stepwise(session: &Session, settings: &Settings, picture: usize, cancel: 
         }
         tell(&comparison);
     })
+    .map(drop)
 }

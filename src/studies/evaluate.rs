@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::analysis::metrics::wilson;
 use crate::analysis::{Divergence, Prediction};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::input::batches::{self, BATCH, Batch};
-use crate::input::{Picture, PictureSet, PictureSource};
+use crate::input::{LeftOut, Picture, PictureSet};
 use crate::progress::Cancel;
 use crate::progress::Progress;
 use crate::quant::{BitWidth, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, Start, bops, run};
@@ -31,8 +31,10 @@ pub struct Evaluation {
     pub calibration: String,
     /// What the pictures are.
     pub data: String,
-    /// How many.
+    /// How many were looked at.
     pub images: usize,
+    /// Files that did not count, and why.
+    pub left_out: Vec<LeftOut>,
     /// One for each setting.
     pub rows: Vec<EvaluationRow>,
     /// Wall time in seconds.
@@ -91,10 +93,12 @@ pub fn data(session: &Session, folder: Option<&Path>, limit: Option<usize>) -> R
 pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress: &dyn Fn(Progress)) -> Result<Evaluation> {
     let started = std::time::Instant::now();
     let mut rows = Vec::new();
-    stepwise(session, set, grid, 4 * BATCH, &Cancel::default(), &mut |seen, so_far| {
+    let skipped = stepwise(session, set, grid, 4 * BATCH, &Cancel::default(), &mut |seen, so_far| {
         progress(Progress { stage: format!("{} settings", grid.len()), done: seen, total: set.len() });
         rows = so_far;
     })?;
+    let mut left_out = set.left_out.clone();
+    skipped.iter().for_each(|why| LeftOut::count(&mut left_out, "damaged", why.clone()));
     Ok(Evaluation {
         schema_version: crate::analysis::SCHEMA_VERSION,
         model: session.opened().model.name.clone(),
@@ -102,13 +106,14 @@ pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress
         notes: session.opened().model.notes.clone(),
         calibration: session.calibration_report().source.clone(),
         data: set.name.clone(),
-        images: set.len(),
+        images: set.len() - skipped.len(),
+        left_out,
         rows,
         seconds: started.elapsed().as_secs_f64(),
     })
 }
 
-/// The same, telling after every `stride` pictures how many were seen and what the rows are so far.
+/// The same, telling after every `stride` pictures how many were seen and what the rows are so far. Returns why pictures were left out.
 ///
 /// # Errors
 /// As [`evaluate`], and when `cancel` was called.
@@ -119,7 +124,7 @@ pub fn stepwise(
     stride: usize,
     cancel: &Cancel,
     told: &mut dyn FnMut(usize, Vec<EvaluationRow>),
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let opened = session.opened();
     let network = opened.model.network();
     let plans = grid
@@ -128,23 +133,30 @@ pub fn stepwise(
         .collect::<Result<Vec<Option<Plan>>>>()?;
     let float_plan = Plan::float(opened.model.sites());
     let mut tallies = vec![Tally::default(); grid.len()];
+    let mut skipped = Vec::new();
     let mut seen = 0;
     for chunk in set.pictures.chunks(stride.max(1)) {
         // Parts of a chunk run side by side, each setting by setting.
         let parts = chunk.par_chunks(BATCH).map(|part| {
-            let Batch { pictures, tensor } = batches::load(part, &opened.preprocess)?;
-            let label = |(source, picture): (&PictureSource, &Picture)| picture.label.filter(|class| session.is_label(source, *class));
-            let labels: Vec<Option<usize>> = part.iter().zip(&pictures).map(label).collect();
+            let (batch, kept, errors) = batches::load_readable(part, &opened.preprocess)?;
+            let (damaged, mut errors) = (errors.iter().map(ToString::to_string).collect::<Vec<_>>(), errors);
+            if set.strict && !errors.is_empty() {
+                return Err(errors.swap_remove(0));
+            }
+            let Some(Batch { pictures, tensor }) = batch else { return Ok((vec![Tally::default(); grid.len()], damaged)) };
+            let label = |(index, picture): (&usize, &Picture)| picture.label.filter(|class| session.is_label(&part[*index], *class));
+            let labels: Vec<Option<usize>> = kept.iter().zip(&pictures).map(label).collect();
             let under = |plan: &Plan| Prediction::of(&run(network, Start::pixels(&tensor), plan, cancel)?);
             let float = under(&float_plan)?;
             let tally = |plan: &Option<Plan>| match plan {
                 Some(plan) => Ok(Tally::of(&float, &under(plan)?, &labels)),
                 None => Ok(Tally::of(&float, &float, &labels)),
             };
-            plans.iter().map(tally).collect::<Result<Vec<_>>>()
+            Ok((plans.iter().map(tally).collect::<Result<Vec<_>>>()?, damaged))
         });
-        for part in parts.collect::<Result<Vec<_>>>()? {
+        for (part, damaged) in parts.collect::<Result<Vec<_>>>()? {
             tallies.iter_mut().zip(part).for_each(|(all, part)| all.add(part));
+            skipped.extend(damaged);
         }
         seen += chunk.len();
         told(
@@ -152,7 +164,12 @@ pub fn stepwise(
             grid.iter().zip(&tallies).map(|(settings, tally)| tally.row(settings, bops::total(opened.model.sites(), settings))).collect(),
         );
     }
-    Ok(())
+    match skipped.first() {
+        Some(first) if skipped.len() == set.len() => {
+            Err(Error::content(&set.name, format!("no picture of {} could be read ({first})", set.len()), "name another folder"))
+        }
+        _ => Ok(skipped),
+    }
 }
 
 /// What is counted of one setting over pictures.

@@ -6,6 +6,7 @@ use crate::cli::bar::Bar;
 use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
 use crate::error::Result;
+use crate::input::LeftOut;
 use crate::quant::{Method, Settings};
 use crate::studies::evaluate;
 
@@ -22,12 +23,15 @@ pub struct Eval {
     /// Look at this many pictures only.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// End at the first picture that cannot be read, instead of leaving it out.
+    #[arg(long)]
+    strict: bool,
 }
 
 impl Eval {
     /// Evaluates and prints.
     pub(super) fn run(&self) -> Result<()> {
-        let Self { common, output, data, limit } = self;
+        let Self { common, output, data, limit, strict } = self;
         let mut grid = common.grid()?;
         let session = open::session(common, grid.first().cloned().unwrap_or_default())?;
         for settings in &mut grid {
@@ -36,10 +40,14 @@ impl Eval {
         if !grid.iter().any(|settings| settings.method == Method::Float) {
             grid.insert(0, Settings { method: Method::Float, ..session.opened().settings.clone() });
         }
-        let set = evaluate::data(&session, data.as_deref(), *limit)?;
+        let mut set = evaluate::data(&session, data.as_deref(), *limit)?;
+        set.strict |= *strict;
         let bar = Bar::default();
         let evaluation = evaluate::evaluate(&session, &set, &grid, &|progress| bar.show(&progress))?;
         drop(bar);
+        for LeftOut { reason, count, example } in &evaluation.left_out {
+            eprintln!("igq: left out: {count} ({reason}), such as {example}");
+        }
         print::evaluation(&evaluation, output)
     }
 }

@@ -20,6 +20,7 @@ use weights::Weights;
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::read;
 
 /// A checkpoint as found: weights and, where they stand beside them, the configuration files.
 #[derive(Debug)]
@@ -143,13 +144,12 @@ fn weights_in(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn read_json(path: &Path) -> Result<Option<Value>> {
-    match fs::read_to_string(path) {
-        Ok(text) => parse_json(&path.display().to_string(), &text).map(Some),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("read", path)(e)),
+    if fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(None);
     }
+    parse_json(&path.display().to_string(), &read::text(path)?).map(Some)
 }
 
 fn parse_json(name: &str, text: &str) -> Result<Value> {
-    serde_json::from_str(text).map_err(|e| Error::content(name, format!("not valid JSON ({e})"), "mend or remove the file"))
+    serde_json::from_str(text).map_err(|e| Error::content(name, format!("not valid JSON ({e})"), "correct or remove the file"))
 }

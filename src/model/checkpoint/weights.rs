@@ -91,6 +91,9 @@ impl Weights {
     /// When a file cannot be read, is no complete safetensors file, or has a tensor that another has too.
     pub fn open(name: &str, files: &[impl AsRef<Path>]) -> Result<Self> {
         let open = |path: &Path| {
+            if !std::fs::metadata(path).map_err(Error::io("read", path))?.is_file() {
+                return Err(Error::content(path.display().to_string(), "expected a regular file", "name a safetensors file or its folder"));
+            }
             let file = File::open(path).map_err(Error::io("read", path))?;
             Ok(Source { name: path.display().to_string(), bytes: Bytes::Disk(file) })
         };
