@@ -273,7 +273,7 @@ fn sensitivities_and_suggestions_are_printed() {
     assert!(report["sum_only"].as_f64().unwrap() > 0.0);
     let table = stdout(&["sensitivity", "--calibration-images", "2", "--format", "csv", "--by", "groups"]);
     assert_eq!(table.lines().count(), 51);
-    assert!(table.starts_with("rank,site,only_kl,") && table.lines().next().unwrap().ends_with("32_groups"));
+    assert!(table.starts_with("rank,site,alone_kl,") && table.lines().next().unwrap().ends_with("32_groups"));
     let one = stdout(&["suggest", "--one", "--bits", "4", "--calibration-images", "2"]);
     assert!(one.contains("before") && one.contains("after"), "{one}");
 }

@@ -278,7 +278,7 @@ fn the_screen_says_how_much_has_come_and_can_be_left_meanwhile() {
     use common::terminal::Terminal;
     // A tensor beside the network's makes the file large enough to be told of; the model leaves it aside.
     let large = common::edited("hf_vit", |mut t| {
-        t.insert("beside".into(), Tensor::zeros(8_000_000, DType::F32, &Device::Cpu).unwrap());
+        t.insert("decoder.beside".into(), Tensor::zeros(8_000_000, DType::F32, &Device::Cpu).unwrap());
         t
     });
     let files = ["model.safetensors", "config.json", "preprocessor_config.json"];

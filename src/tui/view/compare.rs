@@ -25,7 +25,7 @@ pub const SPEC: ViewSpec = ViewSpec {
     help: &[
         "Every method at 4, 6 and 8 bits, with your other settings: on this image, and on",
         "the evaluation set (set KL: mean KL; agree: same top-1 class as float; top-1:",
-        "accuracy and its 95 % interval). Below or beside: the pinned result A against the",
+        "accuracy and its 95 % interval). Below or beside: pinned result A against the",
         "present result B.",
     ],
     keys: &[bind(&[Key::Code(KeyCode::Enter)], Action::TakeRow, "Enter", "apply this row's method and bit-widths", "Enter apply row")],

@@ -24,7 +24,7 @@ pub const SPEC: ViewSpec = ViewSpec {
         "local dB: SQNR of the tensor just after its own quantizer against just before.",
         "cum dB: SQNR of the quantized run against the float run at the same place.",
         "RMSE/step: about 0.29 is rounding alone, more means clipping.",
-        "alone KL: KL with only this site quantized; ! where that changes the top-1 class.",
+        "alone KL: KL with only this site quantized; ! where it changes the top-1 class.",
         "Click a column's title to sort by it, once more to reverse the order.",
         "Paste the path of an image, or drop it on the terminal, to open it.",
     ],

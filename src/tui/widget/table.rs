@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(inner, Rect::new(1, 1, 28, 6));
         assert!(text(&buf)[1].contains("name↓") && text(&buf)[7].contains(" 3 of 5 "), "{:#?}", text(&buf));
         for (at, y) in (2..7).enumerate() {
-            assert_eq!(buf[(20, y)].symbol(), at.to_string(), "row {at}: {:#?}", text(&buf));
+            assert_eq!(buf[(21, y)].symbol(), at.to_string(), "row {at}: {:#?}", text(&buf));
         }
         assert_eq!((buf[(8, 3)].symbol(), buf[(8, 6)].symbol()), (" ", "…"));
         assert_eq!((hits.at(1, 1), hits.at(9, 4)), (Some(Hit::Sort(Sort::Order)), Some(Hit::Row(2))));
