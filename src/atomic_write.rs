@@ -1,21 +1,93 @@
-//! Writing files as a whole or not at all: through a temporary file beside the target, renamed when complete.
+//! Writing files as a whole or not at all: through a fresh temporary file beside the target, renamed when complete. What is no regular
+//! file, such as a pipe or a device, is written to and not replaced.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Writes `bytes` to `path`; a failure leaves what was there before.
+/// Writes `bytes` to `path`; a failure leaves what was there before. A symbolic link stays, and what it leads to is written.
 ///
 /// # Errors
-/// When the folder cannot be written to.
+/// When the file or its folder cannot be written to.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let written = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path));
-    written.map_err(|e| {
-        let _ = fs::remove_file(&partial); // The first error is the one to tell.
-        Error::io("write", path)(e)
-    })
+    let written = match fs::metadata(path) {
+        Ok(about) if about.is_dir() => Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)),
+        Ok(about) if !about.is_file() => append(path, bytes),
+        // Standard output by its name may be a regular file that another program holds.
+        Ok(_) if path.starts_with("/dev") || path.starts_with("/proc") => append(path, bytes),
+        Ok(about) => replace(&fs::canonicalize(path).unwrap_or_else(|_| path.into()), bytes, Some(about.permissions())),
+        Err(_) => replace(&target(path), bytes, None),
+    };
+    written.map_err(Error::io("write", path))
+}
+
+fn append(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    file.write_all(bytes)?;
+    file.flush()
+}
+
+/// Where a link that leads to nothing yet leads to.
+fn target(path: &Path) -> PathBuf {
+    let mut at = path.to_path_buf();
+    for _ in 0..16 {
+        let Ok(next) = fs::read_link(&at) else { break };
+        at = at.parent().unwrap_or(Path::new(".")).join(next);
+    }
+    at
+}
+
+fn replace(path: &Path, bytes: &[u8], mode: Option<fs::Permissions>) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".igq-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any program creates files: all may read, less what the user's mask takes away.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut partial = builder.tempfile_in(folder)?;
+    partial.write_all(bytes)?;
+    partial.flush()?;
+    if let Some(mode) = mode {
+        partial.as_file().set_permissions(mode)?;
+    }
+    partial.persist(path).map(drop).map_err(|e| e.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_replaced_whole_and_nothing_is_left_beside_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.json");
+        write_whole(&file, b"one").unwrap();
+        write_whole(&file, b"two").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        assert!(write_whole(folder.path(), b"x").is_err());
+        assert!(write_whole(&folder.path().join("no/such/folder"), b"x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_devices_stay_and_modes_are_kept() {
+        use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("file", &link).unwrap();
+        write_whole(&link, b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!((fs::read(&file).unwrap().as_slice(), fs::metadata(&file).unwrap().permissions().mode() & 0o777), (&b"new"[..], 0o640));
+        write_whole(Path::new("/dev/null"), b"gone").unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        assert!(write_whole(Path::new("/dev/full"), b"x").unwrap_err().to_string().contains("/dev/full"));
+    }
 }

@@ -1,22 +1,29 @@
 //! The program: parse, run. Everything else is in the library.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use igq::clean::tell;
 use igq::cli::Cli;
-use igq::cpu;
+use igq::{cpu, tui};
 
 fn main() -> ExitCode {
     cpu::run_side_by_side();
-    if let Err(error) = color_eyre::install() {
-        eprintln!("igq: {error}");
+    let (panics, reports) = color_eyre::config::HookBuilder::default().into_hooks();
+    // A report that nobody can read must not end in a panic inside of a panic.
+    std::panic::set_hook(Box::new(move |info| drop(writeln!(std::io::stderr().lock(), "{}", panics.panic_report(info)))));
+    if let Err(error) = reports.install() {
+        tell(&error.to_string());
         return ExitCode::FAILURE;
     }
-    match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("igq: {error}");
-            ExitCode::from(error.exit_code())
-        }
+    let done = Cli::parse().run();
+    if let Err(error) = &done {
+        tell(&error.to_string());
+    }
+    match (done, tui::ending_signal()) {
+        (_, Some(signal)) => ExitCode::from(128_u8.saturating_add(signal)),
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Err(error), None) => ExitCode::from(error.exit_code()),
     }
 }

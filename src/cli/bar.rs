@@ -18,7 +18,7 @@ impl Bar {
         if !std::io::stderr().is_terminal() {
             let now = (10 * progress.done).checked_div(progress.total).unwrap_or(0);
             if now > std::mem::replace(tenth, now) {
-                eprintln!("igq: {}/{} {}", progress.done, progress.total, progress.stage);
+                crate::clean::tell(&format!("{}/{} {}", progress.done, progress.total, progress.stage));
             }
             return;
         }

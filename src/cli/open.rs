@@ -2,6 +2,7 @@
 
 use super::args::{RunArgs, Which};
 use super::bar::Bar;
+use crate::clean::tell;
 use crate::error::Result;
 use crate::model::Model;
 use crate::progress::Cancel;
@@ -10,7 +11,7 @@ use crate::session::{LoadedModel, Session};
 
 /// Says on standard error what will be run.
 fn echo(common: &RunArgs, settings: &Settings) {
-    eprintln!("igq: model {}, {}, seed {}", common.model, settings.describe(), settings.seed);
+    tell(&format!("model {}, {}, seed {}", common.model, settings.describe(), settings.seed));
 }
 
 /// Opens and calibrates.
@@ -18,7 +19,7 @@ pub(super) fn session(common: &RunArgs, settings: Settings) -> Result<Session> {
     let bar = Bar::default();
     let opened = LoadedModel::fetched(&common.options_with(settings), &|progress| bar.show(&progress))?;
     for note in &opened.model.notes {
-        eprintln!("igq: note: {note}");
+        tell(&format!("note: {note}"));
     }
     echo(common, &opened.settings);
     Session::calibrated(opened, &Cancel::default(), &|progress| bar.show(&progress))

@@ -3,7 +3,6 @@
 //! float32 and u32.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -168,11 +167,11 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
     Ok(QuantizerFile { sites, settings })
 }
 
-/// Writes what calibration found: `SITE.min` and `SITE.max` (pictures by channels), `SITE.alpha`, `SITE.sample`; the whole file or none.
+/// What calibration found, as a safetensors file: `SITE.min` and `SITE.max` (pictures by channels), `SITE.alpha`, `SITE.sample`.
 ///
 /// # Errors
-/// When the folder cannot be written to.
-pub fn write_calibration(path: &Path, calibration: &Calibration) -> Result<()> {
+/// Only when candle fails.
+pub fn calibration_bytes(calibration: &Calibration) -> Result<Vec<u8>> {
     let mut tensors = BTreeMap::new();
     for (site, ranges) in &calibration.sites {
         let all = ranges.all();
@@ -183,17 +182,16 @@ pub fn write_calibration(path: &Path, calibration: &Calibration) -> Result<()> {
         put("alpha", Tensor::from_vec(vec![ranges.alpha], 1, &Device::Cpu)?);
         put("sample", Tensor::from_vec(ranges.sample.clone(), ranges.sample.len(), &Device::Cpu)?);
     }
-    write_tensors(path, &tensors, Metadata::from([("igq.images".into(), calibration.images.to_string())]))
+    let metadata = Metadata::from([("igq.images".into(), calibration.images.to_string())]);
+    safetensors::serialize(&tensors, Some(metadata)).map_err(|e| Error::Output { what: "calibration", problem: e.to_string() })
 }
 
-/// Reads what [`write_calibration`] wrote.
+/// Reads what [`calibration_bytes`] gave; `name` is for messages.
 ///
 /// # Errors
 /// When the file is damaged, or does not cover exactly `sites`.
-pub fn read_calibration(path: &Path, sites: &[SiteInfo]) -> Result<Calibration> {
-    let name = path.display().to_string();
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+pub fn read_calibration(name: String, bytes: &[u8], sites: &[SiteInfo]) -> Result<Calibration> {
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
     let mut calibration = Calibration::default();
     for info in sites {
         let get = |part: &str| {

@@ -10,13 +10,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::atomic_write::write_whole;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::SiteInfo;
 use crate::quant::Calibration;
-use crate::quant::files::{read_calibration, write_calibration};
+use crate::quant::files::{calibration_bytes, read_calibration};
+use crate::read;
 
 /// Grows when what is computed from the same content changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// What becomes of a damaged entry.
+const AGAIN: &str = "it is computed again";
 
 /// The folder that igq keeps entries in; none where the system has no place for it.
 #[must_use]
@@ -47,52 +50,60 @@ impl Store {
         Ok(Self { folder: folder.into(), content: hasher.finalize().to_hex().to_string() })
     }
 
-    fn path(&self, what: &str, key: &impl Serialize, ending: &str) -> PathBuf {
+    fn path(&self, what: &str, key: &impl Serialize) -> PathBuf {
         let key = serde_json::to_string(key).unwrap_or_default();
         let hash = blake3::hash(format!("{} {what} {key}", self.content).as_bytes()).to_hex();
-        self.folder.join(format!("{what}-{}.{ending}", &hash[..32]))
+        self.folder.join(format!("{what}-{}.entry", &hash[..32]))
     }
 
     /// The ranges of the pictures, if they are there and whole.
     #[must_use]
     pub fn calibration(&self, sites: &[SiteInfo]) -> Option<Calibration> {
-        let path = self.path("calibration", &(), "safetensors");
-        Self::read(&path, |path| read_calibration(path, sites))
+        self.read("calibration", &(), |name, bytes| read_calibration(name, bytes, sites))
     }
 
     /// Keeps the ranges of the pictures.
     pub fn keep_calibration(&self, calibration: &Calibration) {
-        let path = self.path("calibration", &(), "safetensors");
-        self.write(&path, |path| write_calibration(path, calibration));
+        self.write("calibration", &(), calibration_bytes(calibration));
     }
 
     /// A value under a key, if it is there and whole.
     #[must_use]
     pub fn get<T: DeserializeOwned>(&self, what: &str, key: &impl Serialize) -> Option<T> {
-        let parse = |path: &Path| {
-            let text = fs::read(path).map_err(crate::Error::io("read", path))?;
-            serde_json::from_slice(&text).map_err(|e| crate::Error::content("cache entry", e.to_string(), "it is computed again"))
-        };
-        Self::read(&self.path(what, key, "json"), parse)
+        self.read(what, key, |name, bytes| serde_json::from_slice(bytes).map_err(|e| Error::content(name, e.to_string(), AGAIN)))
     }
 
     /// Keeps a value under a key.
     pub fn keep<T: Serialize>(&self, what: &str, key: &impl Serialize, value: &T) {
-        let Ok(text) = serde_json::to_vec(value) else { return };
-        self.write(&self.path(what, key, "json"), |path| write_whole(path, &text));
+        self.write(what, key, serde_json::to_vec(value).map_err(|e| Error::Output { what: "cache entry", problem: e.to_string() }));
     }
 
-    fn read<T>(path: &Path, read: impl FnOnce(&Path) -> Result<T>) -> Option<T> {
+    /// An entry: the digest of its content, then the content. One that does not match is damaged.
+    fn read<T>(&self, what: &str, key: &impl Serialize, parse: impl FnOnce(String, &[u8]) -> Result<T>) -> Option<T> {
+        let path = self.path(what, key);
         if !path.is_file() {
             return None;
         }
-        read(path).inspect_err(|e| tracing::warn!("cache entry {} is not used: {e}", path.display())).ok()
+        let name = path.display().to_string();
+        let whole = || {
+            let bytes = read::bytes(&path, read::QUANTIZERS)?;
+            let (digest, content) = bytes.split_at_checked(blake3::OUT_LEN).unwrap_or_default();
+            if blake3::hash(content).as_bytes() != digest {
+                return Err(Error::content(&name, "the content does not match its digest", AGAIN));
+            }
+            parse(name.clone(), content)
+        };
+        whole().inspect_err(|e| tracing::warn!("cache entry is not used: {e}")).ok()
     }
 
     /// A cache that cannot be written to costs time, not results.
-    fn write(&self, path: &Path, write: impl FnOnce(&Path) -> Result<()>) {
-        let made = fs::create_dir_all(&self.folder).map_err(crate::Error::io("make", &self.folder));
-        if let Err(e) = made.and_then(|()| write(path)) {
+    fn write(&self, what: &str, key: &impl Serialize, content: Result<Vec<u8>>) {
+        let path = self.path(what, key);
+        let written = content.and_then(|content| {
+            fs::create_dir_all(&self.folder).map_err(Error::io("make", &self.folder))?;
+            write_whole(&path, &[blake3::hash(&content).as_bytes().as_slice(), &content].concat())
+        });
+        if let Err(e) = written {
             tracing::warn!("cache entry {} was not kept: {e}", path.display());
         }
     }

@@ -21,3 +21,4 @@ pub mod view;
 pub mod widget;
 
 pub use runtime::{ScreenOptions, run};
+pub use terminal::ending_signal;

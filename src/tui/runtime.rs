@@ -168,7 +168,10 @@ async fn interact(options: Options, picture: usize, look: Look, mouse: bool, lea
                         messages.extend(to_message(event.map_err(lost)?));
                         None
                     }
-                    None => return Ok(()),
+                    None => {
+                        terminal::leave_soon(0);
+                        return Ok(());
+                    }
                 },
                 told = source.next(!dirty) => Some(told),
                 () = tokio::time::sleep_until(drawn + FRAME), if dirty => None,
@@ -202,7 +205,11 @@ async fn interact(options: Options, picture: usize, look: Look, mouse: bool, lea
         dirty |= !messages.is_empty();
         for effect in state.update(messages) {
             match (effect, &mut source, &mut state) {
-                (Effect::Quit, ..) => return Ok(()),
+                (Effect::Quit, ..) => {
+                    // The screen is dropped before the engine, which may be reading or computing for long.
+                    terminal::leave_soon(0);
+                    return Ok(());
+                }
                 (Effect::Suspend, ..) => {
                     drop(keys); // The reader must not hold the terminal while the shell has it.
                     screen.suspend()?;

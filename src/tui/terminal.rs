@@ -3,7 +3,7 @@
 use std::io::{self, Stdout, Write};
 use std::panic;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -75,9 +75,22 @@ impl Drop for Screen {
     }
 }
 
-/// Tells when the system asks the program to leave (SIGTERM, SIGHUP).
+/// How long the program may take to leave once it was asked to.
+const LEAVING: Duration = Duration::from_millis(600);
+
+/// The signal that ended the program, 0 for none.
+static ENDED_BY: AtomicU8 = AtomicU8::new(0);
+
+/// The signal that the program was ended by, whose number is part of the exit code.
+#[must_use]
+pub fn ending_signal() -> Option<u8> {
+    Some(ENDED_BY.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+}
+
+/// Tells when the system asks the program to leave: every signal that ends a program and can be caught.
 ///
-/// If the program has not left a second later, it is ended: crossterm reads a terminal that is gone for ever, and keeps a core busy.
+/// If the program has not left a moment later, it is ended: crossterm reads a terminal that is gone for ever, and a run may be deep in a
+/// product.
 ///
 /// # Errors
 /// When the system has no thread to give.
@@ -85,13 +98,15 @@ pub fn asked_to_leave() -> Result<Arc<Notify>> {
     let leave = Arc::new(Notify::new());
     #[cfg(unix)]
     {
-        use signal_hook::consts::{SIGHUP, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP]).map_err(failed)?;
+        use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU};
+        let ending = [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU];
+        let mut signals = signal_hook::iterator::Signals::new(ending).map_err(failed)?;
         let asked = Arc::clone(&leave);
         let watch = move || {
             if let Some(signal) = signals.forever().next() {
+                ENDED_BY.store(u8::try_from(signal).unwrap_or(u8::MAX), Ordering::SeqCst);
                 asked.notify_one();
-                thread::sleep(Duration::from_secs(1));
+                thread::sleep(LEAVING);
                 give_back();
                 std::process::exit(128 + signal);
             }
@@ -101,12 +116,43 @@ pub fn asked_to_leave() -> Result<Arc<Notify>> {
     Ok(leave)
 }
 
+/// Ends the program a moment from now, with this code, whatever is still being read or computed: the terminal was given back before.
+pub fn leave_soon(code: i32) {
+    let end = move || {
+        thread::sleep(LEAVING);
+        let code = ending_signal().map_or(code, |signal| 128 + i32::from(signal));
+        std::process::exit(code);
+    };
+    // Without a thread to give the program ends when its work does.
+    drop(thread::Builder::new().name("igq-leave".into()).spawn(end));
+}
+
+/// Has Ctrl-C end the program as a signal in raw mode too: an escape sequence that is never finished would swallow it as a key.
+fn signal_on_control_c() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
+        let stdin = io::stdin();
+        let mut modes = tcgetattr(&stdin)?;
+        modes.local_modes |= LocalModes::ISIG;
+        modes.special_codes[SpecialCodeIndex::VINTR] = 3;
+        // Ctrl-Z stays a key: the terminal is given back before the program stops. 0 is no key.
+        for code in [SpecialCodeIndex::VSUSP, SpecialCodeIndex::VQUIT] {
+            modes.special_codes[code] = 0;
+        }
+        tcsetattr(&stdin, OptionalActions::Now, &modes)?;
+    }
+    Ok(())
+}
+
 /// Whether the terminal is ours: giving it back twice would move the cursor over what a panic has printed since.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 fn take(mouse: bool) -> io::Result<()> {
     TAKEN.store(true, Ordering::SeqCst);
     enable_raw_mode()?;
+    // Where standard input is no terminal, keys come from elsewhere and Ctrl-C is one of them.
+    let _ = signal_on_control_c();
     execute!(io::stdout(), EnterAlternateScreen, cursor::Hide, EnableBracketedPaste)?;
     if mouse {
         execute!(io::stdout(), EnableMouseCapture)?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::clean::tell;
 use crate::cli::RunArgs;
 use crate::cli::open;
 use crate::error::Result;
@@ -26,7 +27,7 @@ impl Calibrate {
         let plan = session.plan(settings)?;
         files::write(output, &plan, settings)?;
         let written = plan.sites.values().filter(|site| site.quantizers.is_some()).count();
-        eprintln!("igq: wrote the quantizers of {written} sites to {}", output.display());
+        tell(&format!("wrote the quantizers of {written} sites to {}", output.display()));
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::clean::tell;
 use crate::cli::bar::Bar;
 use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
@@ -46,7 +47,7 @@ impl Eval {
         let evaluation = evaluate::evaluate(&session, &set, &grid, &|progress| bar.show(&progress))?;
         drop(bar);
         for LeftOut { reason, count, example } in &evaluation.left_out {
-            eprintln!("igq: left out: {count} ({reason}), such as {example}");
+            tell(&format!("left out: {count} ({reason}), such as {example}"));
         }
         print::evaluation(&evaluation, output)
     }

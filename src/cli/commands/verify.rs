@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::clean::tell;
 use crate::cli::args::parse_tolerance;
 use crate::cli::open;
 use crate::cli::{Output, Which, print};
@@ -29,7 +30,7 @@ impl Verify {
         let Self { which, output, expected, tolerance } = self;
         let model = open::model(which)?;
         for note in &model.notes {
-            eprintln!("igq: note: {note}");
+            tell(&format!("note: {note}"));
         }
         let found = verify::verify(&model, expected, *tolerance)?;
         print::verification(&found, output)?;

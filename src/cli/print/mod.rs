@@ -11,6 +11,7 @@ pub use studies::{allocation, sensitivity, suggestion};
 use crate::analysis::Report;
 use crate::analysis::report::{ClassProbability, json};
 use crate::atomic_write::write_whole;
+use crate::clean::{clean, clean_lines};
 use crate::cli::{Format, Output};
 use crate::error::{Error, Result};
 use crate::studies::evaluate::{Evaluation, EvaluationRow};
@@ -21,6 +22,8 @@ use crate::studies::evaluate::{Evaluation, EvaluationRow};
 /// When it cannot be written.
 pub fn deliver(output: Option<&std::path::Path>, text: &str) -> Result<()> {
     use std::io::Write;
+    // JSON escapes what is foul by itself; tables were cleaned cell by cell; this is for the lines between them.
+    let text = clean_lines(text);
     match output {
         Some(path) => write_whole(path, text.as_bytes()),
         None => match std::io::stdout().lock().write_all(text.as_bytes()) {
@@ -110,8 +113,8 @@ fn site_rows(report: &Report) -> impl Iterator<Item = Vec<String>> {
 fn report_text(report: &Report, preset: &str, heading: &str) -> String {
     let p = &report.prediction;
     let mut text = format!("{heading}{} ({})\n\n", report.model.name, report.model.description);
-    let truth = report.picture.truth.as_ref().map(|t| format!(", truly {}", t.label)).unwrap_or_default();
-    text += &format!("picture: {}{truth}\nsettings: {}\n", report.picture.source, report.settings.describe());
+    let truth = report.picture.truth.as_ref().map(|t| format!(", truly {}", clean(&t.label))).unwrap_or_default();
+    text += &format!("picture: {}{truth}\nsettings: {}\n", clean(&report.picture.source), report.settings.describe());
     text += &format!("calibration: {}\npreprocessing: {}\n\n", report.calibration.source, report.picture.preprocessing);
     let cell = |c: Option<&ClassProbability>| c.map(|c| format!("{} {:.2} %", c.label, c.probability * 100.0)).unwrap_or_default();
     let rows = (0..p.float.len()).map(|i| vec![(i + 1).to_string(), cell(p.float.get(i)), cell(p.quantized.get(i))]);
@@ -122,7 +125,7 @@ fn report_text(report: &Report, preset: &str, heading: &str) -> String {
         p.margin_float,
         p.margin_quantized,
         if p.flipped { ", FLIPPED" } else { "" },
-        report.verdict
+        clean(&report.verdict)
     );
     text += &table(preset, SITE_HEADER, site_rows(report)).to_string();
     text + &format!("\n\n{:.3} s\n", report.seconds)
@@ -175,7 +178,9 @@ const fn preset(format: Format) -> &'static str {
 
 fn table(preset: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
-    table.load_preset(preset).set_header(header).add_rows(rows);
+    let markdown = preset == presets::ASCII_MARKDOWN;
+    let cell = |text: String| if markdown { clean(&text).replace('|', "\\|") } else { clean(&text).into_owned() };
+    table.load_preset(preset).set_header(header).add_rows(rows.map(|row| row.into_iter().map(cell).collect::<Vec<_>>()));
     table
 }
 
@@ -186,7 +191,7 @@ fn csv(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<Strin
         .write_record(header.iter().map(|h| h.replace([' ', '/'], "_").replace('%', "percent").to_lowercase()))
         .map_err(|e| failed(&e))?;
     for row in rows {
-        writer.write_record(row).map_err(|e| failed(&e))?;
+        writer.write_record(row.iter().map(|cell| clean(cell).into_owned())).map_err(|e| failed(&e))?;
     }
     let bytes = writer.into_inner().map_err(|e| failed(&e))?;
     String::from_utf8(bytes).map_err(|e| failed(&e))

@@ -23,7 +23,10 @@ fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     let text = fs::read_to_string(index).map_err(Error::io("read", index))?;
     let Index { weight_map } =
         serde_json::from_str(&text).map_err(|e| Error::content(&name, format!("not a list of shards ({e})"), "download it again"))?;
-    let plain = |shard: &&String| Path::new(shard).file_name().is_some_and(|file| file == shard.as_str());
+    let plain = |shard: &&String| {
+        let path = Path::new(shard);
+        path.file_name().is_some_and(|file| file == shard.as_str()) && path.extension().is_some_and(|ending| ending == "safetensors")
+    };
     match weight_map.values().find(|shard| !plain(shard)) {
         Some(shard) => Err(no_shard(&name, shard)),
         None => Ok(weight_map),

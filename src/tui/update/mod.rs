@@ -161,10 +161,22 @@ fn type_filter(app: &mut App, key: &KeyEvent) {
     }
 }
 
+/// Most characters of a filter that was pasted.
+const PASTED: usize = 200;
+/// Most characters of paths that are pasted.
+const PATHS: usize = 100_000;
+
 /// Text that was pasted: typed where text is typed, else the paths of pictures, quoted as terminals quote what is dropped on them.
 fn paste(app: &mut App, text: &str) -> Vec<Effect> {
     if app.filtering {
-        text.trim().chars().for_each(|c| type_filter(app, &KeyEvent::from(KeyCode::Char(c))));
+        // Names of sites are short: what is longer was not meant for here.
+        app.filter.extend(text.trim().chars().filter(|c| !c.is_control()).take(PASTED));
+        app.filter = app.filter.chars().take(PASTED).collect();
+        type_filter(app, &KeyEvent::from(KeyCode::Null));
+        return Vec::new();
+    }
+    if text.len() > PATHS {
+        app.say("too much was pasted: expected paths of images");
         return Vec::new();
     }
     let paths = shlex::split(text.trim()).unwrap_or_else(|| vec![text.trim().into()]);

@@ -4,6 +4,8 @@ use ratatui::style::Style;
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
+use crate::clean::clean;
+
 /// What stands where text was cut.
 const ELLIPSIS: char = '…';
 
@@ -26,6 +28,7 @@ fn pieces(text: &str) -> impl Iterator<Item = (String, usize)> + '_ {
 /// `text` in at most `room` cells; an ellipsis stands where something was cut. Blanks at the end are no loss.
 #[must_use]
 pub fn cut(text: &str, room: usize) -> String {
+    let text = &*clean(text);
     if width(text) <= room {
         return text.to_string();
     }
@@ -49,7 +52,7 @@ pub fn cut(text: &str, room: usize) -> String {
 /// `text` in exactly `room` cells, at their left.
 #[must_use]
 pub fn pad(text: &str, room: usize) -> String {
-    let text = if width(text) > room { cut(text, room) } else { text.to_string() };
+    let text = cut(text, room);
     let blank = room.saturating_sub(width(&text));
     text + &" ".repeat(blank)
 }
