@@ -23,6 +23,17 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     written.map_err(Error::io("write", path))
 }
 
+/// The same, making the folder where there is none.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_whole_in(path: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
+    write_whole(path, bytes)
+}
+
 fn append(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = OpenOptions::new().append(true).open(path)?;
     file.write_all(bytes)?;

@@ -186,7 +186,7 @@ fn the_comparison_fills_its_rows_and_a_row_can_be_taken_over() {
     let comparison = live.app.studies.comparison.clone().unwrap();
     for (width, height) in [(80, 24), (120, 40), (200, 60)] {
         let shown = text(&live.app, width, height);
-        assert!(shown.contains(&format!("{} of {}", comparison.seen, comparison.total)) && shown.contains("P pins"), "{shown}");
+        assert!(shown.contains(&format!("{} of {}", comparison.seen, comparison.total)) && shown.contains("Nothing is pinned"), "{shown}");
     }
     let before = live.app.settings.clone();
     live.press(KeyCode::End);

@@ -40,8 +40,10 @@ fn it_follows_the_size_down_to_one_cell_and_back() {
         thread::sleep(Duration::from_millis(60));
     }
     terminal.wait_for("the frame again", |s| s.contains("? help  q quit"));
+    // Ctrl-C ends it as a signal.
     terminal.press(b"\x03");
-    terminal.left_cleanly();
+    assert_eq!(terminal.child.wait().unwrap().exit_code(), 130);
+    terminal.given_back();
 }
 
 #[test]
@@ -100,4 +102,78 @@ fn a_panic_gives_the_terminal_back_before_it_prints() {
     // Nothing starts further right than its line: raw mode ended before the message.
     assert!(shown.lines().any(|line| line.starts_with("The application panicked")), "{shown}");
     assert_eq!(shown.matches("the first line").count(), 1, "{shown}");
+}
+
+/// Starts the program, sends it a signal, and waits for its end.
+fn ends_by(signal: &str, number: u32) {
+    let mut terminal = Terminal::start(80, 24, &[]);
+    terminal.wait_for("filled overview", |s| s.contains("Ankle boot"));
+    let id = terminal.child.process_id().unwrap().to_string();
+    let started = Instant::now();
+    assert!(std::process::Command::new("kill").args([&format!("-{signal}"), &id]).status().unwrap().success());
+    let status = terminal.child.wait().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5), "{signal}: it took {:?}", started.elapsed());
+    assert_eq!(status.exit_code(), 128 + number, "{signal}");
+    terminal.given_back();
+}
+
+#[test]
+fn every_ending_signal_gives_the_terminal_back() {
+    for (signal, number) in [("INT", 2), ("QUIT", 3), ("TERM", 15), ("HUP", 1), ("USR1", 10), ("ALRM", 14)] {
+        ends_by(signal, number);
+    }
+}
+
+#[test]
+fn control_c_ends_it_whatever_came_before() {
+    let mut terminal = Terminal::start(80, 24, &[]);
+    terminal.wait_for("filled overview", |s| s.contains("Ankle boot"));
+    // The beginning of a mouse report that never ends, which swallows keys.
+    terminal.press(b"\x1b[<");
+    thread::sleep(Duration::from_millis(100));
+    let started = Instant::now();
+    terminal.press(b"\x03");
+    let status = terminal.child.wait().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5) && [0, 130].contains(&status.exit_code()), "{status:?}");
+    terminal.given_back();
+}
+
+#[test]
+fn random_keys_mouse_events_pastes_and_sizes_do_not_end_it() {
+    // IGQ_RANDOM_EVENTS=100000 is the long run, by hand.
+    let events: usize = std::env::var("IGQ_RANDOM_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1500);
+    let mut random = fastrand::Rng::with_seed(std::env::var("IGQ_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(3));
+    let folder = tempfile::tempdir().unwrap();
+    // Keys that write files, or leave, are left out; they have tests of their own.
+    let mut terminal = Terminal::start_in(folder.path(), 100, 30, &["--calibration-images", "2"]);
+    terminal.wait_for("filled overview", |s| s.contains("Ankle boot"));
+    for _ in 0..events {
+        match random.u8(0..20) {
+            0 => terminal
+                .press(format!("\x1b[<{};{};{}M", [0, 2, 64, 65][random.usize(0..4)], random.u8(1..120), random.u8(1..40)).as_bytes()),
+            1 => terminal.press(format!("\x1b[200~{}\x1b[201~", "x/".repeat(random.usize(0..200))).as_bytes()),
+            2 => {
+                let (cols, rows) = (random.u16(1..160), random.u16(1..60));
+                terminal.master.resize(size(cols, rows)).unwrap();
+                terminal.parser.lock().unwrap().screen_mut().set_size(rows, cols);
+            }
+            3 => terminal.press([b"\x1b[A", b"\x1b[B", b"\x1b[C", b"\x1b[D", b"\x1b[H", b"\x1b[F"][random.usize(0..6)]),
+            _ => {
+                let key = random.u8(32..127);
+                if !b"qe".contains(&key) {
+                    terminal.press(&[key]);
+                }
+            }
+        }
+        if random.u8(..) < 8 {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    terminal.master.resize(size(100, 30)).unwrap();
+    terminal.parser.lock().unwrap().screen_mut().set_size(30, 100);
+    assert!(terminal.child.try_wait().unwrap().is_none(), "it ended:\n{}", terminal.shown());
+    terminal.press(b"\x03");
+    let status = terminal.child.wait().unwrap();
+    assert!([0, 130].contains(&status.exit_code()), "{status:?}");
+    terminal.given_back();
 }

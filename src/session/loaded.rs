@@ -66,9 +66,10 @@ impl LoadedModel {
             fastrand::Rng::with_seed(options.settings.seed).shuffle(&mut pictures.pictures);
         }
         let idle = |pattern: &&SitePattern| !model.sites().iter().any(|info| pattern.matches(info.site));
-        let own = options.settings.overrides.iter().map(|own| &own.sites);
-        if let Some(pattern) = options.settings.keep_float.iter().chain(own).find(idle) {
-            return Err(Error::setting("pattern of sites", pattern, "one that covers a site of the model; `igq inspect` lists them"));
+        let own = options.settings.overrides.iter().map(|own| ("--site-groups, --site-abits or --site-wbits", &own.sites));
+        let kept = options.settings.keep_float.iter().map(|pattern| ("--keep-float", pattern));
+        if let Some((flag, pattern)) = kept.chain(own).find(|(_, pattern)| idle(pattern)) {
+            return Err(Error::setting(flag, pattern, "a pattern that covers a site of the model; `igq inspect` lists them"));
         }
         let mut settings = options.settings.clone();
         let mut cache = FitCache::default();

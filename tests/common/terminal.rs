@@ -29,6 +29,11 @@ impl Terminal {
         Self::start_program(env!("CARGO_BIN_EXE_igq").as_ref(), cols, rows, args, &[])
     }
 
+    /// Starts igq in another folder.
+    pub fn start_in(folder: &std::path::Path, cols: u16, rows: u16, args: &[&str]) -> Self {
+        Self::start_program(env!("CARGO_BIN_EXE_igq").as_ref(), cols, rows, args, &[("IGQ_TEST_FOLDER", folder.to_str().unwrap())])
+    }
+
     /// Starts another program, or igq with variables.
     pub fn start_program(program: &std::ffi::OsStr, cols: u16, rows: u16, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let pair = native_pty_system().openpty(size(cols, rows)).unwrap();
@@ -39,6 +44,9 @@ impl Terminal {
         command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         for (name, value) in variables {
             command.env(name, value);
+            if *name == "IGQ_TEST_FOLDER" {
+                command.cwd(value);
+            }
         }
         command.env("XDG_STATE_HOME", std::env::temp_dir().join("igq-test-state"));
         let child = pair.slave.spawn_command(command).unwrap();
@@ -82,6 +90,11 @@ impl Terminal {
     pub fn left_cleanly(&mut self) {
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status:?}");
+        self.given_back();
+    }
+
+    /// Holds the terminal to be as it was.
+    pub fn given_back(&self) {
         let started = Instant::now();
         while self.parser.lock().unwrap().screen().alternate_screen() {
             assert!(started.elapsed() < PATIENCE, "still on the alternate screen");

@@ -3,8 +3,7 @@
 use crate::cli::bar::Bar;
 use crate::cli::print;
 use crate::error::{Error, Result};
-use crate::model::checkpoint::hub;
-use crate::model::is_hub_id;
+use crate::model::checkpoint::{hub, hub_id};
 
 /// Download a model of the Hugging Face Hub into its cache and print where it is.
 #[derive(Debug, clap::Args)]
@@ -21,9 +20,9 @@ impl Fetch {
     /// Does it and prints.
     pub(super) fn run(self) -> Result<()> {
         let Self { id, offline } = self;
-        if !is_hub_id(&id) {
+        let Some(id) = hub_id(&id) else {
             return Err(Error::setting("model to fetch", id, "an id of the Hugging Face Hub: OWNER/NAME"));
-        }
+        };
         let bar = Bar::default();
         let folder = hub::fetch(&id, offline, &|progress| bar.show(&progress))?;
         drop(bar);

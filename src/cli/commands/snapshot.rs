@@ -91,6 +91,6 @@ impl Snapshot {
             FrameFormat::Ansi => frame::to_ansi(&buffer),
             FrameFormat::Svg => frame::to_svg(&buffer),
         };
-        print::deliver(output.as_deref(), &text)
+        print::deliver_as_is(output.as_deref(), &text)
     }
 }

@@ -21,9 +21,16 @@ use crate::studies::evaluate::{Evaluation, EvaluationRow};
 /// # Errors
 /// When it cannot be written.
 pub fn deliver(output: Option<&std::path::Path>, text: &str) -> Result<()> {
+    // Tables were cleaned cell by cell; this is for the lines between them. JSON escapes by itself what breaks it.
+    deliver_as_is(output, &clean_lines(text))
+}
+
+/// The same for text whose escape sequences are igq's own.
+///
+/// # Errors
+/// As [`deliver`].
+pub fn deliver_as_is(output: Option<&std::path::Path>, text: &str) -> Result<()> {
     use std::io::Write;
-    // JSON escapes what is foul by itself; tables were cleaned cell by cell; this is for the lines between them.
-    let text = clean_lines(text);
     match output {
         Some(path) => write_whole(path, text.as_bytes()),
         None => match std::io::stdout().lock().write_all(text.as_bytes()) {

@@ -1,27 +1,31 @@
 //! Models by their id on the Hugging Face Hub: first the cache that all its tools share, then the network. The only file that knows of
 //! the Hub; what it gives back is a folder like any other.
+//!
+//! A client of its own, on ureq, in the layout of the Hub's cache: the crate hf-hub sends the token wherever a redirect leads, panics on
+//! answers without a header, and has no bounds on time, size or redirects.
 
-use std::cell::Cell;
 use std::env;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 use etcetera::home_dir;
-use hf_hub::api::Progress as HubProgress;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
-use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
+use super::http::{Answer, Client, Failure};
 use super::shards::{INDEX, WEIGHTS, shards};
+use crate::clean::clean;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// Bytes from which on it is worth saying how far a file is.
-const LARGE: usize = 1_000_000;
+const LARGE: u64 = 1_000_000;
+/// Most bytes of one file.
+const MOST: u64 = 1 << 40;
 /// Beside the weights, where the model has them.
 const OPTIONAL: [&str; 2] = ["config.json", "preprocessor_config.json"];
 
-/// The folder of the model `id` in the Hub's cache, downloaded before where it is not there yet. Obeys `HF_HUB_OFFLINE`, `HF_HOME`,
-/// `HF_HUB_CACHE`, `HF_ENDPOINT` and `HF_TOKEN` as the Hub's own tools do.
+/// The folder of the model `id` (`OWNER/NAME`, `OWNER/NAME@REVISION`) in the Hub's cache, downloaded before where it is not there yet. Obeys
+/// `HF_HUB_OFFLINE`, `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT` and `HF_TOKEN` as the Hub's own tools do, and the older names of these.
 ///
 /// # Errors
 /// When the Hub cannot be reached, has no such model, wants a token, or the model has no safetensors.
@@ -35,7 +39,7 @@ pub fn fetch(id: &str, offline: bool, progress: &dyn Fn(Progress)) -> Result<Pat
     }
     if offline || offline_by_environment() {
         return usable.ok_or_else(|| {
-            let problem = format!("no such file or folder, nor a complete model of this id in {}", hub.cache.path().display());
+            let problem = format!("no such file or folder, nor a complete model of this id in {}", hub.cache.display());
             Error::content(id, problem, "go on without --offline and HF_HUB_OFFLINE to download it")
         });
     }
@@ -47,14 +51,17 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn offline_by_environment() -> bool {
-    variable("HF_HUB_OFFLINE").is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str()))
+    let on = |value: String| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str());
+    ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| variable(name).is_some_and(on))
 }
 
 struct Hub<'a> {
     id: &'a str,
-    endpoint: String,
-    cache: Cache,
-    token: Option<String>,
+    /// `OWNER/NAME` without a revision.
+    model: &'a str,
+    revision: &'a str,
+    client: Client,
+    cache: PathBuf,
     progress: &'a dyn Fn(Progress),
 }
 
@@ -63,33 +70,29 @@ impl<'a> Hub<'a> {
         let folder = |name: &str| variable(name).map(PathBuf::from);
         let user = || Some(folder("XDG_CACHE_HOME").or_else(|| Some(home_dir().ok()?.join(".cache")))?.join("huggingface"));
         let home = folder("HF_HOME").or_else(user);
-        let path = folder("HF_HUB_CACHE").or_else(|| Some(home.as_ref()?.join("hub")));
-        let path = path.ok_or_else(|| Error::content(id, "no home folder, where the Hub's cache would be", "set HF_HOME to a folder"))?;
+        let named = || ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].iter().find_map(|name| folder(name));
+        let cache = named().or_else(|| Some(home.as_ref()?.join("hub")));
+        let cache = cache.ok_or_else(|| Error::content(id, "no home folder, where the Hub's cache would be", "set HF_HOME to a folder"))?;
         let token_file = folder("HF_TOKEN_PATH").or_else(|| Some(home?.join("token")));
-        let token = variable("HF_TOKEN").or_else(|| fs::read_to_string(token_file?).ok());
+        let stored = || crate::read::text(&token_file?).ok();
+        let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or_else(stored);
+        let token = token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty());
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
-        Ok(Self {
-            id,
-            endpoint: endpoint.trim_end_matches('/').into(),
-            cache: Cache::new(path),
-            token: token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty()),
-            progress,
-        })
+        let (model, revision) = id.split_once('@').unwrap_or((id, "main"));
+        Ok(Self { id, model, revision, client: Client::new(endpoint.trim_end_matches('/'), token), cache, progress })
     }
 
-    fn repo(&self, revision: &str) -> Repo {
-        Repo::with_revision(self.id.into(), RepoType::Model, revision.into())
-    }
-
-    fn cache_repo(&self) -> CacheRepo {
-        self.cache.repo(self.repo("main"))
+    /// The model's folder in the cache.
+    fn folder(&self) -> PathBuf {
+        self.cache.join(format!("models--{}", self.model.replace('/', "--")))
     }
 
     /// The folder of the newest version that the cache knows of, if all its weights are there.
     fn cached(&self) -> Option<PathBuf> {
-        let known = |file: &&str| self.cache_repo().get(file);
-        let weights = [WEIGHTS, INDEX].iter().find_map(known)?;
-        let folder = weights.parent()?.to_path_buf();
+        let reference = self.folder().join("refs").join(self.revision);
+        let commit = crate::read::text(&reference).map_or_else(|_| self.revision.to_string(), |commit| commit.trim().to_string());
+        let folder = self.folder().join("snapshots").join(commit);
+        let weights = [WEIGHTS, INDEX].iter().map(|file| folder.join(file)).find(|file| file.is_file())?;
         let complete = weights.ends_with(WEIGHTS) || shards(&weights).ok()?.iter().all(|shard| folder.join(shard).is_file());
         complete.then_some(folder)
     }
@@ -106,15 +109,13 @@ impl<'a> Hub<'a> {
 
     /// Downloads what is not there, weights first; `cached` is the folder of complete weights, whose version is kept.
     fn download(&self, cached: Option<&Path>) -> Result<PathBuf> {
-        let api = ApiBuilder::from_cache(self.cache.clone()).with_endpoint(self.endpoint.clone()).with_token(self.token.clone());
-        let api = api.with_progress(false).build().map_err(|e| self.explain("", &e))?;
-        let revision = cached.and_then(Path::file_name).map_or("main".into(), |commit| commit.to_string_lossy());
+        let revision = cached.and_then(Path::file_name).map_or(self.revision.into(), |commit| commit.to_string_lossy());
         let folder = match cached {
             Some(folder) => folder.to_path_buf(),
-            None => self.weights(&api)?,
+            None => self.weights()?,
         };
         for file in OPTIONAL.into_iter().filter(|file| !folder.join(file).is_file()) {
-            match self.file(&api, &revision, file)? {
+            match self.file(&revision, file)? {
                 Some(path) if path.parent() != Some(&folder) => {
                     return Err(Error::content(self.id, "the model was changed on the Hub while it was downloaded", "run it again"));
                 }
@@ -132,133 +133,189 @@ impl<'a> Hub<'a> {
     }
 
     /// Downloads the weights and says in which folder they are.
-    fn weights(&self, api: &Api) -> Result<PathBuf> {
-        let path = match self.file(api, "main", WEIGHTS)? {
+    fn weights(&self) -> Result<PathBuf> {
+        let path = match self.file(self.revision, WEIGHTS)? {
             Some(path) => path,
-            None => self.file(api, "main", INDEX)?.ok_or_else(|| self.without_safetensors(api))?,
+            None => self.file(self.revision, INDEX)?.ok_or_else(|| self.without_safetensors())?,
         };
         let folder = path.parent().unwrap_or(&path).to_path_buf();
         if path.ends_with(INDEX) {
             for shard in shards(&path)? {
                 let listed = format!("expected the shard {shard} that {INDEX} lists, found no such file");
-                self.file(api, "main", &shard)?.ok_or_else(|| Error::content(self.id, listed, "tell the authors of the model"))?;
+                self.file(self.revision, &shard)?.ok_or_else(|| Error::content(self.id, listed, "tell the authors of the model"))?;
             }
         }
         Ok(folder)
     }
 
+    fn url(&self, revision: &str, name: &str) -> String {
+        format!("{}/{}/resolve/{revision}/{name}", self.client.endpoint(), self.model)
+    }
+
     /// Downloads one file; `None` if the model has no such file. Nothing is taken for the file before all of it is there.
-    fn file(&self, api: &Api, revision: &str, name: &str) -> Result<Option<PathBuf>> {
-        let repo = api.repo(self.repo(revision));
-        let failed = |e: ApiError| if status(&e) == Some(404) { Ok(None) } else { Err(self.explain(name, &e)) };
-        let about = match api.metadata(&repo.url(name)) {
-            Ok(about) => about,
-            Err(e) => return failed(e),
+    fn file(&self, revision: &str, name: &str) -> Result<Option<PathBuf>> {
+        let url = self.url(revision, name);
+        let failed = |failure: Failure| if failure.status() == Some(404) { Ok(None) } else { Err(self.explain(name, &failure)) };
+        let answer = match self.client.get(&url, 0) {
+            Ok(answer) => answer,
+            Err(failure) => return failed(failure),
         };
-        let inside = |part: &str| !part.is_empty() && Path::new(part).components().all(|c| matches!(c, Component::Normal(_)));
-        if ![about.etag(), about.commit_hash(), name].into_iter().all(inside) {
+        // A mirror may say neither: then the version is named by the revision, and the content by its place in it.
+        let commit = answer.commit.clone().unwrap_or_else(|| revision.to_string());
+        let tag = answer.tag.clone().unwrap_or_else(|| format!("{commit}-{name}"));
+        let inside =
+            |part: &str| !part.is_empty() && Path::new(part).components().all(|c| matches!(c, Component::Normal(_))) && !part.contains('/');
+        if ![tag.as_str(), &commit, name].into_iter().all(inside) {
             let problem = format!("expected the Hub's answer for {name}, found a name that leads out of the cache");
             return Err(Error::content(self.id, problem, "check HF_ENDPOINT"));
         }
-        let cache = self.cache_repo();
-        let known = cache.pointer_path(about.commit_hash()).join(name);
-        if known.is_symlink() && !known.exists() {
-            let _ = fs::remove_file(&known); // It leads nowhere; the download fails if it cannot be replaced.
+        let pointer = self.folder().join("snapshots").join(&commit).join(name);
+        if pointer.is_symlink() && !pointer.exists() {
+            let _ = fs::remove_file(&pointer); // It leads nowhere; the download fails if it cannot be replaced.
         }
-        let part = cache.blob_path(about.etag()).with_extension("part");
-        if fs::metadata(&part).is_ok_and(|part| part.len() > about.size() as u64) {
-            let _ = fs::remove_file(&part); // Not the beginning of this file.
-        }
-        let (received, wrong) = (Cell::new(0), Cell::new(false));
-        let watch = Watch { file: name, size: about.size(), part: &part, received: &received, wrong: &wrong, progress: self.progress };
-        match repo.download_with_progress(name, watch) {
-            Ok(path) => Ok(Some(path)),
-            Err(_) if wrong.get() => {
-                let problem = format!("expected {} bytes of {name}, received {}", about.size(), received.get());
-                Err(Error::content(self.id, problem, "run it again"))
+        if !pointer.is_file() {
+            let blob = self.folder().join("blobs").join(&tag);
+            if !blob.is_file() {
+                self.receive(name, &url, answer, &blob)?;
             }
-            Err(e) => failed(e),
+            self.point(&pointer, &blob, &tag)?;
         }
+        if revision != commit {
+            let reference = self.folder().join("refs").join(revision);
+            crate::atomic_write::write_whole_in(&reference, commit.as_bytes())?;
+        }
+        Ok(Some(pointer))
     }
 
-    fn without_safetensors(&self, api: &Api) -> Error {
-        match api.repo(self.repo("main")).info() {
-            Ok(info) => {
+    /// Makes `pointer` lead to `blob`, or be a copy of it where links cannot be made.
+    fn point(&self, pointer: &Path, blob: &Path, tag: &str) -> Result<()> {
+        let folder = pointer.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        #[cfg(unix)]
+        if std::os::unix::fs::symlink(Path::new("../../blobs").join(tag), pointer).is_ok() {
+            return Ok(());
+        }
+        #[cfg(not(unix))]
+        let _ = tag;
+        fs::copy(blob, pointer).map(drop).map_err(Error::io("write", pointer))
+    }
+
+    /// Receives a body into `blob`, going on with what an earlier attempt has received. The content is checked by its length and, where the
+    /// tag is one, by its sha256.
+    fn receive(&self, name: &str, url: &str, mut answer: Answer, blob: &Path) -> Result<()> {
+        let folder = blob.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let part = blob.with_extension("part");
+        let lock_path = blob.with_extension("lock");
+        let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
+        if lock.try_lock().is_err() {
+            return Err(Error::content(self.id, format!("another program is downloading {name}"), "wait for it"));
+        }
+        let size = answer.total;
+        if size.is_some_and(|size| size > MOST) {
+            return Err(Error::content(self.id, format!("{name} is said to have {} bytes", size.unwrap_or_default()), "check HF_ENDPOINT"));
+        }
+        let mut have = fs::metadata(&part).map_or(0, |about| about.len());
+        if size.is_none_or(|size| have >= size) {
+            have = 0; // Not the beginning of this file.
+        }
+        if have > 0 {
+            answer.close(); // One connection at a time.
+            answer = self.client.get(url, have).map_err(|failure| self.explain(name, &failure))?;
+            if answer.from != have {
+                have = 0; // A server that does not know ranges gives all of it.
+            }
+        }
+        let mut file = OpenOptions::new().create(true).write(true).truncate(have == 0).append(have > 0).open(&part);
+        if have == 0 {
+            file = File::create(&part);
+        }
+        let mut file = file.map_err(Error::io("write", &part))?;
+        let mut received = have;
+        let tell = |received: u64| {
+            if let Some(size) = size.filter(|size| *size >= LARGE) {
+                (self.progress)(Progress::received(name, received as usize, size as usize));
+            }
+        };
+        let ended = answer.read(size.map(|size| size - have), &mut |bytes| {
+            received += bytes.len() as u64;
+            tell(received);
+            file.write_all(bytes)
+        });
+        file.flush().map_err(Error::io("write", &part))?;
+        if let Err(failure) = ended {
+            return Err(self.explain(name, &failure));
+        }
+        if let Some(size) = size.filter(|size| *size != received) {
+            let _ = fs::remove_file(&part);
+            return Err(Error::content(self.id, format!("expected {size} bytes of {name}, received {received}"), "run it again"));
+        }
+        if let Some(digest) = answer.sha256()
+            && super::http::sha256_of(&part).map_err(Error::io("read", &part))? != digest
+        {
+            let _ = fs::remove_file(&part);
+            return Err(Error::content(self.id, format!("{name} does not have the sha256 that the Hub says"), "run it again"));
+        }
+        fs::rename(&part, blob).map_err(Error::io("write", blob))?;
+        let _ = fs::remove_file(&lock_path);
+        Ok(())
+    }
+
+    fn without_safetensors(&self) -> Error {
+        #[derive(serde::Deserialize)]
+        struct Sibling {
+            rfilename: String,
+        }
+        #[derive(serde::Deserialize)]
+        struct Info {
+            siblings: Vec<Sibling>,
+        }
+        let url = format!("{}/api/models/{}/revision/{}", self.client.endpoint(), self.model, self.revision);
+        let info = self.client.get(&url, 0).and_then(|mut answer| answer.text()).map(|text| serde_json::from_str::<Info>(&text));
+        match info {
+            Ok(Ok(info)) => {
                 let files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
                 let pickle = files.iter().find(|file| Path::new(file).extension().is_some_and(|e| e == "bin" || e == "pth" || e == "pt"));
-                let found =
-                    pickle.map_or_else(|| format!("{} other files", files.len()), |file| format!("{file}, a pickle, which can run code"));
+                let found = pickle.map_or_else(
+                    || format!("{} other files", files.len()),
+                    |file| format!("{}, a pickle, which can run code", clean(file)),
+                );
                 let problem = format!("expected {WEIGHTS} or {INDEX} in the model on the Hub, found {found}");
                 Error::content(self.id, problem, "name a model with safetensors")
             }
-            Err(e) => self.explain(WEIGHTS, &e),
+            Ok(Err(_)) => Error::content(
+                self.id,
+                format!("expected {WEIGHTS} or {INDEX} in the model on the Hub, found neither"),
+                "name a model with safetensors",
+            ),
+            Err(failure) => self.explain(WEIGHTS, &failure),
         }
     }
 
-    fn explain(&self, file: &str, error: &ApiError) -> Error {
-        let endpoint = &self.endpoint;
-        let (problem, advice): (String, &str) = match (error, status(error)) {
-            (_, Some(404)) => (format!("no such file or folder, nor such a model on {endpoint}"), "check the name (OWNER/NAME)"),
-            (_, Some(code @ (401 | 403))) if self.token.is_none() => (
+    fn explain(&self, file: &str, failure: &Failure) -> Error {
+        let endpoint = self.client.endpoint();
+        let (problem, advice): (String, &str) = match failure {
+            Failure::Status(404) => (format!("no such file or folder, nor such a model on {endpoint}"), "check the name (OWNER/NAME)"),
+            Failure::Status(code @ (401 | 403)) if !self.client.has_token() => (
                 format!("{endpoint} does not give {file} to everybody ({code}): there is no such model, or it is gated or private"),
                 "check the name; if it is right, accept the model's terms on its page and set HF_TOKEN",
             ),
-            (_, Some(code @ (401 | 403))) => (
+            Failure::Status(code @ (401 | 403)) => (
                 format!("{endpoint} does not give {file} for this token ({code})"),
                 "accept the model's terms on its page, or set HF_TOKEN to a token that may read it",
             ),
-            (_, Some(code)) => (format!("{endpoint} answered {code} to the question for {file}"), "try again later"),
-            (ApiError::RequestError(e), None) => (
-                format!("no such file or folder, and no connection to {endpoint} ({e})"),
+            Failure::Status(code) => (format!("{endpoint} answered {code} to the question for {file}"), "try again later"),
+            Failure::Connection(e) => (
+                format!("no such file or folder, and no connection to {endpoint} ({})", clean(e)),
                 "check the network; a model in the cache or a folder needs none",
             ),
-            (ApiError::IoError(e), None) => {
-                (format!("receiving {file} from {endpoint} ended early ({e})"), "run it again: it goes on with what was received")
+            Failure::Cut(e) => {
+                (format!("receiving {file} from {endpoint} ended early ({})", clean(e)), "run it again: it goes on with what was received")
             }
-            (ApiError::LockAcquisition(_), None) => (format!("another program is downloading {file}"), "wait for it"),
-            (e, None) => (format!("{endpoint} does not answer as the Hub does ({e})"), "check HF_ENDPOINT, or try again later"),
+            Failure::Answer(e) => {
+                (format!("{endpoint} does not answer as the Hub does ({})", clean(e)), "check HF_ENDPOINT, or try again later")
+            }
         };
         Error::content(self.id, problem, advice)
-    }
-}
-
-/// The status that a server answered with, if it was an error.
-fn status(error: &ApiError) -> Option<u16> {
-    match error {
-        ApiError::RequestError(e) => match e.as_ref() {
-            ureq::Error::StatusCode(code) => Some(*code),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Follows one download, and takes what came away again when it is not as long as it should be: hf-hub would rename it to the file.
-struct Watch<'a> {
-    file: &'a str,
-    size: usize,
-    part: &'a Path,
-    received: &'a Cell<usize>,
-    wrong: &'a Cell<bool>,
-    progress: &'a dyn Fn(Progress),
-}
-
-impl HubProgress for Watch<'_> {
-    fn init(&mut self, _size: usize, _file: &str) {
-        self.received.set(0);
-    }
-
-    fn update(&mut self, size: usize) {
-        self.received.set(self.received.get() + size);
-        if self.size >= LARGE {
-            (self.progress)(Progress::received(self.file, self.received.get(), self.size));
-        }
-    }
-
-    fn finish(&mut self) {
-        if self.received.get() != self.size {
-            self.wrong.set(true);
-            let _ = fs::remove_file(self.part);
-        }
     }
 }

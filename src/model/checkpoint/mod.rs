@@ -1,6 +1,8 @@
 //! Finding a checkpoint: what `--model` names, its weight files (one or several shards), and the configuration beside them.
 
 pub mod config;
+#[cfg(feature = "hub")]
+mod http;
 #[cfg_attr(not(feature = "hub"), path = "no_hub.rs")]
 pub mod hub;
 pub mod labels;
@@ -69,14 +71,14 @@ impl Checkpoint {
         }
         let path = Path::new(model);
         if !path.exists() {
-            if !is_hub_id(model) {
+            let Some(id) = hub_id(model) else {
                 let advice = format!("name a safetensors file, a folder with {WEIGHTS}, a model of the Hub (OWNER/NAME), or `{BUILT_IN}`");
                 return Err(Error::content(model, "no such file or folder", advice));
-            }
-            let folder = hub::fetch(model, offline, progress)?;
-            let opened = Self::from_path(model, &folder)?;
-            let name = model.rsplit('/').next().unwrap_or(model).into();
-            return Ok(Self { name, source: format!("{model} on the Hugging Face Hub ({})", opened.source), ..opened });
+            };
+            let folder = hub::fetch(&id, offline, progress)?;
+            let opened = Self::from_path(&id, &folder)?;
+            let name = id.rsplit('/').next().unwrap_or(&id).into();
+            return Ok(Self { name, source: format!("{id} on the Hugging Face Hub ({})", opened.source), ..opened });
         }
         Self::from_path(model, path)
     }
@@ -99,16 +101,40 @@ impl Checkpoint {
     }
 }
 
-/// Whether `model` can be a model's id on the Hugging Face Hub: `OWNER/NAME` and not the name of a file.
+/// Whether `model` can be a model's id on the Hugging Face Hub: `OWNER/NAME`, with `@REVISION` behind it or not, and not the name of a file.
 #[must_use]
 pub fn is_hub_id(model: &str) -> bool {
     let part = |part: &str| {
         let plain = part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         plain && part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') && !part.contains("..") && part.len() <= 96
     };
+    let (model, revision) = model.split_once('@').unwrap_or((model, "main"));
     let ending = Path::new(model).extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
     let file = ["safetensors", "json", "bin", "pt", "pth", "ckpt", "gguf", "onnx"].contains(&ending.as_str());
-    !file && model.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+    !file && part(revision) && model.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+}
+
+/// The id that a spelling of timm or a browser means: `hf_hub:OWNER/NAME`, `https://huggingface.co/OWNER/NAME/tree/REVISION`,
+/// `OWNER/NAME/`; none where it means none.
+#[must_use]
+pub fn hub_id(spelling: &str) -> Option<String> {
+    let text = spelling.trim();
+    let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_default();
+    let endpoint = endpoint.trim_end_matches('/');
+    let starts =
+        ["hf_hub:", "hf-hub:", "https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/", "hf://"];
+    let own = text.strip_prefix(endpoint).filter(|rest| !endpoint.is_empty() && rest.starts_with('/'));
+    let known = own.or_else(|| starts.iter().find_map(|start| text.strip_prefix(start)));
+    // Only what is written as an address may end in a slash, or be longer: anything else may be a folder.
+    let rest = known.unwrap_or(text).trim_matches('/');
+    let mut parts = rest.split(['?', '#']).next()?.split('/');
+    let (owner, name) = (parts.next()?, parts.next()?);
+    let id = match (parts.next(), parts.next()) {
+        (None, _) => format!("{owner}/{name}"),
+        (Some("tree" | "resolve" | "blob"), Some(revision)) if known.is_some() => format!("{owner}/{name}@{revision}"),
+        _ => return None,
+    };
+    is_hub_id(&id).then_some(id)
 }
 
 /// The weight files of a folder: one, an index, or all shards where the index is missing.
