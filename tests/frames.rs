@@ -84,8 +84,7 @@ fn find(buffer: &Buffer, what: &str) -> (u16, u16) {
     let text = frame::to_text(buffer);
     // The header counts images, whose number may look like a row of group digits.
     let from = if what.starts_with(char::is_numeric) && !what.contains(' ') { 3 } else { 0 };
-    let row =
-        text.lines().skip(from).position(|l| l.contains(what)).map(|row| row + from).unwrap_or_else(|| panic!("no {what:?}:\n{text}"));
+    let row = text.lines().skip(from).position(|l| l.contains(what)).map_or_else(|| panic!("no {what:?}:\n{text}"), |row| row + from);
     let line = text.lines().nth(row).unwrap();
     (line[..line.find(what).unwrap()].chars().count() as u16, row as u16)
 }

@@ -145,7 +145,9 @@ fn named(file: &Path) -> BTreeSet<Vec<String>> {
         found.insert(base);
     };
     for statement in uses(&code) {
-        expand(statement).iter().for_each(|path| add(path));
+        for path in &expand(statement) {
+            add(path);
+        }
     }
     for start in ["crate::", "super::"] {
         for (at, _) in code.match_indices(start) {

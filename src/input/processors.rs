@@ -274,7 +274,7 @@ fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size:
         std = positive(per_channel(cfg.get("image_std"), "image_std", channels, class.mean_std.1)?)?;
     }
     if class.name == "EfficientNetImageProcessor" && switch("include_top", true) {
-        std.iter_mut().for_each(|s| *s *= *s); // Divided by it twice.
+        std = std.iter().map(|s| s * s).collect(); // Divided by it twice.
     }
     let missing: Vec<&str> = ["size", "resample", "image_mean", "image_std"].into_iter().filter(|key| cfg.get(key).is_none()).collect();
     let from = match missing.as_slice() {

@@ -98,7 +98,9 @@ pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress
         rows = so_far;
     })?;
     let mut left_out = set.left_out.clone();
-    skipped.iter().for_each(|why| LeftOut::count(&mut left_out, "damaged", why.clone()));
+    for why in &skipped {
+        LeftOut::count(&mut left_out, "damaged", why.clone());
+    }
     Ok(Evaluation {
         schema_version: crate::analysis::SCHEMA_VERSION,
         model: session.opened().model.name.clone(),

@@ -53,7 +53,7 @@ const AFTER: &[Binding] = &[
     bind(&[Ctrl('z')], Action::Suspend, "Ctrl-Z", "suspend; `fg` resumes", ""),
 ];
 
-/// The keys of a view: its own first. Those that open a view are [`opens`].
+/// The keys of a view: its own first. Those that open a view are `opens`.
 pub fn bindings(view: View) -> impl Iterator<Item = &'static Binding> {
     view.spec().keys.iter().chain(BEFORE).chain(AFTER)
 }

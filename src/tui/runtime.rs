@@ -158,24 +158,22 @@ async fn interact(options: Options, picture: usize, look: Look, mouse: bool, lea
             (dirty, drawn) = (false, Instant::now());
         }
         let mut messages = Vec::new();
-        let told = match early.take() {
-            Some(told) => Some(told),
-            None => tokio::select! {
+        let told = if let Some(told) = early.take() {
+            Some(told)
+        } else {
+            tokio::select! {
                 biased;
                 () = &mut leave => return Ok(()),
-                event = keys.next() => match event {
-                    Some(event) => {
-                        messages.extend(to_message(event.map_err(lost)?));
-                        None
-                    }
-                    None => {
-                        terminal::leave_soon(0);
-                        return Ok(());
-                    }
+                event = keys.next() => if let Some(event) = event {
+                    messages.extend(to_message(event.map_err(lost)?));
+                    None
+                } else {
+                    terminal::leave_soon(0);
+                    return Ok(());
                 },
                 told = source.next(!dirty) => Some(told),
                 () = tokio::time::sleep_until(drawn + FRAME), if dirty => None,
-            },
+            }
         };
         match told {
             Some(Told::Message(message)) => messages.push(message),

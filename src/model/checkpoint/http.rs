@@ -206,7 +206,9 @@ pub(super) fn sha256_of(path: &Path) -> io::Result<String> {
     let (mut file, mut hasher, mut piece) = (File::open(path)?, Sha256::new(), vec![0; CHUNK]);
     loop {
         match file.read(&mut piece)? {
-            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => {
+                return Ok(hasher.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")));
+            }
             n => hasher.update(&piece[..n]),
         }
     }

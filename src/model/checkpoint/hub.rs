@@ -178,7 +178,7 @@ impl<'a> Hub<'a> {
             if !blob.is_file() {
                 self.receive(name, &url, answer, &blob)?;
             }
-            self.point(&pointer, &blob, &tag)?;
+            Self::point(&pointer, &blob, &tag)?;
         }
         if revision != commit {
             let reference = self.folder().join("refs").join(revision);
@@ -188,7 +188,7 @@ impl<'a> Hub<'a> {
     }
 
     /// Makes `pointer` lead to `blob`, or be a copy of it where links cannot be made.
-    fn point(&self, pointer: &Path, blob: &Path, tag: &str) -> Result<()> {
+    fn point(pointer: &Path, blob: &Path, tag: &str) -> Result<()> {
         let folder = pointer.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         #[cfg(unix)]

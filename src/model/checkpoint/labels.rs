@@ -24,7 +24,7 @@ pub fn of_config(config: Option<&Value>, classes: usize) -> (Option<Vec<String>>
             Err(count) => {
                 note = Some(format!(
                     "{key} of config.json has {count} names and the head {classes} classes: they belong to another head and are not used"
-                ))
+                ));
             }
         }
     }
@@ -46,7 +46,9 @@ fn listed(value: &Value, classes: usize) -> Result<Vec<String>, usize> {
         return Err(map.len());
     }
     let mut names: Vec<String> = (0..classes).map(|class| format!("class {class}")).collect();
-    numbered.into_iter().for_each(|(class, name)| names[class] = name);
+    for (class, name) in numbered {
+        names[class] = name;
+    }
     Ok(names)
 }
 

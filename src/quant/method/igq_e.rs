@@ -15,7 +15,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     depends_on_bits: true,
     at_softmax: None,
     stored: Some(Stored::LeastError),
-    fit: fit,
+    fit,
 };
 
 fn fit(ranges: &SiteRanges, groups: GroupCount, bits: BitWidth) -> Option<SiteQuantizers> {

@@ -35,16 +35,19 @@ pub struct ViewSpec {
 }
 
 /// A view that needs no study.
+#[must_use]
 pub const fn no_study(_: &App) -> Option<Study> {
     None
 }
 
 /// A view that shows no details.
+#[must_use]
 pub const fn no_detail(_: &App) -> Option<Site> {
     None
 }
 
 /// A walk over all sites of the model.
+#[must_use]
 pub fn all_sites(app: &App) -> Walk {
     Walk::over(app.info.sites.clone(), Some(app.site))
 }
@@ -60,6 +63,7 @@ pub fn waiting(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
 }
 
 /// How far the run is.
+#[must_use]
 pub fn progress(app: &App) -> String {
     let p = &app.progress;
     match (p.stage.is_empty(), p.total) {

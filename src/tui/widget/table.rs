@@ -77,6 +77,9 @@ impl<'a, R> Column<'a, R> {
     }
 }
 
+/// What a click on a row lands on.
+type Click<'a, R> = Box<dyn Fn(&R) -> Option<Hit> + 'a>;
+
 /// A table of rows `R`.
 pub struct Table<'a, R> {
     columns: Vec<Column<'a, R>>,
@@ -84,7 +87,7 @@ pub struct Table<'a, R> {
     selected: Option<usize>,
     sorted: Option<(Hit, bool)>,
     style: Box<dyn Fn(&R) -> Style + 'a>,
-    click: Box<dyn Fn(&R) -> Option<Hit> + 'a>,
+    click: Click<'a, R>,
 }
 
 impl<'a, R> Table<'a, R> {
@@ -143,7 +146,7 @@ impl<'a, R> Table<'a, R> {
                 style = style.patch(look.selected());
                 buf.set_style(line, style);
             }
-            self.line(row, &columns, style, inner, y, buf);
+            Self::line(row, &columns, style, inner, y, buf);
             if let Some(hit) = (self.click)(row) {
                 hits.add(line, hit);
             }
@@ -152,7 +155,7 @@ impl<'a, R> Table<'a, R> {
         (inner, hits)
     }
 
-    fn line(&self, row: &R, columns: &[(&Column<'a, R>, u16)], style: Style, inner: Rect, y: u16, buf: &mut Buffer) {
+    fn line(row: &R, columns: &[(&Column<'a, R>, u16)], style: Style, inner: Rect, y: u16, buf: &mut Buffer) {
         let mut x = 0;
         for (column, width) in columns {
             match (column.cell)(row) {
