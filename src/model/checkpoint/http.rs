@@ -139,6 +139,14 @@ impl Client {
                 (200, _) => (0, number("content-length")),
                 (code, _) => return Err(Failure::Status(code)),
             };
+            if let Some(coding) = text("content-encoding").filter(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
+                return Err(Failure::Answer(format!("content in the coding `{coding}`, which nobody asked for")));
+            }
+            if let (Some(linked), Some(total)) = (linked, total)
+                && linked != total
+            {
+                return Err(Failure::Answer(format!("{total} bytes of a file that is said to have {linked}")));
+            }
             let tag = tag.or_else(|| text("etag").map(bare));
             let body: Box<dyn Read + Send> = Box::new(response.into_body().into_reader());
             return Ok(Answer { commit, tag, total: linked.or(total), from: start, body: Some(body) });

@@ -162,7 +162,12 @@ impl<'a> Hub<'a> {
         };
         // A mirror may say neither: then the version is named by the revision, and the content by its place in it.
         let commit = answer.commit.clone().unwrap_or_else(|| revision.to_string());
-        let tag = answer.tag.clone().unwrap_or_else(|| format!("{commit}-{name}"));
+        let tag = match &answer.tag {
+            Some(digest) if matches!(digest.len(), 40 | 64) && digest.bytes().all(|digit| digit.is_ascii_hexdigit()) => digest.clone(),
+            // A tag that is no digest of the content may be the same for several files.
+            Some(other) => format!("{other}-{name}"),
+            None => format!("{commit}-{name}"),
+        };
         let inside =
             |part: &str| !part.is_empty() && Path::new(part).components().all(|c| matches!(c, Component::Normal(_))) && !part.contains('/');
         if ![tag.as_str(), &commit, name].into_iter().all(inside) {
@@ -197,7 +202,11 @@ impl<'a> Hub<'a> {
         }
         #[cfg(not(unix))]
         let _ = tag;
-        fs::copy(blob, pointer).map(drop).map_err(Error::io("write", pointer))
+        if pointer.is_file() {
+            return Ok(()); // Another process was first. Copying onto its link would empty the blob.
+        }
+        let copy = folder.join(format!("{tag}.{}.part", std::process::id()));
+        fs::copy(blob, &copy).and_then(|_| fs::rename(&copy, pointer)).map_err(Error::io("write", pointer))
     }
 
     /// Receives a body into `blob`, going on with what an earlier attempt has received. The content is checked by its length and, where the
@@ -205,23 +214,39 @@ impl<'a> Hub<'a> {
     fn receive(&self, name: &str, url: &str, mut answer: Answer, blob: &Path) -> Result<()> {
         let folder = blob.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let part = blob.with_extension("part");
-        let lock_path = blob.with_extension("lock");
+        let beside = |end: &str| {
+            let mut path = blob.as_os_str().to_owned();
+            path.push(end);
+            PathBuf::from(path)
+        };
+        let (part, lock_path) = (beside(".part"), beside(".lock"));
         let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
         if lock.try_lock().is_err() {
-            return Err(Error::content(self.id, format!("another program is downloading {name}"), "wait for it"));
+            answer.close();
+            lock.lock().map_err(Error::io("lock", &lock_path))?; // Another program downloads the same file.
+            if !blob.is_file() {
+                answer = self.client.get(url, 0).map_err(|failure| self.explain(name, &failure))?;
+            }
+        }
+        if blob.is_file() {
+            return Ok(());
         }
         let size = answer.total;
         if size.is_some_and(|size| size > MOST) {
             return Err(Error::content(self.id, format!("{name} is said to have {} bytes", size.unwrap_or_default()), "check HF_ENDPOINT"));
         }
         let mut have = fs::metadata(&part).map_or(0, |about| about.len());
-        if size.is_none_or(|size| have >= size) {
-            have = 0; // Not the beginning of this file.
+        if answer.tag.is_none() || size.is_none_or(|size| have >= size) {
+            have = 0; // Not the beginning of this file, or nobody knows.
         }
         if have > 0 {
             answer.close(); // One connection at a time.
+            let tag = answer.tag.take();
             answer = self.client.get(url, have).map_err(|failure| self.explain(name, &failure))?;
+            if answer.tag != tag {
+                let _ = fs::remove_file(&part);
+                return Err(Error::content(self.id, format!("{name} was changed while it was downloaded"), "run it again"));
+            }
             if answer.from != have {
                 have = 0; // A server that does not know ranges gives all of it.
             }
