@@ -174,7 +174,7 @@ impl Vit {
             pos_embed: positions::resample(&patches, stored, cfg.grid(), cfg.position_resampling)?,
             norm_pre: cfg.norm_pre.then(|| norm(weights, "norm_pre", &cfg)).transpose()?,
             blocks,
-            norm: (!cfg.fc_norm).then(|| norm(weights, "norm", &cfg)).transpose()?,
+            norm: (cfg.final_norm && !cfg.fc_norm).then(|| norm(weights, "norm", &cfg)).transpose()?,
             fc_norm: cfg.fc_norm.then(|| norm(weights, "fc_norm", &cfg)).transpose()?,
             head: head("head", SiteKind::Head, cfg.head_dim())?,
             head_dist: cfg.head_dist.then(|| head("head_dist", SiteKind::HeadDist, dim)).transpose()?,

@@ -140,6 +140,7 @@ mod tests {
             layer_scale: false,
             patch_bias: true,
             norm_pre: false,
+            final_norm: true,
             residual_post_norm: false,
             activation: crate::model::ops::Activation::Gelu,
             norm_eps: 1e-6,

@@ -89,6 +89,8 @@ def row(name):
         return 0, 0, "-", "refused:" + why.replace(" ", "_")
     if "siglip" in name and act == "gelu":
         flags.append("activation-unsure")
+    if isinstance(model.norm, torch.nn.Identity) and isinstance(model.fc_norm, torch.nn.Identity):
+        flags.append("no-final-norm")
     eps = {m.eps for m in model.modules() if type(m).__name__ in ("LayerNorm", "LayerNormFp32")}
     if len(eps) != 1:
         return 0, 0, "-", "refused:norms_with_several_epsilons"

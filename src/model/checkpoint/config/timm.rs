@@ -24,6 +24,8 @@ pub struct Architecture {
     pub activation: Activation,
     /// Whether norms stand behind attention and MLP.
     pub residual_post_norm: bool,
+    /// Whether no norm stands behind the last block.
+    pub no_final_norm: bool,
     /// Whether timm's code and the published weights disagree on the activation: SigLIP was trained with the tanh form of GELU.
     pub activation_unsure: bool,
 }
@@ -67,6 +69,7 @@ impl Architecture {
             norm_eps: eps.parse().map_err(|_| broken())?,
             activation,
             residual_post_norm: flags.split(',').any(|flag| flag == "residual-post-norm"),
+            no_final_norm: flags.split(',').any(|flag| flag == "no-final-norm"),
             activation_unsure: flags.split(',').any(|flag| flag == "activation-unsure"),
         }))
     }

@@ -72,6 +72,9 @@ pub struct VitConfig {
     /// Whether a norm stands before the first block.
     #[serde(skip_serializing_if = "is_false")]
     pub norm_pre: bool,
+    /// Whether a norm stands behind the last block, before or after the pooling.
+    #[serde(skip_serializing_if = "is_true")]
+    pub final_norm: bool,
     /// Whether norms stand behind attention and MLP, inside of the residual branch.
     #[serde(skip_serializing_if = "is_false")]
     pub residual_post_norm: bool,
@@ -199,6 +202,7 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         layer_scale: weights.has("blocks.0.ls1.gamma"),
         patch_bias: weights.has("patch_embed.proj.bias"),
         norm_pre: weights.has("norm_pre.weight"),
+        final_norm: !known.is_some_and(|row| row.no_final_norm),
         residual_post_norm: known.is_some_and(|row| row.residual_post_norm),
         activation,
         norm_eps: norm_eps(checkpoint, known, layout, notes)?,
