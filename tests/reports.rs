@@ -266,3 +266,47 @@ fn random_damage_to_pictures_never_panics() {
         drop(igq::input::picture::decode("damaged", &bytes));
     }
 }
+
+#[test]
+fn nothing_that_is_read_is_written_over() {
+    let copy = common::edited("timm_vit", |tensors| tensors);
+    let model = copy.path().to_str().unwrap();
+    let before = std::fs::read(copy.path().join("model.safetensors")).unwrap();
+    let weights = copy.path().join("model.safetensors");
+    let config = copy.path().join("config.json");
+    for (command, flag, output) in [("calibrate", "--output", &weights), ("run", "--dump", &weights), ("run", "--output", &config)] {
+        let args = [command, "--no-cache", "--calibration-images", "1", "--model", model, flag, output.to_str().unwrap()];
+        let (code, _, error) = igq(copy.path(), &args);
+        assert!(code == 2 && error.contains("does not read"), "{command}: {code} {error}");
+    }
+    assert_eq!(std::fs::read(&weights).unwrap(), before);
+    for flag in ["--site-abits", "--site-groups", "--site-wbits"] {
+        let (code, _, error) = igq(copy.path(), &["run", "--no-cache", flag, "nosuch=4"]);
+        assert!(code == 2 && error.contains("nosuch"), "{flag}: {error}");
+    }
+}
+
+/// The output of `igq run` through names that lead elsewhere.
+#[cfg(unix)]
+#[test]
+fn outputs_go_where_they_should() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |output: &str| igq(folder.path(), &["run", "--calibration-images", "1", "--no-cache", "--output", output]);
+    let (code, out, error) = run("/dev/stdout");
+    assert!(code == 0 && out.starts_with("fashion-vit"), "{error}");
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let theirs = pipe.clone();
+    let reader = std::thread::spawn(move || std::fs::read_to_string(theirs).unwrap());
+    assert_eq!(run("pipe").0, 0);
+    assert!(reader.join().unwrap().starts_with("fashion-vit"));
+    std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
+    assert_eq!(run("link").0, 0);
+    assert!(folder.path().join("link").is_symlink() && folder.path().join("real").is_file());
+    for nowhere in ["/dev/full", "/proc/nowhere/report", "no/such/folder/report"] {
+        let (code, _, error) = run(nowhere);
+        assert!(code == 1 && error.contains("cannot write") && !error.contains("panicked"), "{nowhere}: {error}");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}

@@ -108,6 +108,13 @@ pub struct RunArgs {
     pub no_cache: bool,
 }
 
+/// Whether a model folder's file of this name is one that a model is read from.
+fn is_of_model(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    matches!(&*name, "config.json" | "preprocessor_config.json" | "model.safetensors.index.json")
+        || (name.starts_with("model") && name.ends_with(".safetensors"))
+}
+
 /// The settings that a report, an allocation or a suggestion holds, or settings by themselves.
 fn read_settings(path: &Path) -> Result<Settings> {
     let text = read::text(path)?;
@@ -214,6 +221,19 @@ impl RunArgs {
                 return Err(Error::setting("--row-groups", format!("{} values", rows.len()), expected));
             }
         })
+    }
+
+    /// Refuses an output that would be written over something that this command reads.
+    pub(super) fn refuse_overwriting(&self, output: Option<&Path>) -> Result<()> {
+        let Some(target) = output.and_then(|path| path.canonicalize().ok()) else { return Ok(()) };
+        let model = Path::new(&self.model).canonicalize().ok();
+        let read = [&self.labels, &self.quantizers, &self.settings_file].into_iter().flatten().chain(&self.image);
+        let in_model = model.is_some_and(|model| model == target || (target.parent() == Some(model.as_path()) && is_of_model(&target)));
+        if in_model || read.filter_map(|path| path.canonicalize().ok()).any(|path| path == target) {
+            let name = target.display().to_string();
+            return Err(Error::setting("--output or --dump", &name, "a file that this command does not read"));
+        }
+        Ok(())
     }
 
     /// What the session is made of.

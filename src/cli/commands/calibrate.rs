@@ -22,6 +22,7 @@ impl Calibrate {
     /// Fits and writes.
     pub(super) fn run(&self) -> Result<()> {
         let Self { common, output } = self;
+        common.refuse_overwriting(Some(output))?;
         let session = open::session(common, common.settings()?)?;
         let settings = &session.opened().settings;
         let plan = session.plan(settings)?;

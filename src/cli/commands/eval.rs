@@ -33,6 +33,7 @@ impl Eval {
     /// Evaluates and prints.
     pub(super) fn run(&self) -> Result<()> {
         let Self { common, output, data, limit, strict } = self;
+        common.refuse_overwriting(output.output.as_deref())?;
         let mut grid = common.grid()?;
         let session = open::session(common, grid.first().cloned().unwrap_or_default())?;
         for settings in &mut grid {

@@ -24,6 +24,8 @@ impl Run {
     /// Runs, sweeps and prints.
     pub(super) fn run(&self) -> Result<()> {
         let Self { common, output, dump: dump_to } = self;
+        common.refuse_overwriting(output.output.as_deref())?;
+        common.refuse_overwriting(dump_to.as_deref())?;
         let session = open::session(common, common.settings()?)?;
         let outcome = session.run(common.picture, &session.opened().settings, &Cancel::default())?;
         if let Some(path) = dump_to {
