@@ -6,10 +6,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::screen::{LOOK, answer, filled, press, request, view};
-use crossterm::event::KeyCode;
+use common::screen::{LOOK, answer, filled, request, view};
 use igq::progress::Cancel;
 use igq::session::{Session, Snapshot, Stage};
+use igq::studies::compare::Comparison;
 use igq::studies::{allocate, compare};
 use igq::tui::app::App;
 use igq::tui::choice::View;
@@ -32,16 +32,20 @@ fn whole(session: &Session) -> App {
             },
         )
         .unwrap();
-    // The time that it took is not the same twice.
-    let mut snapshot = Snapshot::clone(app.snapshot.as_ref().unwrap());
-    snapshot.report.seconds = 0.05;
-    app.snapshot = Some(Arc::new(snapshot));
+    timeless(&mut app);
     app.studies.learn(Arc::new(allocate::estimated(session, &studies::base(&app.settings)).unwrap()));
     app.budget.renew(&app.settings, &app.studies);
     let found = compare::first(session, &studies::grid(&app.settings), 0).unwrap();
     update::compared(&mut app, Arc::new(found));
     app.pinned.clone_from(&app.snapshot);
     app
+}
+
+/// The time that a run took is not the same twice.
+fn timeless(app: &mut App) {
+    let mut snapshot = Snapshot::clone(app.snapshot.as_ref().unwrap());
+    snapshot.report.seconds = 0.05;
+    app.snapshot = Some(Arc::new(snapshot));
 }
 
 /// Digits, parts of bars and dots of curves may differ between processors.
@@ -72,6 +76,7 @@ fn every_view_at_three_sizes() {
 fn the_help_of_every_view() {
     let session = common::built_in();
     let mut app = filled(&session);
+    timeless(&mut app);
     for view in View::all() {
         app.view = view;
         app.help = Some(0);
@@ -138,11 +143,14 @@ fn colours_mean_what_they_should_in_the_dark_theme() {
 
     // A row of the comparison that flips is red, and says so in words.
     app.view = view("compare");
-    press(&mut app, KeyCode::End);
+    let mut comparison = Comparison::clone(app.studies.comparison.as_ref().unwrap());
+    (0..2).for_each(|row| comparison.rows[row].prediction.flipped = row == 1);
+    app.studies.comparison = Some(Arc::new(comparison));
     let buffer = draw(&app);
-    if app.studies.comparison.as_ref().unwrap().rows.iter().any(|row| row.prediction.flipped) {
-        has(&buffer, find(&buffer, "FLIP"), LOOK.bad());
-    }
+    let (x, y) = find(&buffer, "FLIP");
+    has(&buffer, (x, y), LOOK.bad());
+    has(&buffer, (4, y), LOOK.bad());
+    assert_ne!(buffer[(4, y - 1)].fg, buffer[(4, y)].fg);
     app.view = view("overview");
     for _ in 0..2 {
         request(&mut app, 'a').unwrap();

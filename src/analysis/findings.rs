@@ -49,7 +49,7 @@ fn blame(site: &SiteReport) -> String {
     let (median, widest) = (widths[widths.len() / 2], widths[widths.len() - 1]);
     let reason = if site.local.rmse_over_step > 0.4 && site.local.clipped > 0.005 {
         format!(
-            "{:.1} % of its values are clipped, its RMSE/step is {:.2} (rounding alone: 0.29)",
+            "{:.1} % of its values clipped, RMSE/step {:.2} (rounding alone 0.29)",
             site.local.clipped * 100.0,
             site.local.rmse_over_step
         )

@@ -9,7 +9,7 @@ use super::choice::View;
 use super::hit::{Hit, Hits};
 use super::view::spec::progress;
 use super::widget::put;
-use super::widget::text::{width, wrap};
+use super::widget::text::{cut, width, wrap};
 use super::{help, keymap};
 
 /// Smallest terminal that the views are drawn on.
@@ -128,7 +128,11 @@ fn status_lines(app: &App, area: Rect) -> Vec<String> {
         progress(app)
     };
     let mut lines = wrap(&text, usize::from(area.width.saturating_sub(2)));
-    lines.truncate(2);
+    if lines.len() > 2 {
+        // The second line says itself that it goes on.
+        let rest = lines.split_off(1).join(" ");
+        lines.push(cut(&rest, usize::from(area.width.saturating_sub(2))));
+    }
     // Two lines as long as the verdict needs two, so that nothing jumps when a notice comes and goes.
     let verdict = app.snapshot.as_ref().map_or(0, |s| width(&s.report.verdict));
     if verdict + 2 > usize::from(area.width) {

@@ -27,8 +27,8 @@ pub const SPEC: ViewSpec = ViewSpec {
     key: '3',
     help: &[
         "Rows of the softmax share quantizers too, grouped by their largest value.",
-        "Left: each query token's group. Right: what the token at the cursor attends to.",
-        "Attention within windows (Swin): the token's window, at its place in the image.",
+        "Left: each query token's group. Right: what the selected token attends to.",
+        "Attention within windows (Swin): its window, at its place in the image.",
     ],
     keys: &[
         bind(&[Char('.'), Char('>')], Action::Head(true), ".", "next head", "./, head"),

@@ -25,10 +25,11 @@ pub const SPEC: ViewSpec = ViewSpec {
     title: "Budget",
     key: '5',
     help: &[
-        "More groups cost bit operations (BOPs) and lower the error. omega: KL of the",
-        "prediction with only this site quantized, at this count. The counts are the best",
-        "ones within the bound. +1 step, -1 step: change of KL for each million BOPs with",
-        "one count more or fewer. omega is estimated from gradients; X measures it (*).",
+        "More groups cost bit operations (BOPs) and lower the error. omega: KL with",
+        "only this site quantized, at this count. The counts are the best within the",
+        "bound. +1 step: KL that the next count saves for each million BOPs; -1 step:",
+        "KL that the count before adds for each million BOPs saved.",
+        "omega is estimated from gradients; X measures it (*).",
     ],
     keys: &[
         bind(
@@ -123,7 +124,7 @@ fn percent(part: u64, whole: u64) -> f64 {
 fn bound(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
     let allocation = &solved.allocation;
     let stale = if solved.base == base(&app.settings) { "" } else { " · stale, computing" };
-    let inner = panel(buf, area, &format!("Budget · bit operations of one picture{stale}"), app.look);
+    let inner = panel(buf, area, &format!("Budget · bit operations per image{stale}"), app.look);
     let text = format!(
         " {} of {} allowed ({:.1} %)",
         operations(allocation.bops),
@@ -140,8 +141,11 @@ fn bound(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
     put(buf, inner, room as u16 + 2, 0, &text, Style::new().add_modifier(Modifier::BOLD));
     let wide = inner.width >= 110;
     let compared = solved.table.uniform.iter().filter(|(g, _)| wide || g.get() == 8);
-    let parts: Vec<String> = compared.map(|(g, bops)| format!("{:.1} % of {g}", percent(allocation.bops, *bops))).collect();
-    let first = format!("uses {} groups everywhere", parts.join(", "));
+    let mut parts: Vec<String> = compared.map(|(g, bops)| format!("{:.1} % of {g}", percent(allocation.bops, *bops))).collect();
+    if let Some(first) = parts.first_mut() {
+        *first = format!("cost: {first} groups everywhere");
+    }
+    let first = parts.join(", ");
     // Products cost the same whatever the counts: the run on the screen knows them, if it is one of these settings.
     let products = app.snapshot.as_ref().filter(|s| base(&s.report.settings) == solved.base).map(|s| &s.report.bops);
     let overhead = products
@@ -184,7 +188,7 @@ fn rate(step: Option<Step>) -> String {
 
 fn table(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) -> Hits {
     let look = app.look;
-    let title = if area.width >= 72 { "Group counts · ±1 step: change of KL per million BOPs" } else { "Group counts" };
+    let title = if area.width >= 72 { "Group counts · ±1 step: KL saved per million BOPs" } else { "Group counts" };
     let most = solved.table.sites.iter().flat_map(|s| &s.counts).map(|c| c.get()).max().unwrap_or(1);
     // Behind an address stands the mark of sites that were measured.
     let name = app.site_width() + 2;

@@ -23,10 +23,10 @@ pub const SPEC: ViewSpec = ViewSpec {
     title: "Compare",
     key: '6',
     help: &[
-        "Every method at 4, 6 and 8 bits, with your other settings: on this image, and on",
-        "the evaluation set (set KL: mean KL; agree: same top-1 class as float; top-1:",
-        "accuracy and its 95 % interval). Below or beside: pinned result A against the",
-        "present result B.",
+        "Every method at 4, 6 and 8 bits, with your other settings: on this image, and",
+        "on the evaluation set (set KL: mean KL; agree: same top-1 class as float;",
+        "top-1: accuracy, 95 %: its interval). Below or beside: the pinned result A",
+        "against the present result B.",
     ],
     keys: &[bind(&[Key::Code(KeyCode::Enter)], Action::TakeRow, "Enter", "apply this row's method and bit-widths", "Enter apply row")],
     draw,
@@ -96,7 +96,7 @@ fn columns(app: &App) -> Vec<Column<'_, (usize, &ComparisonRow)>> {
         Column::new("", 4, |r: &Row| if r.1.prediction.flipped { "FLIP" } else { "" }),
         Column::new("KL", 6, |r: &Row| short(r.1.prediction.kl)).right(),
         Column::new("set KL", 6, |r: &Row| evaluated(r.1, |e| short(e.kl))).right().from(68),
-        Column::new("agree", 8, |r: &Row| evaluated(r.1, |e| format!("{:.1} %", e.agreement))).right().from(76),
+        Column::new("agree", 7, |r: &Row| evaluated(r.1, |e| format!("{:.1} %", e.agreement))).right().from(76),
         Column::new("top-1", 7, move |r: &Row| evaluated(r.1, top1)).right(),
         Column::new("95 %", 11, |r: &Row| evaluated(r.1, |e| format!("{:.1}-{:.1}", e.interval.0, e.interval.1))).right().from(94),
     ]

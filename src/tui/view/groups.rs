@@ -22,10 +22,10 @@ pub const SPEC: ViewSpec = ViewSpec {
     title: "Groups",
     key: '2',
     help: &[
-        "Each bar is one channel, from its smallest to its largest value in this image.",
+        "Each bar is one channel, from its smallest to its largest value here.",
         "Its colour and digit are its group: channels of one group share a quantizer.",
         "Groups are numbered by width: 0 is the narrowest. The quantizers are fixed;",
-        "which channel takes which is decided anew for every image: press c to see it.",
+        "which channel takes which is decided anew for every image: press c to see.",
     ],
     keys: &[
         bind(&[Char('c')], Action::Compare, "c", "compare the groups with those of a second picture", "c compare"),
@@ -47,20 +47,21 @@ pub const SPEC: ViewSpec = ViewSpec {
 const TABLE: u16 = 57;
 
 /// Areas of the bars and the table: beside each other where there is room.
-fn areas(area: Rect, groups: usize) -> [Rect; 2] {
+fn areas(area: Rect, groups: usize, compared: bool) -> [Rect; 2] {
     if area.width >= 110 {
         Layout::horizontal([Constraint::Fill(1), Constraint::Length(TABLE)]).areas(area)
     } else {
-        let table = (groups as u16 + 3).min(area.height * 2 / 5);
+        // Two rows of bars need the room more than the list does.
+        let table = (groups as u16 + 3).min(area.height * if compared { 1 } else { 2 } / 5);
         Layout::vertical([Constraint::Fill(1), Constraint::Length(table)]).areas(area)
     }
 }
 
 fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     let Some(report) = app.site_report() else { return waiting(app, area, buf) };
-    let [plots, table] = areas(area, report.quantizers.len());
-    let mut hits = quantizers(app, report, table, buf);
     let other = other(app);
+    let [plots, table] = areas(area, report.quantizers.len(), other.is_some());
+    let mut hits = quantizers(app, report, table, buf);
     let [first, second] =
         if other.is_some() { Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(plots) } else { [plots, Rect::default()] };
     let picture = app.snapshot.as_ref().map(|s| s.report.picture.name.clone()).unwrap_or_default();

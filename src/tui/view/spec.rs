@@ -18,7 +18,7 @@ pub struct ViewSpec {
     pub title: &'static str,
     /// The key that opens it.
     pub key: char,
-    /// What is seen, in lines of at most 80 characters.
+    /// What is seen, in lines that 80 columns have room for.
     pub help: &'static [&'static str],
     /// Keys that only this view knows.
     pub keys: &'static [Binding],
