@@ -76,6 +76,8 @@ fn redirected(url: &str, location: &str) -> Option<String> {
         format!("{scheme}://{rest}")
     } else if location.starts_with('/') {
         format!("{base}{location}")
+    } else if location.split(['/', '?', '#']).next()?.contains(':') {
+        return None; // Another scheme.
     } else {
         let folder = url.split(['?', '#']).next()?.rsplit_once('/')?.0;
         format!("{folder}/{location}")
@@ -88,6 +90,7 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
+            .max_idle_connections(0) // A connection that is kept may be one that the server has closed.
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(SILENT))
             .build();

@@ -52,7 +52,8 @@ fn variable(name: &str) -> Option<String> {
 
 fn offline_by_environment() -> bool {
     let on = |value: String| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str());
-    ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| variable(name).is_some_and(on))
+    // The older name counts where the newer one is not set.
+    ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().find_map(|name| variable(name)).is_some_and(on)
 }
 
 struct Hub<'a> {
