@@ -34,6 +34,8 @@
 //! `fit/`, because two places a method were one too many; [`quant::fit`] is the form in which all of them end. `quant::run` is three
 //! functions over one private tap (logits only, every site shown, every boundary kept), because each caller keeps something else; its
 //! parameter `arithmetic` comes with the second arithmetic. [`model::Output`] has no boxes and masks before a network has them.
+//! The Hub is asked by a client of our own ([`model::checkpoint`]), because the crate `hf-hub` sends the access token wherever a redirect
+//! leads, panics where an answer lacks a header, and sets no limit on time, size or redirects.
 //! A second thread runs studies, so that a long one never delays a run.
 //!
 //! The whole program without a screen:

@@ -167,7 +167,7 @@ fn declared_eps(checkpoint: &Checkpoint) -> Result<Option<f64>> {
             _ => Err(Error::content(
                 &checkpoint.name,
                 format!("layer_norm_eps of config.json: expected a number from 0 to 1, found {value}"),
-                "mend config.json",
+                "correct config.json",
             )),
         },
     }
@@ -209,7 +209,7 @@ fn declared_size(checkpoint: &Checkpoint) -> Result<Option<(usize, usize)>> {
         Some((height, width)) if [height, width].iter().all(|side| (1..=MAX_SIDE).contains(side)) => Ok(Some((height, width))),
         _ => {
             let problem = format!("{key} of config.json: expected 1 to {MAX_SIDE} pixels a side, found {value}");
-            Err(Error::content(&checkpoint.name, problem, "mend config.json"))
+            Err(Error::content(&checkpoint.name, problem, "correct config.json"))
         }
     }
 }
