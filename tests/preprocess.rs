@@ -16,8 +16,18 @@ fn path(name: &str) -> PathBuf {
 fn prepared(picture: &str, resize: Resize, interpolation: Interpolation) -> Raster {
     let picture = Picture::open(&path(picture)).unwrap();
     let (mean, std, from) = (vec![0.5; 3], vec![0.5; 3], "the test".into());
-    let preprocess =
-        Preprocess { size: (32, 32), channels: 3, resize, interpolation, rescale: 1.0 / 255.0, mean, std, fill: vec![0; 3], from };
+    let preprocess = Preprocess {
+        size: (32, 32),
+        channels: 3,
+        resize,
+        interpolation,
+        rescale: 1.0 / 255.0,
+        mean,
+        std,
+        fill: vec![0; 3],
+        on_tensors: false,
+        from,
+    };
     preprocess.apply(&picture).unwrap().view
 }
 

@@ -5,6 +5,7 @@ pub mod builtin;
 pub mod classes;
 pub mod picture;
 pub mod preprocess;
+mod processor_classes;
 mod processors;
 pub mod set;
 

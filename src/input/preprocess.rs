@@ -38,6 +38,10 @@ pub enum Resize {
     Shortest(usize),
     /// The longer side to this length, the other in proportion.
     Longest(usize),
+    /// The shorter side to this length, or less where the longer side would become longer than the other length.
+    Between(usize, usize),
+    /// In proportion, so that it just fits into this height and width; fractions are cut off.
+    Within(usize, usize),
     /// To exactly this height and width, whatever the proportions.
     Exact(usize, usize),
     /// In proportion, so that this height and width are just covered; sides are rounded.
@@ -68,6 +72,10 @@ pub struct Preprocess {
     /// Value of the pixels that the cut does not find in the picture, for each channel.
     #[serde(skip)]
     pub fill: Vec<u8>,
+    /// Whether it goes as on torchvision's tensors (transformers) or as on Pillow's pictures (timm): half of an odd margin is cut off or
+    /// goes to the even side; across first or in Pillow's order; the nearest neighbour in 32 or 64 bits.
+    #[serde(skip)]
+    pub on_tensors: bool,
     /// Which configuration this was read from.
     pub from: String,
 }
@@ -97,13 +105,16 @@ impl Preprocess {
         Ok(Prepared { tensor: self.normalise(&view)?, view })
     }
 
-    /// The middle of the picture, filled where it is too small: torchvision's centre crop, half the margin, a tie to the even side, and
-    /// half of what is missing, cut off.
+    /// The middle of the picture, filled where it is too small: half of what is missing is cut off.
     fn cut(&self, raster: &Raster) -> Raster {
         let (height, width) = self.size;
         let c = raster.channels;
         let start = |length: usize, side: usize| -> isize {
-            if length < side { -(((side - length) / 2) as isize) } else { ((length - side) as f64 / 2.0).round_ties_even() as isize }
+            match length.checked_sub(side) {
+                None => -(((side - length) / 2) as isize),
+                Some(margin) if self.on_tensors => (margin / 2) as isize,
+                Some(margin) => (margin as f64 / 2.0).round_ties_even() as isize,
+            }
         };
         let (top, left) = (start(raster.height, height), start(raster.width, width));
         let mut data = Vec::with_capacity(height * width * c);
@@ -143,6 +154,16 @@ impl Preprocess {
             Resize::Shortest(edge) => (edge, (edge * raster.width / raster.height).max(1)),
             Resize::Longest(edge) if upright => (edge, (edge * raster.width / raster.height).max(1)),
             Resize::Longest(edge) => ((edge * raster.height / raster.width).max(1), edge),
+            Resize::Between(short, long) => {
+                let (least, most) = (rows.min(columns), rows.max(columns));
+                let exact = if most / least * short as f64 > long as f64 { long as f64 * least / most } else { short as f64 };
+                let (edge, other) = ((exact.round_ties_even() as usize).max(1), ((exact * most / least) as usize).max(1));
+                if upright { (other, edge) } else { (edge, other) }
+            }
+            Resize::Within(height, width) => {
+                let ratio = (height as f64 / rows).min(width as f64 / columns);
+                (((rows * ratio) as usize).max(1), ((columns * ratio) as usize).max(1))
+            }
             Resize::Cover(height, width) => by((rows / height as f64).min(columns / width as f64)),
             Resize::Fit(height, width) => by((rows / height as f64).max(columns / width as f64)),
         };
@@ -153,12 +174,38 @@ impl Preprocess {
             let problem = format!("expected a picture less elongated than {}x{}", raster.width, raster.height);
             return Err(Error::content(source, problem, "crop it first"));
         }
+        if self.interpolation == Interpolation::Nearest {
+            return Ok(self.nearest(&raster, width, height));
+        }
         // One direction after the other, rounded to 8 bits in between, in the order of Pillow 13: across first, unless that leaves away less
         // than half as many columns as there are rows to leave away. The library alone would take another order.
-        let down_first = raster.height.saturating_sub(height) > 2 * raster.width.saturating_sub(width);
+        let down_first = !self.on_tensors && raster.height.saturating_sub(height) > 2 * raster.width.saturating_sub(width);
         let between = if down_first { (raster.width, height) } else { (width, raster.height) };
         let between = self.scaled(source, &raster, between.0, between.1)?;
         self.scaled(source, &between, width, height)
+    }
+
+    /// The nearest neighbour. Where the middle of a new pixel falls between two old ones, the rounding of the reference decides.
+    fn nearest(&self, raster: &Raster, width: usize, height: usize) -> Raster {
+        let places = |from: usize, to: usize| -> Vec<usize> {
+            let step = from as f64 / to as f64;
+            let mut at = step * 0.5;
+            let mut place = |index: usize| {
+                let pillow = at as usize;
+                at += step;
+                let tensor = ((index as f32 + 0.5) * (from as f32 / to as f32)) as usize;
+                (if self.on_tensors { tensor } else { pillow }).min(from - 1)
+            };
+            (0..to).map(&mut place).collect()
+        };
+        let (columns, c) = (places(raster.width, width), raster.channels);
+        let mut data = Vec::with_capacity(width * height * c);
+        for row in places(raster.height, height) {
+            for column in &columns {
+                data.extend_from_slice(&raster.data[(row * raster.width + column) * c..][..c]);
+            }
+        }
+        Raster { width, height, channels: c, data }
     }
 
     fn scaled(&self, source: &str, raster: &Raster, width: usize, height: usize) -> Result<Raster> {
@@ -179,8 +226,7 @@ impl Preprocess {
         let to = fir::images::TypedImage::<P>::from_buffer(side(width), side(height), &mut data);
         let (from, mut to) = (from.map_err(|e| failed(&e))?, to.map_err(|e| failed(&e))?);
         let algorithm = match self.interpolation {
-            Interpolation::Nearest => fir::ResizeAlg::Nearest,
-            Interpolation::Box => fir::ResizeAlg::Convolution(fir::FilterType::Box),
+            Interpolation::Nearest | Interpolation::Box => fir::ResizeAlg::Convolution(fir::FilterType::Box),
             Interpolation::Hamming => fir::ResizeAlg::Convolution(fir::FilterType::Hamming),
             Interpolation::Bilinear => fir::ResizeAlg::Convolution(fir::FilterType::Bilinear),
             Interpolation::Bicubic => fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom),
@@ -198,6 +244,8 @@ impl Preprocess {
         let resize = match self.resize {
             Resize::Shortest(edge) => format!("short side to {edge}"),
             Resize::Longest(edge) => format!("long side to {edge}"),
+            Resize::Between(short, long) => format!("short side to {short}, long side to at most {long}"),
+            Resize::Within(height, width) => format!("within {width}x{height}"),
             Resize::Exact(height, width) => format!("to {width}x{height}"),
             Resize::Cover(height, width) => format!("to cover {width}x{height}"),
             Resize::Fit(height, width) => format!("to fit into {width}x{height}"),

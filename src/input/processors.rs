@@ -4,48 +4,11 @@
 use serde_json::Value;
 
 use super::preprocess::{Interpolation, Preprocess, Resize};
+use super::processor_classes::{Class, FILE, IMAGENET, Own, class_of};
 use crate::error::{Error, Result};
 
 /// Largest side of a resize or a crop, in pixels.
 const MAX_SIDE: u64 = 16_384;
-const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-const CLIP: ([f32; 3], [f32; 3]) = ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
-const HALF: ([f32; 3], [f32; 3]) = ([0.5; 3], [0.5; 3]);
-
-/// The defaults of a processor class of transformers.
-#[derive(Debug, Clone, Copy)]
-struct Class {
-    name: &'static str,
-    resample: u64,
-    mean_std: ([f32; 3], [f32; 3]),
-    /// The default size, and whether a bare number or this means a square.
-    size: u64,
-    square: bool,
-    crop: Option<u64>,
-    normalizes: bool,
-}
-
-const fn class(name: &'static str, resample: u64, mean_std: ([f32; 3], [f32; 3]), size: u64, square: bool, crop: Option<u64>) -> Class {
-    Class { name, resample, mean_std, size, square, crop, normalizes: true }
-}
-
-/// As transformers 5.24 has them.
-const CLASSES: [Class; 14] = [
-    class("ViTImageProcessor", 2, HALF, 224, true, None),
-    class("DeiTImageProcessor", 3, HALF, 256, true, Some(224)),
-    class("BitImageProcessor", 3, CLIP, 224, false, Some(224)),
-    class("ConvNextImageProcessor", 3, HALF, 384, false, None),
-    class("CLIPImageProcessor", 3, CLIP, 224, false, Some(224)),
-    class("ChineseCLIPImageProcessor", 3, CLIP, 224, true, Some(224)),
-    class("SiglipImageProcessor", 3, HALF, 224, true, None),
-    class("EfficientNetImageProcessor", 3, HALF, 346, true, None),
-    class("BeitImageProcessor", 3, HALF, 224, true, None),
-    class("LevitImageProcessor", 3, IMAGENET, 224, false, Some(224)),
-    class("PvtImageProcessor", 3, IMAGENET, 224, true, None),
-    class("PerceiverImageProcessor", 3, IMAGENET, 224, true, Some(256)),
-    class("DINOv3ViTImageProcessor", 2, IMAGENET, 224, true, None),
-    class("PoolFormerImageProcessor", 3, IMAGENET, 224, false, Some(224)),
-];
 
 /// Keys that are read here or change no pixel.
 const KNOWN: [&str; 25] = [
@@ -99,6 +62,7 @@ impl Preprocess {
                 mean: vec![0.5; channels],
                 std: vec![0.5; channels],
                 fill: vec![0; channels],
+                on_tensors: false,
                 from: "assumed (no configuration): mean and std 0.5".into(),
             }),
         }
@@ -145,102 +109,104 @@ fn from_timm(cfg: &Value, channels: usize, size: (usize, usize)) -> Result<Prepr
     let std = positive(per_channel(cfg.get("std"), "std", channels, IMAGENET.1)?)?;
     let missing: Vec<&str> = ["mean", "std"].into_iter().filter(|key| cfg.get(key).is_none_or(Value::is_null)).collect();
     let from = if missing.is_empty() { FILE.into() } else { format!("{FILE}, {} missing there: timm's default", missing.join(" and ")) };
-    Ok(Preprocess { size, channels, resize, interpolation, rescale: 1.0 / 255.0, mean, std, fill, from })
+    Ok(Preprocess { size, channels, resize, interpolation, rescale: 1.0 / 255.0, mean, std, fill, on_tensors: false, from })
 }
 
-/// The class that a file names, or that transformers takes for the model where it names none.
-fn class_of(cfg: &Value, config: Option<&Value>) -> Result<(Class, bool)> {
-    const FILE: &str = "preprocessor_config.json";
-    let named = ["image_processor_type", "feature_extractor_type"].iter().find_map(|key| cfg.get(key).and_then(Value::as_str));
-    let name = match named {
-        Some(name) => name.trim_end_matches("Fast").trim_end_matches("Pil").replace("FeatureExtractor", "ImageProcessor"),
-        None => match config.and_then(|c| c.get("model_type")).and_then(Value::as_str) {
-            Some("deit") => "DeiTImageProcessor",
-            Some("dinov2" | "dinov2_with_registers") => "BitImageProcessor",
-            _ => "ViTImageProcessor",
-        }
-        .into(),
+/// A key that is on, off, or left to `default`.
+fn switch(cfg: &Value, key: &str, default: bool) -> Result<bool> {
+    match cfg.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(Value::Bool(on)) => Ok(*on),
+        Some(other) => Err(refused(FILE, format!("{key}: expected true or false, found {other}"))),
+    }
+}
+
+/// A number of `low` to `high`, or `default`.
+fn number(cfg: &Value, key: &str, default: f64, (low, high): (f64, f64)) -> Result<f64> {
+    match cfg.get(key).filter(|v| !v.is_null()) {
+        None => Ok(default),
+        Some(value) => value
+            .as_f64()
+            .filter(|n| (low..=high).contains(n))
+            .ok_or_else(|| refused(FILE, format!("{key}: expected a number of {low} to {high}, found {value}"))),
+    }
+}
+
+/// A size in any of the forms that transformers knows; `square`: what a bare number means.
+fn sides(value: &Value, key: &str, square: bool) -> Result<Resize> {
+    let side = |v: &Value| -> Result<usize> {
+        let bad = || refused(FILE, format!("{key}: expected 1 to {MAX_SIDE} pixels, found {v}"));
+        v.as_u64().filter(|n| (1..=MAX_SIDE).contains(n)).map(|n| n as usize).ok_or_else(bad)
     };
-    if let Some(found) = CLASSES.into_iter().find(|class| class.name == name) {
-        return Ok((found, named.is_some()));
-    }
-    let needed = ["size", "resample", "image_mean", "image_std", "do_center_crop"];
-    match needed.iter().find(|key| cfg.get(key).is_none()) {
-        Some(key) => {
-            let known = CLASSES.map(|class| class.name).join(", ");
-            Err(refused(FILE, format!("the processor `{name}` is not known (known: {known}) and the file does not give `{key}`")))
+    let of = |name: &str| side(&value[name]);
+    let mut keys: Vec<&str> = value.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()).map(|(key, _)| key.as_str()).collect();
+    keys.sort_unstable();
+    Ok(match (keys.as_slice(), value) {
+        (["height", "width"], _) => Resize::Exact(of("height")?, of("width")?),
+        (["shortest_edge"], _) => Resize::Shortest(of("shortest_edge")?),
+        (["longest_edge"], _) => Resize::Longest(of("longest_edge")?),
+        (["longest_edge", "shortest_edge"], _) => Resize::Between(of("shortest_edge")?, of("longest_edge")?),
+        (["max_height", "max_width"], _) => Resize::Within(of("max_height")?, of("max_width")?),
+        ([], Value::Array(list)) if list.len() == 2 => Resize::Exact(side(&list[0])?, side(&list[1])?),
+        ([], Value::Number(_)) if square => Resize::Exact(side(value)?, side(value)?),
+        ([], Value::Number(_)) => Resize::Shortest(side(value)?),
+        _ => {
+            let forms = "a number, height and width, shortest_edge, longest_edge, both of these, or max_height and max_width";
+            return Err(refused(FILE, format!("{key}: expected {forms}, found {value}")));
         }
-        None => Ok((CLASSES[0], true)),
+    })
+}
+
+/// The resize and the cut behind it.
+fn geometry(cfg: &Value, class: &Class) -> Result<(Resize, Option<(usize, usize)>)> {
+    let given = |key: &str| cfg.get(key).filter(|v| !v.is_null());
+    let size = given("size").map(|value| sides(value, "size", switch(cfg, "default_to_square", class.square)?)).transpose()?;
+    let size = size.unwrap_or(class.size);
+    let crop = given("crop_size").map(|value| match sides(value, "crop_size", true)? {
+        Resize::Exact(height, width) => Ok((height, width)),
+        Resize::Shortest(edge) => Ok((edge, edge)),
+        _ => Err(refused(FILE, format!("crop_size: expected a number, or height and width, found {value}"))),
+    });
+    let crop = crop.transpose()?.or_else(|| class.crop.map(|side| (side, side)));
+    let cut = match switch(cfg, "do_center_crop", class.crops)? {
+        true => Some(crop.ok_or_else(|| refused(FILE, "do_center_crop is on, but there is no crop_size".into()))?),
+        false => None,
+    };
+    if !switch(cfg, "do_resize", true)? {
+        return Ok((Resize::None, cut));
     }
+    let unfit = || refused(FILE, format!("size: the {} does not take {}", class.name, cfg["size"]));
+    let pct = |default: f64| number(cfg, "crop_pct", default, (0.01, 4.0));
+    Ok(match (class.own, size) {
+        (Own::ConvNext, Resize::Shortest(edge) | Resize::Between(edge, _)) if edge < 384 => {
+            // It cuts once of its own, to the size.
+            if cut.is_some_and(|cut| cut != (edge, edge)) {
+                return Err(refused(FILE, format!("crop_size: expected {edge}, which the size is, or no do_center_crop")));
+            }
+            (Resize::Shortest((edge as f64 / pct(224.0 / 256.0)?) as usize), Some((edge, edge)))
+        }
+        (Own::ConvNext, Resize::Shortest(edge) | Resize::Between(edge, _)) => (Resize::Exact(edge, edge), cut),
+        (Own::Levit, Resize::Shortest(edge) | Resize::Between(edge, _)) => (Resize::Shortest((256.0 / 224.0 * edge as f64) as usize), cut),
+        (Own::PoolFormer, Resize::Shortest(edge) | Resize::Between(edge, _)) => (Resize::Shortest((edge as f64 / pct(0.9)?) as usize), cut),
+        (Own::PoolFormer, Resize::Exact(height, width)) => {
+            let pct = pct(0.9)?;
+            let over = |side: usize| (side as f64 / pct) as usize;
+            (if height == width { Resize::Shortest(over(height)) } else { Resize::Exact(over(height), over(width)) }, cut)
+        }
+        (Own::ConvNext, _) | (Own::Levit | Own::PoolFormer, Resize::Longest(_) | Resize::Within(..)) => return Err(unfit()),
+        (_, size) => (size, cut),
+    })
 }
 
 fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size: (usize, usize)) -> Result<Preprocess> {
-    const FILE: &str = "preprocessor_config.json";
-    let (class, named) = class_of(cfg, config)?;
+    let class = class_of(cfg, config)?;
     if let Some(keys) = cfg.as_object() {
         let on = |value: &Value| !(value.is_null() || value.as_bool() == Some(false));
         if let Some((key, value)) = keys.iter().find(|(key, value)| !KNOWN.contains(&key.as_str()) && !key.starts_with('_') && on(value)) {
             return Err(refused(FILE, format!("`{key}` ({value}) is not known and may change the pixels")));
         }
     }
-    let switch = |key: &str, default: bool| cfg.get(key).and_then(Value::as_bool).unwrap_or(default);
-    if switch("rescale_offset", false) {
-        return Err(refused(FILE, "`rescale_offset` moves the values, which igq does not do".into()));
-    }
-    let sides = |value: &Value, key: &str, square: bool| -> Result<Resize> {
-        let number = |v: &Value| -> Result<usize> {
-            let bad = || refused(FILE, format!("{key}: expected 1 to {MAX_SIDE} pixels, found {v}"));
-            v.as_u64().filter(|n| (1..=MAX_SIDE).contains(n)).map(|n| n as usize).ok_or_else(bad)
-        };
-        let of = |name: &str| value.get(name).filter(|v| !v.is_null()).map(number).transpose();
-        Ok(match (of("height")?, of("width")?, of("shortest_edge")?, of("longest_edge")?, value.as_array()) {
-            (Some(height), Some(width), ..) => Resize::Exact(height, width),
-            (None, None, Some(edge), None, _) => Resize::Shortest(edge),
-            (None, None, None, Some(edge), _) => Resize::Longest(edge),
-            (None, None, None, None, Some(list)) if list.len() == 2 => Resize::Exact(number(&list[0])?, number(&list[1])?),
-            (None, None, None, None, None) if value.is_number() => {
-                let edge = number(value)?;
-                if square { Resize::Exact(edge, edge) } else { Resize::Shortest(edge) }
-            }
-            _ => {
-                return Err(refused(
-                    FILE,
-                    format!("{key}: expected a number, height and width, shortest_edge or longest_edge, found {value}"),
-                ));
-            }
-        })
-    };
-    let square = cfg.get("default_to_square").and_then(Value::as_bool).unwrap_or(class.square && class.name != "SiglipImageProcessor");
-    let default_size =
-        if class.square { Resize::Exact(class.size as usize, class.size as usize) } else { Resize::Shortest(class.size as usize) };
-    let mut resize = match cfg.get("size").filter(|v| !v.is_null()) {
-        Some(value) => sides(value, "size", square)?,
-        None => default_size,
-    };
-    let crop = match cfg.get("crop_size").filter(|v| !v.is_null()) {
-        Some(value) => match sides(value, "crop_size", true)? {
-            Resize::Exact(height, width) => Some((height, width)),
-            Resize::Shortest(edge) | Resize::Longest(edge) => Some((edge, edge)),
-            _ => None,
-        },
-        None => class.crop.map(|side| (side as usize, side as usize)),
-    };
-    // A file that names no class cuts where it says what to.
-    let crops = switch("do_center_crop", if named { class.crop.is_some() } else { cfg.get("crop_size").is_some() || class.crop.is_some() });
-    let mut cut = crop.filter(|_| crops);
-    if class.name == "ConvNextImageProcessor"
-        && let Resize::Shortest(edge) = resize
-    {
-        let pct = cfg.get("crop_pct").and_then(Value::as_f64).unwrap_or(224.0 / 256.0);
-        if edge < 384 {
-            (resize, cut) = (Resize::Shortest((edge as f64 / pct) as usize), Some((edge, edge)));
-        } else {
-            (resize, cut) = (Resize::Exact(edge, edge), None);
-        }
-    }
-    if !switch("do_resize", true) {
-        resize = Resize::None;
-    }
+    let (resize, cut) = geometry(cfg, &class)?;
     let given = match (cut, resize) {
         (Some(cut), _) => Some(cut),
         (None, Resize::Exact(height, width)) => Some((height, width)),
@@ -260,28 +226,35 @@ fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size:
         Some(5) => Interpolation::Hamming,
         _ => return Err(refused(FILE, format!("resample: expected 0 to 5, Pillow's filters, found {}", cfg["resample"]))),
     };
-    let rescale = match cfg.get("rescale_factor").filter(|v| !v.is_null()) {
-        _ if !switch("do_rescale", true) => 1.0,
-        None => 1.0 / 255.0,
-        Some(value) => value
-            .as_f64()
-            .filter(|f| *f > 0.0 && *f <= 1000.0)
-            .ok_or_else(|| refused(FILE, format!("rescale_factor: expected a number above 0, found {value}")))?,
-    };
-    let (mut mean, mut std) = (vec![0.0; channels], vec![1.0; channels]);
-    if switch("do_normalize", class.normalizes) {
-        mean = per_channel(cfg.get("image_mean"), "image_mean", channels, class.mean_std.0)?;
-        std = positive(per_channel(cfg.get("image_std"), "image_std", channels, class.mean_std.1)?)?;
+    let rescales = switch(cfg, "do_rescale", true)?;
+    let overshoots = matches!(interpolation, Interpolation::Bicubic | Interpolation::Lanczos);
+    if class.own == Own::Floats && rescales && overshoots && resize != Resize::None {
+        return Err(refused(FILE, format!("the {} resizes floats; igq does so for resample 0, 2, 4 and 5 alone", class.name)));
     }
-    if class.name == "EfficientNetImageProcessor" && switch("include_top", true) {
-        std = std.iter().map(|s| s * s).collect(); // Divided by it twice.
+    let rescale = if rescales { number(cfg, "rescale_factor", 1.0 / 255.0, (1e-9, 1000.0))? } else { 1.0 };
+    let image_std = || positive(per_channel(cfg.get("image_std"), "image_std", channels, class.mean_std.1)?);
+    let (mut mean, mut std) = (vec![0.0; channels], vec![1.0; channels]);
+    if switch(cfg, "do_normalize", true)? {
+        mean = per_channel(cfg.get("image_mean"), "image_mean", channels, class.mean_std.0)?;
+        std = image_std()?;
+    }
+    let (offset, again) = (switch(cfg, "rescale_offset", false)?, switch(cfg, "include_top", true)?);
+    if class.own == Own::EfficientNet {
+        if offset && rescales {
+            mean.iter_mut().for_each(|m| *m += 1.0);
+        }
+        if again {
+            std.iter_mut().zip(image_std()?).for_each(|(s, more)| *s *= more);
+        }
+    } else if offset {
+        return Err(refused(FILE, format!("rescale_offset: the {} has none", class.name)));
     }
     let missing: Vec<&str> = ["size", "resample", "image_mean", "image_std"].into_iter().filter(|key| cfg.get(key).is_none()).collect();
     let from = match missing.as_slice() {
         [] => FILE.to_string(),
         missing => format!("{FILE}, {} missing there: default of {}", missing.join(", "), class.name),
     };
-    Ok(Preprocess { size, channels, resize, interpolation, rescale, mean, std, fill: vec![0; channels], from })
+    Ok(Preprocess { size, channels, resize, interpolation, rescale, mean, std, fill: vec![0; channels], on_tensors: true, from })
 }
 
 fn per_channel(value: Option<&Value>, name: &str, channels: usize, default: [f32; 3]) -> Result<Vec<f32>> {
@@ -289,7 +262,7 @@ fn per_channel(value: Option<&Value>, name: &str, channels: usize, default: [f32
         return Ok(if channels == 3 { default.to_vec() } else { vec![0.5; channels] });
     };
     let numbers: Vec<f32> = match value.as_array() {
-        Some(list) => list.iter().filter_map(Value::as_f64).map(|v| v as f32).collect(),
+        Some(list) => list.iter().map(|v| v.as_f64().unwrap_or(f64::NAN) as f32).collect(),
         None => value.as_f64().map(|v| v as f32).into_iter().collect(),
     };
     let bad = || Error::setting(format!("{name} of the preprocessing configuration"), value, format!("{channels} finite numbers"));
