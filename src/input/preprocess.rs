@@ -105,13 +105,19 @@ impl Preprocess {
         Ok(Prepared { tensor: self.normalise(&view)?, view })
     }
 
-    /// The middle of the picture, filled where it is too small: half of what is missing is cut off.
+    /// Whether torchvision's tensors are the reference: it has no box and no Hamming filter for them, for which transformers takes Pillow.
+    fn by_torchvision(&self) -> bool {
+        self.on_tensors && (self.resize == Resize::None || !matches!(self.interpolation, Interpolation::Box | Interpolation::Hamming))
+    }
+
+    /// The middle of the picture, filled where it is too small: half of what is missing is cut off, but not where
+    /// transformers takes Pillow.
     fn cut(&self, raster: &Raster) -> Raster {
         let (height, width) = self.size;
         let c = raster.channels;
         let start = |length: usize, side: usize| -> isize {
             match length.checked_sub(side) {
-                None => -(((side - length) / 2) as isize),
+                None => -(((side - length + usize::from(self.on_tensors && !self.by_torchvision())) / 2) as isize),
                 Some(margin) if self.on_tensors => (margin / 2) as isize,
                 Some(margin) => (margin as f64 / 2.0).round_ties_even() as isize,
             }
@@ -179,7 +185,7 @@ impl Preprocess {
         }
         // One direction after the other, rounded to 8 bits in between, in the order of Pillow 13: across first, unless that leaves away less
         // than half as many columns as there are rows to leave away. The library alone would take another order.
-        let down_first = !self.on_tensors && raster.height.saturating_sub(height) > 2 * raster.width.saturating_sub(width);
+        let down_first = !self.by_torchvision() && raster.height.saturating_sub(height) > 2 * raster.width.saturating_sub(width);
         let between = if down_first { (raster.width, height) } else { (width, raster.height) };
         let between = self.scaled(source, &raster, between.0, between.1)?;
         self.scaled(source, &between, width, height)

@@ -86,6 +86,7 @@ impl Model {
         let checkpoint = Checkpoint { weights, ..checkpoint };
         let (config, mut notes) = Config::infer(&checkpoint, layout)?;
         notes.extend(left_out);
+        notes.extend(checkpoint.note.clone());
         memory::check(&checkpoint.name, config.run_bytes(), max_memory)?;
         let network: Box<dyn Network> = match &config {
             Config::Vit(vit) => Box::new(vit::Vit::new(vit.clone(), &checkpoint.weights)?),

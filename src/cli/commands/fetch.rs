@@ -24,8 +24,11 @@ impl Fetch {
             return Err(Error::setting("model to fetch", id, "an id of the Hugging Face Hub: OWNER/NAME"));
         };
         let bar = Bar::default();
-        let folder = hub::fetch(&id, offline, &|progress| bar.show(&progress))?;
+        let (folder, note) = hub::fetch(&id, offline, &|progress| bar.show(&progress))?;
         drop(bar);
+        if let Some(note) = note {
+            crate::clean::tell(&format!("note: {note}"));
+        }
         print::deliver(None, &format!("{}\n", folder.display()))
     }
 }

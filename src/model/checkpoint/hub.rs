@@ -4,56 +4,53 @@
 //! A client of its own, on ureq, in the layout of the Hub's cache: the crate hf-hub sends the token wherever a redirect leads, panics on
 //! answers without a header, and has no bounds on time, size or redirects.
 
-use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
 use etcetera::home_dir;
 
+use super::environment::{folder, offline, silent, variable};
 use super::http::{Answer, Client, Failure};
 use super::shards::{INDEX, WEIGHTS, shards};
+use super::whole::{self, Watch};
 use crate::clean::clean;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// Bytes from which on it is worth saying how far a file is.
 const LARGE: u64 = 1_000_000;
-/// Most bytes of one file.
-const MOST: u64 = 1 << 40;
 /// Beside the weights, where the model has them.
 const OPTIONAL: [&str; 2] = ["config.json", "preprocessor_config.json"];
 
 /// The folder of the model `id` (`OWNER/NAME`, `OWNER/NAME@REVISION`) in the Hub's cache, downloaded before where it is not there yet. Obeys
-/// `HF_HUB_OFFLINE`, `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT` and `HF_TOKEN` as the Hub's own tools do, and the older names of these.
+/// `HF_HUB_OFFLINE`, `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_DOWNLOAD_TIMEOUT` as the Hub's own tools do, and the
+/// older names of these. Beside the folder: why the cache had to do, where the Hub was asked in vain.
 ///
 /// # Errors
 /// When the Hub cannot be reached, has no such model, wants a token, or the model has no safetensors.
-pub fn fetch(id: &str, offline: bool, progress: &dyn Fn(Progress)) -> Result<PathBuf> {
+pub fn fetch(id: &str, only_cache: bool, progress: &dyn Fn(Progress)) -> Result<(PathBuf, Option<String>)> {
     let hub = Hub::from_env(id, progress)?;
     let cached = hub.cached();
     // Other tools fetch what they need; without a configuration too much would have to be guessed.
     let usable = cached.clone().filter(|folder| Hub::has_all(folder, &OPTIONAL[..1]));
     if let Some(folder) = cached.as_ref().filter(|folder| Hub::has_all(folder, &OPTIONAL)) {
-        return Ok(folder.clone());
+        return Ok((folder.clone(), None));
     }
-    if offline || offline_by_environment() {
-        return usable.ok_or_else(|| {
+    if only_cache || offline() {
+        return usable.map(|folder| (folder, None)).ok_or_else(|| {
             let problem = format!("no such file or folder, nor a complete model of this id in {}", hub.cache.display());
             Error::content(id, problem, "go on without --offline and HF_HUB_OFFLINE to download it")
         });
     }
-    hub.download(cached.as_deref()).or_else(|e| usable.ok_or(e))
-}
-
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.trim().is_empty())
-}
-
-fn offline_by_environment() -> bool {
-    let on = |value: String| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str());
-    // The older name counts where the newer one is not set.
-    ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().find_map(|name| variable(name)).is_some_and(on)
+    match (hub.download(cached.as_deref()), usable) {
+        (Ok(folder), _) => Ok((folder, None)),
+        (Err(e), Some(folder)) => {
+            let missing: Vec<&str> = OPTIONAL.into_iter().filter(|file| !Hub::has_all(&folder, &[file])).collect();
+            Ok((folder, Some(format!("the cache is used, without {}: {e}", missing.join(" and ")))))
+        }
+        (Err(e), None) => Err(e),
+    }
 }
 
 struct Hub<'a> {
@@ -68,19 +65,17 @@ struct Hub<'a> {
 
 impl<'a> Hub<'a> {
     fn from_env(id: &'a str, progress: &'a dyn Fn(Progress)) -> Result<Self> {
-        let folder = |name: &str| variable(name).map(PathBuf::from);
-        let user = || Some(folder("XDG_CACHE_HOME").or_else(|| Some(home_dir().ok()?.join(".cache")))?.join("huggingface"));
-        let home = folder("HF_HOME").or_else(user);
-        let named = || ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].iter().find_map(|name| folder(name));
-        let cache = named().or_else(|| Some(home.as_ref()?.join("hub")));
+        let user = || Some(folder(&["XDG_CACHE_HOME"]).or_else(|| Some(home_dir().ok()?.join(".cache")))?.join("huggingface"));
+        let home = folder(&["HF_HOME"]).or_else(user);
+        let cache = folder(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).or_else(|| Some(home.as_ref()?.join("hub")));
         let cache = cache.ok_or_else(|| Error::content(id, "no home folder, where the Hub's cache would be", "set HF_HOME to a folder"))?;
-        let token_file = folder("HF_TOKEN_PATH").or_else(|| Some(home?.join("token")));
+        let token_file = folder(&["HF_TOKEN_PATH"]).or_else(|| Some(home?.join("token")));
         let stored = || crate::read::text(&token_file?).ok();
         let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or_else(stored);
         let token = token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty());
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let (model, revision) = id.split_once('@').unwrap_or((id, "main"));
-        Ok(Self { id, model, revision, client: Client::new(endpoint.trim_end_matches('/'), token), cache, progress })
+        Ok(Self { id, model, revision, client: Client::new(endpoint.trim().trim_end_matches('/'), token, silent()), cache, progress })
     }
 
     /// The model's folder in the cache.
@@ -88,10 +83,15 @@ impl<'a> Hub<'a> {
         self.cache.join(format!("models--{}", self.model.replace('/', "--")))
     }
 
+    /// The revision as the name of a folder, where a mirror does not say which commit it is.
+    fn unnamed(revision: &str) -> String {
+        revision.replace('/', "--")
+    }
+
     /// The folder of the newest version that the cache knows of, if all its weights are there.
     fn cached(&self) -> Option<PathBuf> {
         let reference = self.folder().join("refs").join(self.revision);
-        let commit = crate::read::text(&reference).map_or_else(|_| self.revision.to_string(), |commit| commit.trim().to_string());
+        let commit = crate::read::text(&reference).map_or_else(|_| Self::unnamed(self.revision), |commit| commit.trim().to_string());
         let folder = self.folder().join("snapshots").join(commit);
         let weights = [WEIGHTS, INDEX].iter().map(|file| folder.join(file)).find(|file| file.is_file())?;
         let complete = weights.ends_with(WEIGHTS) || shards(&weights).ok()?.iter().all(|shard| folder.join(shard).is_file());
@@ -150,7 +150,7 @@ impl<'a> Hub<'a> {
     }
 
     fn url(&self, revision: &str, name: &str) -> String {
-        format!("{}/{}/resolve/{revision}/{name}", self.client.endpoint(), self.model)
+        format!("{}/{}/resolve/{}/{name}", self.client.endpoint(), self.model, revision.replace('/', "%2F"))
     }
 
     /// Downloads one file; `None` if the model has no such file. Nothing is taken for the file before all of it is there.
@@ -162,7 +162,7 @@ impl<'a> Hub<'a> {
             Err(failure) => return failed(failure),
         };
         // A mirror may say neither: then the version is named by the revision, and the content by its place in it.
-        let commit = answer.commit.clone().unwrap_or_else(|| revision.to_string());
+        let commit = answer.commit.clone().unwrap_or_else(|| Self::unnamed(revision));
         let tag = match &answer.tag {
             Some(digest) if matches!(digest.len(), 40 | 64) && digest.bytes().all(|digit| digit.is_ascii_hexdigit()) => digest.clone(),
             // A tag that is no digest of the content may be the same for several files.
@@ -233,9 +233,6 @@ impl<'a> Hub<'a> {
             return Ok(());
         }
         let size = answer.total;
-        if size.is_some_and(|size| size > MOST) {
-            return Err(Error::content(self.id, format!("{name} is said to have {} bytes", size.unwrap_or_default()), "check HF_ENDPOINT"));
-        }
         let mut have = fs::metadata(&part).map_or(0, |about| about.len());
         if answer.tag.is_none() || size.is_none_or(|size| have >= size) {
             have = 0; // Not the beginning of this file, or nobody knows.
@@ -243,7 +240,11 @@ impl<'a> Hub<'a> {
         if have > 0 {
             answer.close(); // One connection at a time.
             let tag = answer.tag.take();
-            answer = self.client.get(url, have).map_err(|failure| self.explain(name, &failure))?;
+            answer = match self.client.get(url, have) {
+                Err(failure) if failure.status() == Some(416) => self.client.get(url, 0), // It has become shorter, or its ranges are wrong.
+                other => other,
+            }
+            .map_err(|failure| self.explain(name, &failure))?;
             if answer.tag != tag {
                 let _ = fs::remove_file(&part);
                 return Err(Error::content(self.id, format!("{name} was changed while it was downloaded"), "run it again"));
@@ -252,6 +253,15 @@ impl<'a> Hub<'a> {
                 have = 0; // A server that does not know ranges gives all of it.
             }
         }
+        let refused = |problem: String| {
+            let _ = fs::remove_file(&part);
+            Error::content(
+                self.id,
+                format!("{name} of {} was not taken: {problem}", self.client.masked(self.client.endpoint())),
+                "check HF_ENDPOINT, or run it again",
+            )
+        };
+        let mut watch = Watch::new(name, size, have, folder).map_err(refused)?;
         let mut file = OpenOptions::new().create(true).write(true).truncate(have == 0).append(have > 0).open(&part);
         if have == 0 {
             file = File::create(&part);
@@ -263,12 +273,19 @@ impl<'a> Hub<'a> {
                 (self.progress)(Progress::received(name, received as usize, size as usize));
             }
         };
+        let mut unfit = None;
         let ended = answer.read(size.map(|size| size - have), &mut |bytes| {
+            if let Err(problem) = watch.take(bytes) {
+                return Err(io::Error::other(unfit.insert(problem).clone()));
+            }
             received += bytes.len() as u64;
             tell(received);
             file.write_all(bytes)
         });
         file.flush().map_err(Error::io("write", &part))?;
+        if let Some(problem) = unfit {
+            return Err(refused(problem));
+        }
         if let Err(failure) = ended {
             return Err(self.explain(name, &failure));
         }
@@ -276,11 +293,15 @@ impl<'a> Hub<'a> {
             let _ = fs::remove_file(&part);
             return Err(Error::content(self.id, format!("expected {size} bytes of {name}, received {received}"), "run it again"));
         }
-        if let Some(digest) = answer.sha256()
-            && super::http::sha256_of(&part).map_err(Error::io("read", &part))? != digest
-        {
-            let _ = fs::remove_file(&part);
-            return Err(Error::content(self.id, format!("{name} does not have the sha256 that the Hub says"), "run it again"));
+        match answer.sha256() {
+            Some(digest) if super::http::sha256_of(&part).map_err(Error::io("read", &part))? != digest => {
+                let _ = fs::remove_file(&part);
+                return Err(Error::content(self.id, format!("{name} does not have the sha256 that the Hub says"), "run it again"));
+            }
+            Some(_) => {}
+            // Nobody vouches for it: what it says itself must do.
+            None if size.is_none() || name.ends_with(".safetensors") => whole::check(&part, name).map_err(refused)?,
+            None => {}
         }
         fs::rename(&part, blob).map_err(Error::io("write", blob))?;
         let _ = fs::remove_file(&lock_path);
@@ -296,7 +317,7 @@ impl<'a> Hub<'a> {
         struct Info {
             siblings: Vec<Sibling>,
         }
-        let url = format!("{}/api/models/{}/revision/{}", self.client.endpoint(), self.model, self.revision);
+        let url = format!("{}/api/models/{}/revision/{}", self.client.endpoint(), self.model, self.revision.replace('/', "%2F"));
         let info = self.client.get(&url, 0).and_then(|mut answer| answer.text()).map(|text| serde_json::from_str::<Info>(&text));
         match info {
             Ok(Ok(info)) => {
@@ -319,7 +340,7 @@ impl<'a> Hub<'a> {
     }
 
     fn explain(&self, file: &str, failure: &Failure) -> Error {
-        let endpoint = self.client.endpoint();
+        let endpoint = self.client.masked(self.client.endpoint());
         let (problem, advice): (String, &str) = match failure {
             Failure::Status(404) => (format!("no such file or folder, nor such a model on {endpoint}"), "check the name (OWNER/NAME)"),
             Failure::Status(code @ (401 | 403)) if !self.client.has_token() => (
@@ -335,6 +356,10 @@ impl<'a> Hub<'a> {
                 format!("no such file or folder, and no connection to {endpoint} ({})", clean(e)),
                 "check the network; a model in the cache or a folder needs none",
             ),
+            Failure::Silent(long) => (
+                format!("{endpoint} took the question for {file} and sent nothing for {} s", long.as_secs_f64()),
+                "try again later, or give it more seconds in HF_HUB_DOWNLOAD_TIMEOUT",
+            ),
             Failure::Cut(e) => {
                 (format!("receiving {file} from {endpoint} ended early ({})", clean(e)), "run it again: it goes on with what was received")
             }
@@ -342,6 +367,6 @@ impl<'a> Hub<'a> {
                 (format!("{endpoint} does not answer as the Hub does ({})", clean(e)), "check HF_ENDPOINT, or try again later")
             }
         };
-        Error::content(self.id, problem, advice)
+        Error::content(self.id, self.client.masked(&problem), advice)
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod config;
 #[cfg(feature = "hub")]
+mod environment;
+#[cfg(feature = "hub")]
 mod http;
 #[cfg_attr(not(feature = "hub"), path = "no_hub.rs")]
 pub mod hub;
@@ -9,6 +11,8 @@ pub mod labels;
 pub mod names;
 mod shards;
 pub mod weights;
+#[cfg(feature = "hub")]
+mod whole;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +41,8 @@ pub struct Checkpoint {
     pub config: Option<Value>,
     /// transformers' `preprocessor_config.json`, if there is one.
     pub preprocessor: Option<Value>,
+    /// What people should know of how it was found.
+    pub note: Option<String>,
 }
 
 /// Name of the model that is compiled into the binary.
@@ -57,6 +63,7 @@ impl Checkpoint {
             weights: Weights::from_bytes(name, bytes)?,
             config: Some(parse_json(name, config)?),
             preprocessor: None,
+            note: None,
         })
     }
 
@@ -75,10 +82,10 @@ impl Checkpoint {
                 let advice = format!("name a safetensors file, a folder with {WEIGHTS}, a model of the Hub (OWNER/NAME), or `{BUILT_IN}`");
                 return Err(Error::content(model, "no such file or folder", advice));
             };
-            let folder = hub::fetch(&id, offline, progress)?;
+            let (folder, note) = hub::fetch(&id, offline, progress)?;
             let opened = Self::from_path(&id, &folder)?;
-            let name = id.rsplit('/').next().unwrap_or(&id).into();
-            return Ok(Self { name, source: format!("{id} on the Hugging Face Hub ({})", opened.source), ..opened });
+            let name = id.split_once('/').map_or(id.as_str(), |(_, name)| name).into();
+            return Ok(Self { name, source: format!("{id} on the Hugging Face Hub ({})", opened.source), note, ..opened });
         }
         Self::from_path(model, path)
     }
@@ -97,6 +104,7 @@ impl Checkpoint {
             weights,
             config: read_json(&folder.join("config.json"))?,
             preprocessor: read_json(&folder.join("preprocessor_config.json"))?,
+            note: None,
         })
     }
 }
@@ -111,7 +119,22 @@ pub fn is_hub_id(model: &str) -> bool {
     let (model, revision) = model.split_once('@').unwrap_or((model, "main"));
     let ending = Path::new(model).extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
     let file = ["safetensors", "json", "bin", "pt", "pth", "ckpt", "gguf", "onnx"].contains(&ending.as_str());
-    !file && part(revision) && model.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+    !file
+        && revision.split('/').all(part)
+        && revision.len() <= 200
+        && model.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+}
+
+/// What stands behind the prefixes of timm and the Hub's own addresses.
+fn without_host(text: &str) -> Option<&str> {
+    let strip = |text: &'_ str, start: &str| text.get(..start.len()).is_some_and(|s| s.eq_ignore_ascii_case(start)).then_some(start.len());
+    if let Some(end) = ["hf_hub:", "hf-hub:", "hf://"].iter().find_map(|start| strip(text, start)) {
+        return Some(&text[end..]);
+    }
+    let end = ["https://", "http://"].iter().find_map(|start| strip(text, start)).unwrap_or(0);
+    let text = &text[end..];
+    let text = &text[strip(text, "www.").unwrap_or(0)..];
+    ["huggingface.co/", "hf.co/"].iter().find_map(|start| strip(text, start)).map(|end| &text[end..])
 }
 
 /// The id that a spelling of timm or a browser means: `hf_hub:OWNER/NAME`, `https://huggingface.co/OWNER/NAME/tree/REVISION`,
@@ -121,17 +144,26 @@ pub fn hub_id(spelling: &str) -> Option<String> {
     let text = spelling.trim();
     let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_default();
     let endpoint = endpoint.trim_end_matches('/');
-    let starts =
-        ["hf_hub:", "hf-hub:", "https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/", "hf://"];
     let own = text.strip_prefix(endpoint).filter(|rest| !endpoint.is_empty() && rest.starts_with('/'));
-    let known = own.or_else(|| starts.iter().find_map(|start| text.strip_prefix(start)));
+    let known = own.or_else(|| without_host(text));
     // Only what is written as an address may end in a slash, or be longer: anything else may be a folder.
     let rest = known.unwrap_or(text).trim_matches('/');
-    let mut parts = rest.split(['?', '#']).next()?.split('/');
+    let mut parts = rest.split(['?', '#']).next()?.trim_end_matches('/').splitn(4, '/');
     let (owner, name) = (parts.next()?, parts.next()?);
     let id = match (parts.next(), parts.next()) {
         (None, _) => format!("{owner}/{name}"),
-        (Some("tree" | "resolve" | "blob"), Some(revision)) if known.is_some() => format!("{owner}/{name}@{revision}"),
+        // A pull request or a conversion has slashes in its name, which browsers write in another way.
+        (Some("tree" | "resolve" | "blob"), Some(rest)) if known.is_some() => {
+            let rest = rest.replace("%2F", "/").replace("%2f", "/");
+            let mut folders = rest.match_indices('/').map(|(at, _)| at);
+            let end = if rest.starts_with("refs/") { folders.nth(2) } else { folders.next() };
+            format!("{owner}/{name}@{}", &rest[..end.unwrap_or(rest.len())])
+        }
+        // `OWNER/NAME@refs/pr/1`.
+        (Some(more), last) if name.contains('@') => {
+            let last = last.map(|last| format!("/{last}")).unwrap_or_default();
+            format!("{owner}/{name}/{more}{last}")
+        }
         _ => return None,
     };
     is_hub_id(&id).then_some(id)

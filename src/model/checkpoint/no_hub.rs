@@ -9,7 +9,7 @@ use crate::progress::Progress;
 ///
 /// # Errors
 /// Always.
-pub fn fetch(id: &str, _offline: bool, _progress: &dyn Fn(Progress)) -> Result<PathBuf> {
+pub fn fetch(id: &str, _offline: bool, _progress: &dyn Fn(Progress)) -> Result<(PathBuf, Option<String>)> {
     let problem = "no such file or folder, and this igq was built without the Hugging Face Hub";
     Err(Error::content(id, problem, "name a file or folder, or build with the feature `hub`"))
 }

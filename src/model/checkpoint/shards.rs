@@ -28,6 +28,10 @@ fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
         path.file_name().is_some_and(|file| file == shard.as_str()) && path.extension().is_some_and(|ending| ending == "safetensors")
     };
     match weight_map.values().find(|shard| !plain(shard)) {
+        Some(shard) if Path::new(shard).file_name().is_some_and(|file| file == shard.as_str()) => {
+            let problem = format!("expected shards that are safetensors files, found `{shard}` listed as one");
+            Err(Error::content(&name, problem, "tell the authors of the model"))
+        }
         Some(shard) => Err(no_shard(&name, shard)),
         None => Ok(weight_map),
     }
