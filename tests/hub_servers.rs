@@ -235,7 +235,7 @@ fn tags_of_every_form_and_ranges_that_are_refused() {
 #[test]
 fn an_endpoint_may_have_a_path_a_slash_and_a_password_and_redirects_may_be_relative() {
     let (address, seen) = server(|path, _, stream| match path.strip_prefix("/hub/prefix/") {
-        Some(rest) if rest.contains("/resolve/") && rest.ends_with(".safetensors") => {
+        Some(rest) if rest.contains("/resolve/main/") && rest.ends_with(".safetensors") => {
             send(stream, "302 Found\r\nLocation: ../../stored/resolve/model.safetensors\r\nContent-Length: 0", b"");
         }
         Some(rest) => {

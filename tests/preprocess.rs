@@ -44,7 +44,10 @@ fn difference(found: &Raster, expected: &str) -> (f64, u8) {
 fn every_kind_of_file_gives_pillows_pixels() {
     let mut bad = Vec::new();
     let mut seen = 0;
-    for entry in fs::read_dir(path("")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+    for entry in fs::read_dir(path("")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| {
+        // Beside the pictures stand the scripts and what they have written.
+        path.is_file() && !["py", "csv", "json", "safetensors"].contains(&path.extension().unwrap().to_str().unwrap())
+    }) {
         let name = entry.file_name().unwrap().to_str().unwrap();
         let (mean, most) = difference(&prepared(name, Resize::Shortest(36), Interpolation::Bicubic), name);
         eprintln!("{name}: mean {mean:.3}, at most {most}");
@@ -83,4 +86,28 @@ fn a_strip_that_would_explode_is_refused() {
     let exact = Preprocess::from_config(None, None, 3, (224, 224)).unwrap();
     let error = exact.apply(&strip).unwrap_err().to_string();
     assert!(error.contains("strip.png") && error.contains("8000x1"), "{error}");
+}
+
+#[test]
+fn every_form_of_a_configuration_gives_the_input_of_the_reference() {
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&fs::read_to_string(path("processors.json")).unwrap()).unwrap();
+    let expected = candle_core::safetensors::load(path("processors.safetensors"), &candle_core::Device::Cpu).unwrap();
+    let picture = Picture::open(&path("colour.png")).unwrap();
+    assert_eq!(cases.len(), expected.len());
+    let mut bad = Vec::new();
+    for (number, case) in cases.iter().enumerate() {
+        let side = |at: usize| usize::try_from(case["size"][at].as_u64().unwrap()).unwrap();
+        let timm = serde_json::json!({ "pretrained_cfg": case["config"] });
+        let (config, own) = if case["timm"] == true { (Some(&timm), None) } else { (None, Some(&case["config"])) };
+        let made = Preprocess::from_config(config, own, 3, (side(0), side(1))).unwrap();
+        let found = made.apply(&picture).unwrap().tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let expected = expected[&number.to_string()].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let plane = side(0) * side(1);
+        let unit = |index: usize| f64::from(made.std[index / plane]) / made.rescale;
+        let steps = found.iter().zip(&expected).enumerate().map(|(at, (a, b))| f64::from((a - b).abs()) * unit(at)).fold(0.0, f64::max);
+        if found.len() != expected.len() || steps >= 3.0 {
+            bad.push(format!("{steps:.2} steps of 1/255: {}", case["config"]));
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
