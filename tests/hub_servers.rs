@@ -98,7 +98,7 @@ fn taken(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
     let all = paths.flat_map(|path| if path.is_dir() { taken(&path) } else { vec![path] });
-    all.filter(|path| !path.to_str().unwrap().ends_with(".part") && !path.to_str().unwrap().ends_with(".lock")).collect()
+    all.filter(|path| path.extension().is_none_or(|ending| ending != "part" && ending != "lock")).collect()
 }
 
 fn same(folder: &str) {
@@ -163,7 +163,7 @@ fn bodies_without_end_and_absurd_sizes_end_at_once() {
     let (address, _) = says("200 OK\r\nContent-Encoding: gzip", "model.safetensors", 1.0);
     let (code, text) = fetch(&address, tempfile::tempdir().unwrap().path());
     assert!(code == 1 && text.contains("in the coding `gzip`"), "{text}");
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn an_endpoint_may_have_a_path_a_slash_and_a_password_and_redirects_may_be_relat
             send(stream, "302 Found\r\nLocation: ../../stored/resolve/model.safetensors\r\nContent-Length: 0", b"");
         }
         Some(rest) => {
-            file(rest).map_or_else(|| missing(stream), |body| send(stream, &format!("200 OK\r\nContent-Length: {}", body.len()), &body))
+            file(rest).map_or_else(|| missing(stream), |body| send(stream, &format!("200 OK\r\nContent-Length: {}", body.len()), &body));
         }
         None => missing(stream),
     });

@@ -117,7 +117,7 @@ impl Preprocess {
         let c = raster.channels;
         let start = |length: usize, side: usize| -> isize {
             match length.checked_sub(side) {
-                None => -(((side - length + usize::from(self.on_tensors && !self.by_torchvision())) / 2) as isize),
+                None => -(usize::midpoint(side - length, usize::from(self.on_tensors && !self.by_torchvision())) as isize),
                 Some(margin) if self.on_tensors => (margin / 2) as isize,
                 Some(margin) => (margin as f64 / 2.0).round_ties_even() as isize,
             }

@@ -168,10 +168,8 @@ fn geometry(cfg: &Value, class: &Class) -> Result<(Resize, Option<(usize, usize)
         _ => Err(refused(FILE, format!("crop_size: expected a number, or height and width, found {value}"))),
     });
     let crop = crop.transpose()?.or_else(|| class.crop.map(|side| (side, side)));
-    let cut = match switch(cfg, "do_center_crop", class.crops)? {
-        true => Some(crop.ok_or_else(|| refused(FILE, "do_center_crop is on, but there is no crop_size".into()))?),
-        false => None,
-    };
+    let uncut = || refused(FILE, "do_center_crop is on, but there is no crop_size".into());
+    let cut = if switch(cfg, "do_center_crop", class.crops)? { Some(crop.ok_or_else(uncut)?) } else { None };
     if !switch(cfg, "do_resize", true)? {
         return Ok((Resize::None, cut));
     }
@@ -241,7 +239,9 @@ fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size:
     let (offset, again) = (switch(cfg, "rescale_offset", false)?, switch(cfg, "include_top", true)?);
     if class.own == Own::EfficientNet {
         if offset && rescales {
-            mean.iter_mut().for_each(|m| *m += 1.0);
+            for m in &mut mean {
+                *m += 1.0;
+            }
         }
         if again {
             std.iter_mut().zip(image_std()?).for_each(|(s, more)| *s *= more);

@@ -298,10 +298,9 @@ impl<'a> Hub<'a> {
                 let _ = fs::remove_file(&part);
                 return Err(Error::content(self.id, format!("{name} does not have the sha256 that the Hub says"), "run it again"));
             }
-            Some(_) => {}
             // Nobody vouches for it: what it says itself must do.
             None if size.is_none() || name.ends_with(".safetensors") => whole::check(&part, name).map_err(refused)?,
-            None => {}
+            Some(_) | None => {}
         }
         fs::rename(&part, blob).map_err(Error::io("write", blob))?;
         let _ = fs::remove_file(&lock_path);
