@@ -16,7 +16,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         Ok(about) if about.is_dir() => Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)),
         Ok(about) if !about.is_file() => append(path, bytes),
         // Standard output by its name may be a regular file that another program holds.
-        Ok(_) if path.starts_with("/dev") || path.starts_with("/proc") => append(path, bytes),
+        Ok(_) if is_of_a_process(path) => append(path, bytes),
         Ok(about) => replace(&fs::canonicalize(path).unwrap_or_else(|_| path.into()), bytes, Some(about.permissions())),
         Err(_) => replace(&target(path), bytes, None),
     };
@@ -40,14 +40,23 @@ fn append(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.flush()
 }
 
+/// A path and, where it is a link, what that leads to, step by step.
+fn steps(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let next = |at: &PathBuf| fs::read_link(at).ok().map(|next| at.parent().unwrap_or(Path::new(".")).join(next));
+    std::iter::successors(Some(path.to_path_buf()), next).take(16)
+}
+
+/// Whether `path` leads over the open files of a process: `/dev/stdout` and `/dev/fd/3` do, a file in `/dev/shm` is one as any other.
+fn is_of_a_process(path: &Path) -> bool {
+    steps(path).any(|at| {
+        let folder = at.parent().and_then(|folder| folder.canonicalize().ok());
+        folder.is_some_and(|folder| folder.starts_with("/proc") || folder.starts_with("/dev/fd"))
+    })
+}
+
 /// Where a link that leads to nothing yet leads to.
 fn target(path: &Path) -> PathBuf {
-    let mut at = path.to_path_buf();
-    for _ in 0..16 {
-        let Ok(next) = fs::read_link(&at) else { break };
-        at = at.parent().unwrap_or(Path::new(".")).join(next);
-    }
-    at
+    steps(path).last().unwrap_or_else(|| path.into())
 }
 
 fn replace(path: &Path, bytes: &[u8], mode: Option<fs::Permissions>) -> std::io::Result<()> {
@@ -82,6 +91,28 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"two");
         assert!(write_whole(folder.path(), b"x").is_err());
         assert!(write_whole(&folder.path().join("no/such/folder"), b"x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_open_file_is_written_on_and_a_file_below_dev_is_replaced() {
+        use std::os::fd::AsRawFd;
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        write_whole(&file, b"a longer one").unwrap();
+        write_whole(&file, b"two").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        // As a shell does for `> file`: what the shell holds goes on, whatever name leads there.
+        let held = fs::File::open(&file).unwrap();
+        for name in [format!("/dev/fd/{}", held.as_raw_fd()), format!("/proc/self/fd/{}", held.as_raw_fd())] {
+            write_whole(Path::new(&name), b" more").unwrap();
+            std::os::unix::fs::symlink(&name, &link).unwrap();
+            write_whole(&link, b" and more").unwrap();
+            fs::remove_file(&link).unwrap();
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"two more and more more and more");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
