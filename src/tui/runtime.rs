@@ -8,13 +8,12 @@ use etcetera::BaseStrategy;
 use futures_util::StreamExt;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::app::{App, Notice};
 use super::message::{Effect, Message};
 use super::opening::Opening;
-use super::terminal::{self, Screen};
+use super::terminal::{self, Asked, Screen};
 use super::theme::Look;
 use super::theme::ThemeName;
 use super::update::update_all;
@@ -51,8 +50,8 @@ pub fn run(options: Options, picture: usize, screen: ScreenOptions) -> Result<()
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::content("igq", format!("no event loop could be started ({e})"), "close other programs"))?;
     let look = Look::resolve(screen.theme, screen.ascii, false);
-    let leave = terminal::asked_to_leave()?;
-    let ended = runtime.block_on(interact(options, picture, look, screen.mouse, &leave));
+    let asked = terminal::asked()?;
+    let ended = runtime.block_on(interact(options, picture, look, screen.mouse, &asked));
     runtime.shutdown_background();
     ended
 }
@@ -137,7 +136,7 @@ fn session(opened: LoadedModel, picture: usize, look: Look, size: (u16, u16)) ->
     Ok((State::Ready(Box::new(app)), Source::Ready(Box::new(Engine { worker, reports, studied: Instant::now() }))))
 }
 
-async fn interact(options: Options, picture: usize, look: Look, mouse: bool, leave: &Notify) -> Result<()> {
+async fn interact(options: Options, picture: usize, look: Look, mouse: bool, asked: &Asked) -> Result<()> {
     let mut state = State::Opening(Opening { model: options.model.clone(), look, progress: crate::progress::Progress::default() });
     let mut source = Source::Opening(engine::Opening::spawn(options)?);
     // A model that opens at once, or cannot be opened, needs no screen that says so.
@@ -149,7 +148,7 @@ async fn interact(options: Options, picture: usize, look: Look, mouse: bool, lea
     }
     let mut screen = Screen::enter(mouse)?;
     let mut keys = EventStream::new();
-    let mut leave = std::pin::pin!(leave.notified());
+    let mut leave = std::pin::pin!(asked.leave.notified());
     let mut dirty = true;
     let mut drawn = Instant::now().checked_sub(FRAME).unwrap_or_else(Instant::now);
     loop {
@@ -164,6 +163,16 @@ async fn interact(options: Options, picture: usize, look: Look, mouse: bool, lea
             tokio::select! {
                 biased;
                 () = &mut leave => return Ok(()),
+                () = asked.stop.notified() => {
+                    keys = stopped(keys, &mut screen)?;
+                    dirty = true;
+                    None
+                }
+                () = asked.go_on.notified() => {
+                    screen.resume()?;
+                    dirty = true;
+                    None
+                }
                 event = keys.next() => if let Some(event) = event {
                     messages.extend(to_message(event.map_err(lost)?));
                     None
@@ -208,11 +217,7 @@ async fn interact(options: Options, picture: usize, look: Look, mouse: bool, lea
                     terminal::leave_soon(0);
                     return Ok(());
                 }
-                (Effect::Suspend, ..) => {
-                    drop(keys); // The reader must not hold the terminal while the shell has it.
-                    screen.suspend()?;
-                    keys = EventStream::new();
-                }
+                (Effect::Suspend, ..) => keys = stopped(keys, &mut screen)?,
                 (Effect::Copy(text), ..) => screen.copy(&text)?,
                 (Effect::Export, _, State::Ready(app)) => app.notice = Some(export(app)),
                 (effect, Source::Ready(engine), _) => engine.carry_out(effect),
@@ -221,6 +226,13 @@ async fn interact(options: Options, picture: usize, look: Look, mouse: bool, lea
             }
         }
     }
+}
+
+/// Stops as a job of the shell; the keys that come after it.
+fn stopped(keys: EventStream, screen: &mut Screen) -> Result<EventStream> {
+    drop(keys); // The reader must not hold the terminal while the shell has it.
+    screen.suspend()?;
+    Ok(EventStream::new())
 }
 
 impl Engine {

@@ -60,6 +60,16 @@ impl Screen {
         self.terminal.clear().map_err(failed)
     }
 
+    /// Takes the terminal anew after a stop that did not ask (SIGSTOP): the shell has used it meanwhile, in its own modes.
+    ///
+    /// # Errors
+    /// When the terminal cannot be taken again.
+    pub fn resume(&mut self) -> Result<()> {
+        // Left first: crossterm takes a terminal that it believes to have for taken.
+        disable_raw_mode().and_then(|()| take(self.mouse)).map_err(failed)?;
+        self.terminal.clear().map_err(failed)
+    }
+
     /// Puts text on the clipboard of the terminal (OSC 52).
     ///
     /// # Errors
@@ -87,33 +97,51 @@ pub fn ending_signal() -> Option<u8> {
     Some(ENDED_BY.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
 }
 
-/// Tells when the system asks the program to leave: every signal that ends a program and can be caught.
+/// What the system asks of the program by signals.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// To leave: every signal that ends a program and can be caught.
+    pub leave: Notify,
+    /// To stop as a job of the shell.
+    pub stop: Notify,
+    /// To go on after a stop.
+    pub go_on: Notify,
+}
+
+/// Listens to what the system asks.
 ///
-/// If the program has not left a moment later, it is ended: crossterm reads a terminal that is gone for ever, and a run may be deep in a
-/// product.
+/// If the program has not left a moment after it was asked to, it is ended: crossterm reads a terminal that is gone for ever, and a run may
+/// be deep in a product.
 ///
 /// # Errors
 /// When the system has no thread to give.
-pub fn asked_to_leave() -> Result<Arc<Notify>> {
-    let leave = Arc::new(Notify::new());
+pub fn asked() -> Result<Arc<Asked>> {
+    let asked = Arc::new(Asked::default());
     #[cfg(unix)]
     {
         use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU};
+        use signal_hook::consts::{SIGCONT, SIGTSTP};
         let ending = [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU];
-        let mut signals = signal_hook::iterator::Signals::new(ending).map_err(failed)?;
-        let asked = Arc::clone(&leave);
+        let mut signals = signal_hook::iterator::Signals::new(ending.iter().chain(&[SIGTSTP, SIGCONT])).map_err(failed)?;
+        let told = Arc::clone(&asked);
         let watch = move || {
-            if let Some(signal) = signals.forever().next() {
-                ENDED_BY.store(u8::try_from(signal).unwrap_or(u8::MAX), Ordering::SeqCst);
-                asked.notify_one();
-                thread::sleep(LEAVING);
-                give_back();
-                std::process::exit(128 + signal);
+            for signal in signals.forever() {
+                match signal {
+                    SIGTSTP => told.stop.notify_one(),
+                    SIGCONT => told.go_on.notify_one(),
+                    _ => {
+                        ENDED_BY.store(u8::try_from(signal).unwrap_or(u8::MAX), Ordering::SeqCst);
+                        told.leave.notify_one();
+                        thread::sleep(LEAVING);
+                        give_back();
+                        std::process::exit(128 + signal);
+                    }
+                }
             }
         };
         thread::Builder::new().name("igq-signals".into()).spawn(watch).map_err(failed)?;
     }
-    Ok(leave)
+    Ok(asked)
 }
 
 /// Ends the program a moment from now, with this code, whatever is still being read or computed: the terminal was given back before.
