@@ -298,9 +298,9 @@ fn the_reason_is_told_where_the_cache_had_to_do() {
 fn a_list_of_shards_lists_safetensors_alone() {
     let (address, seen) = server(|path, _, stream| {
         if path.ends_with("model.safetensors.index.json") {
-            send(stream, "200 OK", br#"{"weight_map": {"a": "config.json"}}"#)
+            send(stream, "200 OK", br#"{"weight_map": {"a": "config.json"}}"#);
         } else {
-            missing(stream)
+            missing(stream);
         }
     });
     let home = tempfile::tempdir().unwrap();
