@@ -19,8 +19,11 @@ use igq::studies::perturbation::SitePerturbation;
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// What is done with the bytes of a target.
+pub type Case = fn(&[u8]);
+
 /// Every target by name.
-pub const CASES: [(&str, fn(&[u8])); 8] = [
+pub const CASES: [(&str, Case); 8] = [
     ("checkpoint", checkpoint),
     ("configuration", configuration),
     ("preprocessor", preprocessor),
@@ -140,7 +143,11 @@ fn holds_prepared(preprocess: &Preprocess, picture: &Picture) {
     let (height, width) = match preprocess.resize {
         Resize::None => (1, 1),
         Resize::Shortest(edge) | Resize::Longest(edge) => (edge, edge),
-        Resize::Exact(height, width) | Resize::Cover(height, width) | Resize::Fit(height, width) => (height, width),
+        Resize::Exact(height, width)
+        | Resize::Cover(height, width)
+        | Resize::Fit(height, width)
+        | Resize::Within(height, width)
+        | Resize::Between(height, width) => (height, width),
     };
     let area = |height: usize, width: usize| height.saturating_mul(width);
     if (1 << 20..1 << 32).contains(&area(height, width)) || area(preprocess.size.0, preprocess.size.1) > 1 << 20 {
@@ -198,6 +205,7 @@ pub fn picture(data: &[u8]) {
             mean: vec![0.5; channels],
             std: vec![0.5; channels],
             fill: vec![0; channels],
+            on_tensors: channels == 3,
             from: "the target".into(),
         };
         holds_prepared(&preprocess, &picture);

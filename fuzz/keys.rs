@@ -127,7 +127,9 @@ impl Screen {
             events.push(Event::Failed(request.id, e.to_string()));
         }
         events.truncate(if stages & 1 == 0 { events.len() } else { 1 });
-        events.into_iter().for_each(|event| self.tell(Message::Engine(event)));
+        for event in events {
+            self.tell(Message::Engine(event));
+        }
     }
 
     /// Carries out the newest study.
@@ -159,7 +161,7 @@ impl Screen {
     }
 }
 
-fn engine_says(input: &mut Input, screen: &mut Screen) -> Option<Message> {
+fn engine_says(input: &mut Input, screen: &mut Screen) -> Message {
     let id = screen.app.wanted.wrapping_sub(u64::from(input.byte() & 1));
     let progress = |input: &mut Input| Progress { stage: input.text(), done: usize::from(input.pair()), total: usize::from(input.pair()) };
     let event = match input.byte() % 7 {
@@ -172,10 +174,10 @@ fn engine_says(input: &mut Input, screen: &mut Screen) -> Option<Message> {
             Event::Pictures(before, before + usize::from(input.byte()).max(1))
         }
         4 => Event::Broken(input.text()),
-        5 => return Some(Message::Progress(progress(input))),
-        _ => return Some(Message::Study(progress(input), std::time::Duration::from_millis(u64::from(input.pair())))),
+        5 => return Message::Progress(progress(input)),
+        _ => return Message::Study(progress(input), std::time::Duration::from_millis(u64::from(input.pair()))),
     };
-    Some(Message::Engine(event))
+    Message::Engine(event)
 }
 
 fn mouse(input: &mut Input) -> MouseEvent {
@@ -212,7 +214,7 @@ fn message(input: &mut Input, screen: &mut Screen, left: &mut (usize, usize)) ->
         15 | 16 => Some(Message::Mouse(mouse(input))),
         17 => Some(Message::Paste(input.text())),
         18 => Some(Message::Resize(input.pair(), input.pair())),
-        19 => engine_says(input, screen),
+        19 => Some(engine_says(input, screen)),
         20 | 21 => {
             let size = (u16::from(input.byte()), u16::from(input.byte() % 80));
             if left.0 > 0 {
