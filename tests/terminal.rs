@@ -127,7 +127,7 @@ fn a_study_under_way_does_not_hold_it() {
     let comparing = || {
         let mut terminal = filled();
         terminal.press(b"6");
-        terminal.wait_for("a comparison under way", |s| s.contains("pictures so far"));
+        terminal.wait_for("a comparison under way", |s| s.contains("comparing methods"));
         terminal
     };
     ends_by("TERM", 15, &comparing);

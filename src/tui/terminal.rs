@@ -1,6 +1,7 @@
 //! The terminal's safety: enter, leave, and leave on a panic before anything is printed. Nothing here draws.
 
 use std::io::{self, Stdout, Write};
+use std::mem::ManuallyDrop;
 use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
-use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use crossterm::{cursor, execute};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -19,8 +20,8 @@ use crate::error::{Error, Result};
 
 /// A terminal in raw mode on the alternate screen; dropping it gives back what was there.
 pub struct Screen {
-    /// What is drawn on.
-    pub terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// What is drawn on. Never dropped: its own drop prints to standard error when the terminal is gone, and where that is gone too, panics.
+    pub terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
     mouse: bool,
 }
 
@@ -45,7 +46,7 @@ impl Screen {
             give_back();
             failed(e)
         })?;
-        Ok(Self { terminal, mouse })
+        Ok(Self { terminal: ManuallyDrop::new(terminal), mouse })
     }
 
     /// Stops as a job of the shell, and comes back with `fg`.
@@ -57,7 +58,7 @@ impl Screen {
         #[cfg(unix)]
         signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP).map_err(failed)?;
         take(self.mouse).map_err(failed)?;
-        self.terminal.clear().map_err(failed)
+        self.anew()
     }
 
     /// Takes the terminal anew after a stop that did not ask (SIGSTOP): the shell has used it meanwhile, in its own modes.
@@ -67,7 +68,14 @@ impl Screen {
     pub fn resume(&mut self) -> Result<()> {
         // Left first: crossterm takes a terminal that it believes to have for taken.
         disable_raw_mode().and_then(|()| take(self.mouse)).map_err(failed)?;
-        self.terminal.clear().map_err(failed)
+        self.anew()
+    }
+
+    /// Forgets what was drawn. `Terminal::clear` asks the terminal where its cursor is, which not all of them answer.
+    fn anew(&mut self) -> Result<()> {
+        execute!(io::stdout(), Clear(ClearType::All)).map_err(failed)?;
+        self.terminal = ManuallyDrop::new(Terminal::new(CrosstermBackend::new(io::stdout())).map_err(failed)?);
+        Ok(())
     }
 
     /// Puts text on the clipboard of the terminal (OSC 52).
