@@ -252,6 +252,8 @@ fn random_keys_mouse_events_pastes_and_sizes_do_not_end_it() {
     // Keys that write files, or leave, are left out; they have tests of their own.
     let mut terminal = Terminal::start_in(folder.path(), 100, 30, &["--calibration-images", "2"]);
     terminal.wait_for("filled overview", |s| s.contains("Ankle boot"));
+    // The parser stays larger than the terminal ever gets: vt100 0.16 panics where a line wraps on a screen of one row or column.
+    terminal.parser.lock().unwrap().screen_mut().set_size(200, 200);
     for _ in 0..events {
         match random.u8(0..20) {
             0 => terminal
@@ -260,7 +262,6 @@ fn random_keys_mouse_events_pastes_and_sizes_do_not_end_it() {
             2 => {
                 let (cols, rows) = (random.u16(1..160), random.u16(1..60));
                 terminal.master.resize(size(cols, rows)).unwrap();
-                terminal.parser.lock().unwrap().screen_mut().set_size(rows, cols);
             }
             3 => terminal.press([b"\x1b[A", b"\x1b[B", b"\x1b[C", b"\x1b[D", b"\x1b[H", b"\x1b[F"][random.usize(0..6)]),
             _ => {
@@ -274,8 +275,6 @@ fn random_keys_mouse_events_pastes_and_sizes_do_not_end_it() {
             thread::sleep(Duration::from_millis(5));
         }
     }
-    terminal.master.resize(size(100, 30)).unwrap();
-    terminal.parser.lock().unwrap().screen_mut().set_size(30, 100);
     assert!(terminal.child.try_wait().unwrap().is_none(), "it ended:\n{}", terminal.shown());
     terminal.press(b"\x03");
     let status = terminal.child.wait().unwrap();
