@@ -91,6 +91,10 @@ def row(name):
         flags.append("activation-unsure")
     if isinstance(model.norm, torch.nn.Identity) and isinstance(model.fc_norm, torch.nn.Identity):
         flags.append("no-final-norm")
+    if model.no_embed_class and model.num_prefix_tokens:
+        flags.append("no-embed-class")
+    if model.global_pool == "avg" and model.has_class_token:
+        flags.append("avg")
     eps = {m.eps for m in model.modules() if type(m).__name__ in ("LayerNorm", "LayerNormFp32")}
     if len(eps) != 1:
         return 0, 0, "-", "refused:norms_with_several_epsilons"

@@ -41,7 +41,6 @@ const TIMM: &[&str] = &[
     "checkpoint_path",
     "features_only",
     "strict_img_size",
-    "always_partition",
     "drop_block_rate",
     "patch_norm",
     "distilled",
@@ -111,7 +110,6 @@ const TRANSFORMERS: &[&str] = &[
     "torchscript",
     "use_bfloat16",
     "use_cache",
-    "pruned_heads",
     "tie_word_embeddings",
     "chunk_size_feed_forward",
     "is_encoder_decoder",
@@ -162,6 +160,9 @@ const TRANSFORMERS: &[&str] = &[
     "auto_map",
 ];
 
+/// What a file that names neither an architecture of timm nor a type of transformers may have beside their keys.
+const NEITHER: &[&str] = &["model_args", "label_names", "label_descriptions", "num_features", "mean", "std", "act_layer"];
+
 /// What would change the forward pass where it is on, and has a name of its own.
 const SWITCHES: &[(&str, &str)] = &[
     ("use_absolute_embeddings", "absolute position embeddings in a Swin"),
@@ -176,6 +177,8 @@ const SWITCHES: &[(&str, &str)] = &[
     ("scale_mlp_norm", "a norm inside the MLP"),
     ("rope_theta", "rotary position embeddings"),
     ("use_rot_pos_emb", "rotary position embeddings"),
+    ("pruned_heads", "attention heads that were cut out"),
+    ("always_partition", "windows that are shifted where one fills its grid"),
 ];
 
 /// Refuses keys that are not understood.
@@ -187,7 +190,8 @@ pub(super) fn check(checkpoint: &Checkpoint) -> Result<()> {
     let refused =
         |problem: String| Err(Error::content(&checkpoint.name, problem, "it may change the numbers; name a checkpoint without it"));
     for (key, what) in SWITCHES {
-        let on = lookup(Some(config), key).is_some_and(|value| value.as_bool() != Some(false));
+        let empty = |value: &Value| value.as_object().is_some_and(Map::is_empty) || value.as_bool() == Some(false);
+        let on = lookup(Some(config), key).is_some_and(|value| !empty(value));
         if on {
             return refused(format!("`{key}` of config.json: {what}, which igq does not compute"));
         }
@@ -203,14 +207,40 @@ pub(super) fn check(checkpoint: &Checkpoint) -> Result<()> {
     {
         return refused(format!("`{key}` ({value}) in model_args of config.json is not known"));
     }
-    let transformers = config.get("model_type").and_then(Value::as_str).filter(|kind| *kind != "timm_wrapper");
-    if let (Some(kind), Some(keys)) = (transformers, config.as_object()) {
-        if !["vit", "deit", "dinov2", "dinov2_with_registers", "swin"].contains(&kind) {
-            return refused(format!("model_type `{kind}` of config.json: expected vit, deit, dinov2, dinov2_with_registers or swin"));
-        }
-        if let Some((key, value)) = unknown(keys, TRANSFORMERS) {
-            return refused(format!("`{key}` ({value}) of config.json is not known"));
+    // What timm does not read at the top is harmless there; transformers and whoever names neither may mean any key.
+    let known = match config.get("model_type").and_then(Value::as_str) {
+        Some("timm_wrapper") => return Ok(()),
+        Some(_) => TRANSFORMERS.to_vec(),
+        None if lookup(Some(config), "architecture").is_some() => return Ok(()),
+        None => [TRANSFORMERS, TIMM, NEITHER].concat(),
+    };
+    match config.as_object().and_then(|keys| unknown(keys, &known)) {
+        Some((key, value)) => refused(format!("`{key}` ({value}) of config.json is not known")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what is no configuration, and the types of model that igq does not compute, each by its name.
+///
+/// # Errors
+/// When it is one of these.
+pub(super) fn check_type(checkpoint: &Checkpoint) -> Result<()> {
+    let Some(config) = checkpoint.config.as_ref() else { return Ok(()) };
+    let refused = |problem: String, advice: &str| Err(Error::content(&checkpoint.name, problem, advice));
+    let Some(keys) = config.as_object() else {
+        return refused("config.json: expected an object, with a value for every key".into(), "correct or remove the file");
+    };
+    for (key, wanted) in [("model_args", "an object"), ("pretrained_cfg", "an object"), ("architecture", "text"), ("model_type", "text")] {
+        let fits = |value: &Value| value.is_null() || if wanted == "text" { value.is_string() } else { value.is_object() };
+        if let Some(value) = keys.get(key).filter(|value| !fits(value)) {
+            return refused(format!("`{key}` of config.json: expected {wanted}, found {value}"), "correct config.json");
         }
     }
-    Ok(())
+    match config.get("model_type").and_then(Value::as_str) {
+        None | Some("timm_wrapper" | "vit" | "deit" | "dinov2" | "dinov2_with_registers" | "swin") => Ok(()),
+        Some(kind) => refused(
+            format!("model_type `{kind}` of config.json: expected vit, deit, dinov2, dinov2_with_registers or swin"),
+            "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers",
+        ),
+    }
 }

@@ -1,6 +1,7 @@
 //! What a checkpoint is: sizes and variants read from its tensors first and its `config.json` second, with a note for everything that
 //! had to be inferred. It builds nothing.
 
+mod claims;
 mod keys;
 pub mod swin;
 pub mod timm;
@@ -38,6 +39,7 @@ impl Config {
         let weights = &checkpoint.weights;
         let mut notes = vec![format!("names as {} writes them", layout.name())];
         let swin = weights.has("layers.0.blocks.0.norm1.weight");
+        keys::check_type(checkpoint)?;
         require_classifier(weights, if swin { "head.fc.weight" } else { "head.weight" })?;
         keys::check(checkpoint)?;
         timm::Architecture::of(checkpoint)?;
@@ -47,6 +49,7 @@ impl Config {
         } else {
             Self::Vit(vit::infer(checkpoint, layout, &mut notes)?)
         };
+        claims::check(checkpoint, layout, &config, &mut notes)?;
         Ok((config, notes))
     }
 
@@ -127,6 +130,17 @@ impl Config {
 fn require_classifier(weights: &Weights, head: &str) -> Result<()> {
     let needed = ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "layers.0.blocks.0.attn.qkv.weight", "pos_embed"];
     if !needed.iter().any(|key| weights.has(key)) {
+        const TOWERS: [(&str, &str); 3] = [
+            ("vision_model.", "the image tower of a CLIP or SigLIP model of transformers"),
+            ("transformer.resblocks.", "a CLIP model with the names of its first repository"),
+            ("relative_position_bias_table", "a network with relative position biases (BEiT or another)"),
+        ];
+        let tower =
+            |(part, what): &(&str, &'static str)| Some((weights.names_in_file().find(|name| name.contains(part))?.to_string(), *what));
+        if let Some((name, what)) = TOWERS.iter().find_map(tower) {
+            let problem = format!("`{name}`: {what}, which igq does not compute");
+            return Err(Error::content(weights.file(), problem, "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers"));
+        }
         let some = weights.names_in_file().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>();
         return Err(names::not_a_vit(weights, &format!("{} tensors such as {}", weights.keys().count(), some.join(", "))));
     }

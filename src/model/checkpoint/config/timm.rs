@@ -26,6 +26,10 @@ pub struct Architecture {
     pub residual_post_norm: bool,
     /// Whether no norm stands behind the last block.
     pub no_final_norm: bool,
+    /// Whether the class token and the registers have no position.
+    pub no_embed_class: bool,
+    /// Whether its pooling is the mean although it has a class token.
+    pub avg: bool,
     /// Whether timm's code and the published weights disagree on the activation: SigLIP was trained with the tanh form of GELU.
     pub activation_unsure: bool,
 }
@@ -63,14 +67,17 @@ impl Architecture {
             "swiglu" => Activation::SwiGlu,
             _ => return Err(broken()),
         };
+        let has = |wanted: &str| flags.split(',').any(|flag| flag == wanted);
         Ok(Some(Self {
             name,
             heads: heads.parse().map_err(|_| broken())?,
             norm_eps: eps.parse().map_err(|_| broken())?,
             activation,
-            residual_post_norm: flags.split(',').any(|flag| flag == "residual-post-norm"),
-            no_final_norm: flags.split(',').any(|flag| flag == "no-final-norm"),
-            activation_unsure: flags.split(',').any(|flag| flag == "activation-unsure"),
+            residual_post_norm: has("residual-post-norm"),
+            no_final_norm: has("no-final-norm"),
+            no_embed_class: has("no-embed-class"),
+            avg: has("avg"),
+            activation_unsure: has("activation-unsure"),
         }))
     }
 }

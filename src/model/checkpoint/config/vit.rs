@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::config::claims::Claims;
 use crate::model::checkpoint::config::timm::Architecture;
 use crate::model::checkpoint::config::{declared_blocks, declared_eps, declared_size, lookup, number, pair, patch_embed};
 use crate::model::checkpoint::names::Layout;
@@ -166,18 +167,26 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
     if head_dist && !(class_token && dist_token) {
         return Err(weights.wrong("head_dist.weight", "a class and a distillation token".into(), "no such tokens in the file".into()));
     }
-    let input = input(checkpoint, [summary, summary + registers, 0], patch_size, notes)?;
-    let qkv_bias = weights.has("blocks.0.attn.qkv.bias");
-    if lookup(config, "qkv_bias").and_then(Value::as_bool) == Some(true) && !qkv_bias {
-        return Err(weights.wrong("blocks.0.attn.qkv.bias", "a bias, as config.json says".into(), "none in the file".into()));
+    let known = Architecture::of(checkpoint)?;
+    let known = known.as_ref();
+    let claims = Claims::of(checkpoint);
+    let unembedded = claims.get("no_embed_class").and_then(Value::as_bool).or(known.map(|row| row.no_embed_class));
+    let prefixes = match unembedded {
+        Some(true) => vec![0],
+        Some(false) => vec![summary + registers],
+        None if lookup(config, "model_type").is_some() => vec![summary],
+        None => vec![summary, summary + registers, 0],
+    };
+    let input = input(checkpoint, &prefixes, patch_size, notes)?;
+    let (norm_pre, patch_bias) = (weights.has("norm_pre.weight"), weights.has("patch_embed.proj.bias"));
+    if !(norm_pre || patch_bias) {
+        return Err(weights.wrong("patch_embed.proj.bias", format!("shape [{embed_dim}]"), "no such tensor in the file".into()));
     }
     notes.push(format!(
         "from the tensors: {depth} blocks, width {embed_dim}, MLP {mlp_dim}, patch {}x{}, {in_chans} input channel(s), {} classes, stored as {}",
         patch_size.0, patch_size.1, head[0], weights.stored_as()
     ));
     let fc_norm = weights.has("fc_norm.weight");
-    let known = Architecture::of(checkpoint)?;
-    let known = known.as_ref();
     let fc2 = weights.shape("blocks.0.mlp.fc2.weight", 2)?[1];
     let activation = activation(checkpoint, known, fc2 * 2 == mlp_dim)?;
     let vit = VitConfig {
@@ -195,13 +204,13 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         dist_token,
         registers,
         prefix_positions: input.prefix_positions,
-        pool: pool(checkpoint, head[1] == 2 * embed_dim, fc_norm || !class_token)?,
+        pool: pool(checkpoint, known, head[1] == 2 * embed_dim, fc_norm, class_token)?,
         fc_norm,
         head_dist,
-        qkv_bias,
+        qkv_bias: weights.has("blocks.0.attn.qkv.bias"),
         layer_scale: weights.has("blocks.0.ls1.gamma"),
-        patch_bias: weights.has("patch_embed.proj.bias"),
-        norm_pre: weights.has("norm_pre.weight"),
+        patch_bias,
+        norm_pre,
         final_norm: !known.is_some_and(|row| row.no_final_norm),
         residual_post_norm: known.is_some_and(|row| row.residual_post_norm),
         activation,
@@ -213,18 +222,26 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
     Ok(vit)
 }
 
-fn pool(checkpoint: &Checkpoint, double: bool, average: bool) -> Result<Pool> {
-    match lookup(checkpoint.config.as_ref(), "global_pool").and_then(Value::as_str) {
-        Some("avg") => Ok(Pool::Avg),
-        Some("token") => Ok(Pool::Token),
-        Some(other) => Err(Error::content(
-            &checkpoint.name,
-            format!("expected global_pool `token` or `avg` in config.json, found `{other}`"),
-            "use a classification checkpoint",
-        )),
+/// The pooling: what the configuration says, else what the architecture has, else what the tensors suggest.
+fn pool(checkpoint: &Checkpoint, known: Option<&Architecture>, double: bool, fc_norm: bool, class_token: bool) -> Result<Pool> {
+    let refuse = |problem: String, advice: &str| Err(Error::content(&checkpoint.name, problem, advice));
+    match lookup(checkpoint.config.as_ref(), "global_pool") {
+        Some(value) => match value.as_str() {
+            Some("avg") => Ok(Pool::Avg),
+            Some("token") => Ok(Pool::Token),
+            _ => refuse(format!("expected global_pool `token` or `avg` in config.json, found {value}"), "use a classification checkpoint"),
+        },
         None if double => Ok(Pool::TokenAndAvg),
-        None if average => Ok(Pool::Avg),
-        None => Ok(Pool::Token),
+        None if !class_token || known.is_some_and(|row| row.avg) => Ok(Pool::Avg),
+        None => match known {
+            // Of itself the norm stands behind the pooling where that is the mean.
+            Some(row) if fc_norm && Claims::of(checkpoint).get("fc_norm").and_then(Value::as_bool) != Some(true) => refuse(
+                format!("a norm behind the pooling (`fc_norm`), which `{}` does not have with its class token", row.name),
+                "put global_pool (`avg` or `token`) into model_args of config.json",
+            ),
+            None if fc_norm => Ok(Pool::Avg),
+            _ => Ok(Pool::Token),
+        },
     }
 }
 
@@ -236,10 +253,15 @@ fn activation(checkpoint: &Checkpoint, known: Option<&Architecture>, gated: bool
     let swiglu = lookup(config, "use_swiglu_ffn").and_then(Value::as_bool) == Some(true)
         || known.is_some_and(|k| k.activation == Activation::SwiGlu);
     let plain = match named {
+        Some("silu" | "swish") if gated => Activation::SwiGlu,
+        // timm gives it to the gate; transformers' gate has its own.
+        Some(other) if gated && text("hidden_act").is_none() => {
+            let problem = format!("act_layer of config.json: expected `silu` for a gated MLP, found `{other}`");
+            return Err(Error::content(&checkpoint.name, problem, "name a checkpoint with SwiGLU"));
+        }
         Some("gelu") => Activation::Gelu,
         Some("gelu_tanh" | "gelu_new" | "gelu_pytorch_tanh") => Activation::GeluTanh,
         Some("quick_gelu") => Activation::QuickGelu,
-        Some("silu" | "swish") if gated => Activation::SwiGlu,
         Some(other) => {
             let problem = format!("expected the activation `gelu`, `gelu_tanh` or `quick_gelu` in config.json, found `{other}`");
             return Err(Error::content(&checkpoint.name, problem, "name a checkpoint with one of these"));
@@ -279,16 +301,17 @@ fn norm_eps(checkpoint: &Checkpoint, known: Option<&Architecture>, layout: Layou
 }
 
 fn heads(checkpoint: &Checkpoint, known: Option<&Architecture>, embed_dim: usize, notes: &mut Vec<String>) -> Result<usize> {
-    let declared = ["num_heads", "num_attention_heads"]
-        .iter()
-        .find_map(|key| lookup(checkpoint.config.as_ref(), key))
-        .map(|value| number(value).unwrap_or(0));
-    if let Some(heads) = declared.or(known.map(|k| k.heads)) {
-        return if heads > 0 && embed_dim.is_multiple_of(heads) {
-            Ok(heads)
-        } else {
-            Err(Error::setting("num_heads of config.json", heads, format!("a divisor of the width {embed_dim}")))
-        };
+    let config = checkpoint.config.as_ref();
+    let declared = ["num_heads", "num_attention_heads"].into_iter().find_map(|key| Some((key, lookup(config, key)?.clone())));
+    // transformers has one number for all that do not say theirs.
+    let of_type = matches!(lookup(config, "model_type").and_then(Value::as_str), Some("vit" | "deit" | "dinov2" | "dinov2_with_registers"))
+        .then_some(12);
+    let default = known.map(|k| k.heads).or(of_type).map(|heads| ("num_heads", json!(heads)));
+    if let Some((key, value)) = declared.or(default) {
+        return number(&value).filter(|heads| *heads > 0 && embed_dim.is_multiple_of(*heads)).ok_or_else(|| {
+            let problem = format!("{key} of config.json: expected a divisor of the width {embed_dim}, found {value}");
+            Error::content(&checkpoint.name, problem, "correct config.json")
+        });
     }
     let usual = [(64, 2), (96, 3), (1152, 16), (1280, 16), (1408, 16), (1664, 16)].into_iter().find(|(width, _)| *width == embed_dim);
     let assumed = usual.map(|(_, heads)| heads).or_else(|| (embed_dim >= 192 && embed_dim.is_multiple_of(64)).then_some(embed_dim / 64));
@@ -314,7 +337,7 @@ struct Input {
 }
 
 /// `prefixes` are the numbers of positions that may stand before those of the patches, the likeliest first.
-fn input(checkpoint: &Checkpoint, prefixes: [usize; 3], patch: (usize, usize), notes: &mut Vec<String>) -> Result<Input> {
+fn input(checkpoint: &Checkpoint, prefixes: &[usize], patch: (usize, usize), notes: &mut Vec<String>) -> Result<Input> {
     let (weights, config) = (&checkpoint.weights, checkpoint.config.as_ref());
     let positions = weights.shape("pos_embed", 3)?[1];
     // DINOv2 in transformers resamples to whatever the preprocessing gives, timm to what its configuration says; the others refuse.
@@ -324,10 +347,13 @@ fn input(checkpoint: &Checkpoint, prefixes: [usize; 3], patch: (usize, usize), n
         None | Some("timm_wrapper") => (Some(Resampling::BicubicAntialias), false),
         Some(_) => (None, false),
     };
-    let square = prefixes.into_iter().find_map(|prefix| {
+    let squares = prefixes.iter().filter_map(|&prefix| {
         let side = positions.checked_sub(prefix)?.isqrt();
         (side * side + prefix == positions).then_some(((side, side), prefix))
     });
+    let mut squares = squares.collect::<Vec<_>>();
+    squares.dedup();
+    let square = squares.first().copied();
     let prepared = checkpoint.preprocessor.as_ref().filter(|_| by_preprocessing).and_then(prepared_size);
     let declared = declared_size(checkpoint)?;
     let size = match (prepared.or(declared), square) {
@@ -350,12 +376,17 @@ fn input(checkpoint: &Checkpoint, prefixes: [usize; 3], patch: (usize, usize), n
     if (rows * patch.0, columns * patch.1) != size {
         return Err(weights.wrong("patch_embed.proj.weight", "patches that fill the input".into(), shown));
     }
-    let exact = prefixes.into_iter().find(|prefix| rows * columns + prefix == positions).map(|prefix| ((rows, columns), prefix));
+    let exact = prefixes.iter().copied().find(|prefix| rows * columns + prefix == positions).map(|prefix| ((rows, columns), prefix));
     let stored = if by_preprocessing { square.or(exact) } else { exact.or(square.filter(|_| resampling.is_some())) };
     let Some((position_grid, prefix_positions)) = stored else {
         let expected = format!("{} positions for {shown}", rows * columns + prefixes[0]);
         return Err(weights.wrong("pos_embed", expected, format!("{positions} positions")));
     };
+    // With few patches a grid of one size and its tokens count as one of another size without.
+    if squares.len() > 1 && squares.iter().any(|(grid, _)| *grid != position_grid) {
+        let expected = "no_embed_class in config.json, which says whether the first tokens have positions".into();
+        return Err(weights.wrong("pos_embed", expected, format!("{positions} positions, which may be either")));
+    }
     if position_grid != (rows, columns) {
         let from = if prepared.is_some() { "preprocessor_config.json" } else { "config.json" };
         notes.push(format!(
