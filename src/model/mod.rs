@@ -56,18 +56,18 @@ pub struct Model {
     sites: Vec<SiteInfo>,
 }
 
-/// Float tensors that are not used and change nothing: parts of other tasks, masks and indices computed from sizes, training's counters.
-/// Any other trained tensor that is not used would change the logits, and is refused by name.
-const HARMLESS: [&str; 8] = [
-    "pooler.",
-    "mask_token",
-    "attn_mask",
-    "relative_position_index",
-    "relative_coords_table",
-    "num_batches_tracked",
-    "decoder.",
-    "optimizer.",
-];
+/// First parts of the names of tensors that are not used and change nothing: other tasks, and what training keeps.
+const HARMLESS_STARTS: [&str; 7] = ["pooler", "decoder", "optimizer", "optimizer_state", "optimizer_states", "optim", "rng_state"];
+
+/// Parts of such names anywhere: masks and indices computed from sizes, training's counters. Any other tensor that is not used would
+/// change the logits, and is refused by name.
+const HARMLESS_PARTS: [&str; 6] =
+    ["mask_token", "attn_mask", "relative_position_index", "relative_coords_table", "num_batches_tracked", "position_ids"];
+
+/// Whether a tensor of this name changes nothing.
+fn is_harmless(key: &str) -> bool {
+    HARMLESS_STARTS.contains(&key.split('.').next().unwrap_or_default()) || key.split('.').any(|part| HARMLESS_PARTS.contains(&part))
+}
 
 const ASSUMED_NAMES: &str = "1000 classes without names: those of ImageNet-1k are assumed (--labels FILE gives others)";
 
@@ -94,7 +94,7 @@ impl Model {
         };
         let sites = network.sites();
         let unused = checkpoint.weights.unused();
-        if let Some(key) = unused.iter().find(|key| !HARMLESS.iter().any(|part| key.contains(part))) {
+        if let Some(key) = unused.iter().find(|key| !is_harmless(key)) {
             let found = "a part that this igq does not know, without which the logits would be wrong";
             return Err(checkpoint.weights.wrong(key, "a ViT or Swin Transformer".into(), found.into()));
         }

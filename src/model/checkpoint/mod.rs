@@ -147,6 +147,9 @@ pub fn hub_id(spelling: &str) -> Option<String> {
     let own = text.strip_prefix(endpoint).filter(|rest| !endpoint.is_empty() && rest.starts_with('/'));
     let known = own.or_else(|| without_host(text));
     // Only what is written as an address may end in a slash, or be longer: anything else may be a folder.
+    if known.is_none() && text.starts_with('/') {
+        return None; // The path of a folder that is not there.
+    }
     let rest = known.unwrap_or(text).trim_matches('/');
     let mut parts = rest.split(['?', '#']).next()?.trim_end_matches('/').splitn(4, '/');
     let (owner, name) = (parts.next()?, parts.next()?);
@@ -175,7 +178,9 @@ fn weights_in(folder: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![file]);
     }
     let entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
-    let files: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|e| e.path())).collect();
+    // What begins with a dot is a Mac's resource fork or an editor's.
+    let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let files: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|e| e.path())).filter(|path| !hidden(path)).collect();
     let with = |extensions: &[&str]| {
         let has = |file: &&PathBuf| file.extension().is_some_and(|e| extensions.iter().any(|wanted| e == *wanted));
         files.iter().filter(has).cloned().collect::<Vec<_>>()

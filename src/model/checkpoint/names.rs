@@ -1,6 +1,8 @@
 //! Names: turns the tensor names of every known checkpoint layout into timm's, so that a network reads only those. Separate query, key
 //! and value projections become the fused one. Nothing here knows sizes.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -138,7 +140,21 @@ pub(crate) fn not_a_vit(weights: &Weights, has: &str) -> Error {
 }
 
 /// Copies of the weights that training keeps beside them, and what is left out for them; the first that is there is taken.
-const COPIES: [&str; 5] = ["model_ema.", "ema.", "module_ema.", "ema_model.", "teacher_ema."];
+const COPIES: [&str; 10] = [
+    "model_ema.",
+    "ema.",
+    "module_ema.",
+    "ema_model.",
+    "teacher_ema.",
+    "state_dict_ema.",
+    "ema_state_dict.",
+    "averaged_model.",
+    "swa_model.",
+    "shadow.",
+];
+
+/// Names that end those of every network that igq knows: what stands before them is what wrappers put there.
+const ANCHORS: [&str; 3] = ["patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight", "conv_proj.weight"];
 
 /// Renames and fuses until every tensor that a network asks for has timm's name. The last value says what was left out.
 ///
@@ -152,21 +168,29 @@ pub fn to_timm(weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
     }
     let mut notes = Vec::new();
     let weights = without_copies(weights, &mut notes);
+    let wrappers = wrappers(&weights);
+    let bare = |key: &str| -> String {
+        let mut rest = bare(key);
+        while let Some(inner) = wrappers.iter().find_map(|wrapper| rest.strip_prefix(wrapper.as_str())) {
+            rest = self::bare(inner);
+        }
+        rest.to_string()
+    };
     let has_bare = |start: &str| weights.keys().any(|key| bare(key).starts_with(start));
     if has_bare("conv_proj.weight") && has_bare("encoder.layers.encoder_layer_0.") {
-        let renamed = weights.renamed(|key| torchvision_vit(bare(key)))?;
+        let renamed = weights.renamed(|key| torchvision_vit(&bare(key)))?;
         return Ok((renamed, Layout::Torchvision, notes));
     }
     if has_bare("features.0.0.weight") && has_bare("features.1.0.attn.qkv.weight") {
-        let renamed = weights.renamed(|key| torchvision_swin(bare(key)))?;
+        let renamed = weights.renamed(|key| torchvision_swin(&bare(key)))?;
         let renamed = renamed.renamed(|key| swin_name(key, false, true))?;
         return Ok((renamed, Layout::Torchvision, notes));
     }
     let layout = if weights.keys().any(|key| key.contains("embeddings.")) { Layout::Transformers } else { Layout::Timm };
     let mut weights = weights.renamed(|key| {
         let name = match layout {
-            Layout::Transformers => timm_name(bare(key)),
-            _ => bare(key).to_string(),
+            Layout::Transformers => timm_name(&bare(key)),
+            _ => bare(key),
         };
         other_name(&name)
     })?;
@@ -176,6 +200,12 @@ pub fn to_timm(weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
     let shallow = weights.has("layers.0.blocks.0.norm1.weight") && weights.has("head.weight");
     if early || shallow {
         weights = weights.renamed(|key| swin_name(key, early, shallow))?;
+    }
+    // Who trains a classifier on a backbone names it so.
+    let own = ["classifier.", "head.fc.", "fc."].into_iter().find(|own| weights.has(&format!("{own}weight")));
+    if let Some(own) = own.filter(|_| weights.has("blocks.0.norm1.weight") && !weights.has("head.weight")) {
+        weights = weights.renamed(|key| key.strip_prefix(own).map_or_else(|| key.into(), |part| format!("head.{part}")))?;
+        notes.push(format!("`{own}weight` is taken as the classifier"));
     }
     let fused = |weights: &Weights, part: &str| weights.keys().filter(|key| key.contains(part)).map(str::to_string).collect::<Vec<_>>();
     for query in fused(&weights, ".attn.q.") {
@@ -193,19 +223,40 @@ pub fn to_timm(weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
 
 /// Without the averaged copies and the student that training writes beside the weights.
 fn without_copies(mut weights: Weights, notes: &mut Vec<String>) -> Weights {
-    let copy = |key: &str| COPIES.iter().find(|start| key.starts_with(**start)).copied();
-    let both = weights.keys().any(|key| copy(key).is_some())
-        && weights.keys().any(|key| copy(key).is_none() && key.contains("blocks.") | key.contains("layer"));
+    let copy = |key: &str| COPIES.iter().any(|start| key.starts_with(start) || outside(key).starts_with(start));
+    let both = weights.keys().any(copy) && weights.keys().any(|key| !copy(key) && key.contains("blocks.") | key.contains("layer"));
     if both {
-        let left = weights.keep(|key| copy(key).is_none());
+        let left = weights.keep(|key| !copy(key));
         notes.push(format!("{left} tensors of averaged copies (EMA) are left out"));
     }
-    let starts = |weights: &Weights, start: &str| weights.keys().any(|key| key.starts_with(start));
+    let starts = |weights: &Weights, start: &str| weights.keys().any(|key| outside(key).starts_with(start));
     if starts(&weights, "student.") && starts(&weights, "teacher.") {
-        let left = weights.keep(|key| !key.starts_with("student."));
+        let left = weights.keep(|key| !outside(key).starts_with("student."));
         notes.push(format!("{left} tensors of the student are left out: the teacher is what is evaluated"));
     }
     weights
+}
+
+/// A name without the wrappers around student and teacher.
+fn outside(key: &str) -> &str {
+    let around = PREFIXES.iter().filter(|prefix| !["student.", "teacher."].contains(prefix));
+    around.into_iter().find_map(|prefix| key.strip_prefix(prefix)).map_or(key, outside)
+}
+
+/// The parts that wrappers which are not known by name put before the names of the only network of the file, the longest first.
+fn wrappers(weights: &Weights) -> Vec<String> {
+    let start = |key: &str| {
+        let name = bare(key);
+        ANCHORS
+            .iter()
+            .find_map(|anchor| name.strip_suffix(anchor))
+            .filter(|start| start.is_empty() || start.ends_with('.'))
+            .map(str::to_string)
+    };
+    let starts: BTreeSet<String> = weights.keys().filter_map(start).collect();
+    let [start] = &starts.into_iter().collect::<Vec<_>>()[..] else { return Vec::new() };
+    let unknown = |part: &String| part.len() > 1 && !PREFIXES.contains(&part.as_str());
+    start.split_inclusive('.').map(str::to_string).filter(unknown).collect()
 }
 
 /// A name with its parts as timm names them, blocks of a chunk counted on.

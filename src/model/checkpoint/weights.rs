@@ -212,11 +212,12 @@ impl Weights {
         self.used.borrow().iter().filter_map(|key| self.tensors.get(key)).map(|stored| stored.shape.iter().product::<usize>()).sum()
     }
 
-    /// Names of the float tensors that the network never asked for. Integers (index tables, step counters) are never operands.
+    /// Names of the tensors that the network never asked for, but for counters: integers of one value.
     #[must_use]
     pub fn unused(&self) -> Vec<String> {
         let used = self.used.borrow();
-        let unused = |(key, stored): &(&String, &Stored)| float(stored.dtype).is_some() && !used.contains(*key);
+        let counter = |stored: &Stored| float(stored.dtype).is_none() && stored.shape.iter().product::<usize>() <= 1;
+        let unused = |(key, stored): &(&String, &Stored)| !counter(stored) && !used.contains(*key);
         self.tensors.iter().filter(unused).map(|(key, _)| key.clone()).collect()
     }
 
