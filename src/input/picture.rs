@@ -10,8 +10,6 @@ use crate::read;
 
 /// Most pixels that a picture may have, checked before it is decoded: 100 million.
 pub const MAX_PIXELS: u64 = 100_000_000;
-/// What transparent pixels are laid over.
-const BACKGROUND: u32 = 128;
 
 /// 8-bit pixels, row by row, interleaved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,17 +143,7 @@ fn jpeg_ends(bytes: &[u8]) -> bool {
 fn flatten(image: &DynamicImage) -> Raster {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let color = image.color();
-    if color.has_alpha() {
-        let over = |v: u8, alpha: u8| {
-            let a = u32::from(alpha);
-            ((u32::from(v) * a + BACKGROUND * (255 - a) + 127) / 255) as u8
-        };
-        let rgba = image.to_rgba8().into_raw();
-        let blend = |&[r, g, b, a]: &[u8; 4]| [over(r, a), over(g, a), over(b, a)];
-        let data = rgba.as_chunks::<4>().0.iter().flat_map(blend).collect();
-        let colour = Raster { width, height, channels: 3, data };
-        return if color.has_color() { colour } else { colour.with_channels(1) };
-    }
+    // Transparency is left away, as Pillow's `convert("RGB")` does, which timm and transformers call: what lies below it counts.
     if color.has_color() {
         Raster { width, height, channels: 3, data: image.to_rgb8().into_raw() }
     } else {
@@ -174,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn transparent_pixels_lie_over_grey() {
+    fn transparency_is_left_away() {
         let mut image = image::RgbaImage::new(2, 1);
         image.put_pixel(0, 0, image::Rgba([255, 0, 0, 255]));
-        image.put_pixel(1, 0, image::Rgba([255, 0, 0, 0]));
+        image.put_pixel(1, 0, image::Rgba([10, 20, 30, 0]));
         let raster = decode("test", &png(&image.into())).unwrap();
-        assert_eq!(raster.data, [255, 0, 0, 128, 128, 128]);
+        assert_eq!(raster.data, [255, 0, 0, 10, 20, 30]);
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Preprocess {
         let type_of = |p: &Value| p.get("image_processor_type").and_then(Value::as_str) == Some("TimmWrapperImageProcessor");
         let wrapped = preprocessor.and_then(|p| p.get("pretrained_cfg"));
         let own = preprocessor.filter(|p| wrapped.is_none() && !type_of(p));
-        let timm = wrapped.or_else(|| config.and_then(|c| c.get("pretrained_cfg")));
+        let timm = wrapped.or_else(|| config.and_then(|c| c.get("pretrained_cfg").or_else(|| flat(c).then_some(c))));
         match (own, timm) {
             (Some(hf), _) => from_transformers(hf, config, channels, size),
             (None, Some(timm)) => from_timm(timm, channels, size),
@@ -73,6 +73,22 @@ fn refused(file: &str, problem: String) -> Error {
     Error::content(file, problem, "correct it, or name a checkpoint whose preprocessing igq knows")
 }
 
+/// Whether a configuration of timm is one of the first, which have no `pretrained_cfg` around what it holds.
+fn flat(config: &Value) -> bool {
+    const KEYS: [&str; 6] = ["mean", "std", "crop_pct", "crop_mode", "interpolation", "input_size"];
+    let has = |key: &str| config.get(key).is_some_and(|value| !value.is_null());
+    has("architecture") && !has("model_type") && (KEYS.into_iter().any(has) || !has("model_args"))
+}
+
+/// The text that `key` has.
+fn text<'a>(cfg: &'a Value, key: &str, file: &str) -> Result<Option<&'a str>> {
+    match cfg.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(refused(file, format!("{key}: expected text, found {other}"))),
+    }
+}
+
 fn from_timm(cfg: &Value, channels: usize, size: (usize, usize)) -> Result<Preprocess> {
     const FILE: &str = "pretrained_cfg of config.json";
     let crop_pct = match cfg.get("crop_pct").filter(|v| !v.is_null()) {
@@ -86,7 +102,7 @@ fn from_timm(cfg: &Value, channels: usize, size: (usize, usize)) -> Result<Prepr
     let scale = (scaled(size.0), scaled(size.1));
     let mean = per_channel(cfg.get("mean"), "mean", channels, IMAGENET.0)?;
     let mut fill = vec![0; channels];
-    let resize = match cfg.get("crop_mode").and_then(Value::as_str) {
+    let resize = match text(cfg, "crop_mode", FILE)? {
         Some("squash") => Resize::Exact(scale.0, scale.1),
         Some("border") => {
             fill = mean.iter().map(|m| (255.0 * m).round_ties_even().clamp(0.0, 255.0) as u8).collect();
@@ -96,7 +112,7 @@ fn from_timm(cfg: &Value, channels: usize, size: (usize, usize)) -> Result<Prepr
         None | Some("center") => Resize::Cover(scale.0, scale.1),
         Some(other) => return Err(refused(FILE, format!("crop_mode: expected center, squash or border, found `{other}`"))),
     };
-    let interpolation = match cfg.get("interpolation").and_then(Value::as_str) {
+    let interpolation = match text(cfg, "interpolation", FILE)? {
         None | Some("bicubic") => Interpolation::Bicubic,
         // timm draws one for every training picture; linear is what it falls back on.
         Some("bilinear" | "random") => Interpolation::Bilinear,
