@@ -20,13 +20,18 @@ pub enum Named {
 pub fn named(name: &str, labels: &[String], classes: usize) -> Named {
     let name = name.trim();
     let same = |label: &String| label.eq_ignore_ascii_case(name) || label.replace(['/', ' '], "_").eq_ignore_ascii_case(name);
-    let found: Vec<usize> = labels.iter().enumerate().filter(|(_, label)| same(label)).map(|(class, _)| class).collect();
+    let all =
+        |fits: &dyn Fn(&String) -> bool| labels.iter().enumerate().filter(|(_, l)| fits(l)).map(|(class, _)| class).collect::<Vec<_>>();
+    // Names may differ in their case alone: what is the same to the letter comes first.
+    let exact = all(&|label| label == name);
+    let found = if exact.is_empty() { all(&same) } else { exact };
     match found.as_slice() {
         [class] => return Named::Class(*class),
         [] => {}
         _ => return Named::Several(found),
     }
-    if let Some(class) = name.parse().ok().filter(|class| *class < classes) {
+    let digits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
+    if let Some(class) = name.parse().ok().filter(|class| digits && *class < classes) {
         return Named::Class(class);
     }
     let synset = || (classes == 1000).then(|| SYNSETS.lines().position(|synset| synset == name))?;
@@ -42,6 +47,9 @@ mod tests {
         let labels: Vec<String> = ["cat", "crane", "T-shirt/top", "crane"].map(String::from).to_vec();
         assert_eq!(named("Cat", &labels, 4), Named::Class(0));
         assert_eq!(named("t-shirt_top", &labels, 4), Named::Class(2));
+        assert_eq!(named("+3", &labels, 4), Named::Nothing);
+        assert_eq!(named("CAT", &["cat", "CAT"].map(String::from), 2), Named::Class(1));
+        assert_eq!(named("Cat", &["cat", "CAT"].map(String::from), 2), Named::Several(vec![0, 1]));
         assert_eq!(named("crane", &labels, 4), Named::Several(vec![1, 3]));
         assert_eq!(named("3", &labels, 4), Named::Class(3));
         assert_eq!(named("4", &labels, 4), Named::Nothing);

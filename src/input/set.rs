@@ -1,5 +1,6 @@
 //! Sets of pictures: the built-in ones, a file, a folder. A set knows where its pictures are and loads one at a time.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -144,8 +145,9 @@ impl PictureSet {
         let name = folder.display().to_string();
         let list = folder.join("labels.csv");
         if list.is_file() {
-            let pictures = listed(folder, &list, &|name| classes::named(name, labels, classes))?;
-            return Ok(Self { name, pictures, left_out: Vec::new(), strict: false });
+            let mut left_out = Vec::new();
+            let pictures = listed(folder, &list, &|name| classes::named(name, labels, classes), &mut left_out)?;
+            return Ok(Self { name, pictures, left_out, strict: false });
         }
         let (mut pictures, mut left_out) = (Vec::new(), Vec::new());
         let mut inside = entries(folder)?;
@@ -196,31 +198,59 @@ impl PictureSet {
     }
 }
 
-/// The pictures that a `labels.csv` names, in its order.
-fn listed(folder: &Path, list: &Path, class_of: &dyn Fn(&str) -> Named) -> Result<Vec<PictureSource>> {
+/// The pictures that a `labels.csv` names, in its order, each once; those of the folder that it does not name are left out.
+fn listed(folder: &Path, list: &Path, class_of: &dyn Fn(&str) -> Named, left_out: &mut Vec<LeftOut>) -> Result<Vec<PictureSource>> {
     let name = list.display().to_string();
     let broken = |problem: String| Error::content(&name, problem, "give it the columns file and class (or label), or take it away");
     let text = read::text(list)?;
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| broken(e.to_string()))?.clone();
-    let column = |title: &str| header.iter().position(|h| h.trim().eq_ignore_ascii_case(title));
-    let (Some(file), Some(class)) = (column("file"), column("class").or(column("label"))) else {
+    let columns = |title: &str| {
+        let found = header.iter().enumerate().filter(|(_, h)| h.trim().eq_ignore_ascii_case(title));
+        found.map(|(column, _)| column).collect::<Vec<_>>()
+    };
+    let classes = [columns("class"), columns("label")].concat();
+    let files = columns("file");
+    let ([file], false) = (files.as_slice(), classes.is_empty()) else {
         return Err(broken(format!("expected the columns file and class or label, found {:?}", header.iter().collect::<Vec<_>>())));
     };
+    let mut seen: BTreeMap<PathBuf, (usize, usize)> = BTreeMap::new();
     let mut pictures = Vec::new();
     for (line, record) in reader.records().enumerate() {
-        let record = record.map_err(|e| broken(e.to_string()))?;
-        let (file, class) = (record.get(file).unwrap_or_default().trim(), record.get(class).unwrap_or_default().trim());
-        let label = match class_of(class) {
-            Named::Class(class) => class,
-            Named::Several(all) => return Err(broken(format!("line {}: `{class}` is the name of classes {}", line + 2, list_of(&all)))),
-            Named::Nothing => return Err(broken(format!("line {}: expected a class of the model, found `{class}`", line + 2))),
+        let (line, record) = (line + 2, record.map_err(|e| broken(e.to_string()))?);
+        let label_in = |column: usize| {
+            let class = record.get(column).unwrap_or_default().trim();
+            match class_of(class) {
+                Named::Class(class) => Ok(class),
+                Named::Several(all) => Err(broken(format!("line {line}: `{class}` is the name of classes {}", list_of(&all)))),
+                Named::Nothing => Err(broken(format!("line {line}: expected a class of the model, found `{class}`"))),
+            }
         };
+        let labels = classes.iter().map(|column| label_in(*column)).collect::<Result<Vec<_>>>()?;
+        let label = labels[0];
+        if let Some(other) = labels.iter().find(|other| **other != label) {
+            return Err(broken(format!("line {line}: expected one class, found {label} and {other}")));
+        }
+        let file = record.get(*file).unwrap_or_default().trim();
         let path = folder.join(file);
-        fs::metadata(&path).map_err(Error::io("read", &path))?;
-        pictures.push(PictureSource::File(path, Some(label)));
+        let real = fs::canonicalize(&path).map_err(Error::io("read", &path))?;
+        match seen.insert(real, (line, label)) {
+            None => pictures.push(PictureSource::File(path, Some(label))),
+            Some((_, other)) if other == label => LeftOut::count(left_out, "named twice in labels.csv", path.display().to_string()),
+            Some((before, other)) => {
+                return Err(broken(format!("line {line}: `{file}` has class {label}, in line {before} it has {other}")));
+            }
+        }
     }
-    if pictures.is_empty() { Err(broken("expected pictures, found only a header".into())) } else { Ok(pictures) }
+    if pictures.is_empty() {
+        return Err(broken("expected pictures, found only a header".into()));
+    }
+    for file in pictures_in(folder, &mut Vec::new())? {
+        if !fs::canonicalize(&file).is_ok_and(|real| seen.contains_key(&real)) {
+            LeftOut::count(left_out, "not in labels.csv", file.display().to_string());
+        }
+    }
+    Ok(pictures)
 }
 
 /// `134 and 517`
@@ -271,21 +301,31 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
     Ok(found.filter_map(std::result::Result::ok).filter(|path| is_picture(path)).collect())
 }
 
-/// The pictures of a folder and of all folders below it, sorted.
+/// The pictures of a folder and of all folders below it, sorted. A folder that several links lead to, or one inside of itself, counts once.
 fn pictures_in(folder: &Path, left_out: &mut Vec<LeftOut>) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    collect(folder, &mut BTreeSet::new(), &mut files, left_out)?;
+    Ok(files)
+}
+
+/// Adds the pictures of a folder to `files`; `seen` are the folders that are there already, by their real paths.
+fn collect(folder: &Path, seen: &mut BTreeSet<PathBuf>, files: &mut Vec<PathBuf>, left_out: &mut Vec<LeftOut>) -> Result<()> {
+    if !seen.insert(fs::canonicalize(folder).map_err(Error::io("read", folder))?) {
+        LeftOut::count(left_out, "folder that is there under another name", folder.display().to_string());
+        return Ok(());
+    }
     let mut inside = entries(folder)?;
     inside.sort();
-    let mut files = Vec::new();
     for path in inside {
         if is_hidden(&path) {
             LeftOut::count(left_out, if path.is_dir() { "hidden folder" } else { "hidden file" }, path.display().to_string());
         } else if path.is_dir() {
-            files.extend(pictures_in(&path, left_out)?);
+            collect(&path, seen, files, left_out)?;
         } else if is_picture(&path) {
             files.push(path);
         } else {
             LeftOut::count(left_out, "no picture by its content", path.display().to_string());
         }
     }
-    Ok(files)
+    Ok(())
 }

@@ -82,7 +82,10 @@ pub fn data(session: &Session, folder: Option<&Path>, limit: Option<usize>) -> R
         Some(folder) => PictureSet::labelled(folder, &model.labels, model.config.classes())?,
         None => session.opened().pictures.clone(),
     };
-    set.pictures.truncate(limit.unwrap_or(usize::MAX).max(1));
+    if limit == Some(0) {
+        return Err(Error::setting("--limit", 0, "at least one picture"));
+    }
+    set.pictures.truncate(limit.unwrap_or(usize::MAX));
     Ok(set)
 }
 

@@ -1,5 +1,6 @@
 //! Class names: from a checkpoint's configuration, from a file, or those of ImageNet-1k where a model has its 1,000 classes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
@@ -42,7 +43,8 @@ fn listed(value: &Value, classes: usize) -> Result<Vec<String>, usize> {
     let numbered: Vec<(usize, String)> = map.iter().filter_map(|(key, value)| Some((key.parse().ok()?, text(value)?))).collect();
     // Gaps are what COCO has; a number beyond the head, or a last one far before its end, is another head's.
     let last = numbered.iter().map(|(class, _)| *class).max();
-    if numbered.len() != map.len() || last.is_none_or(|last| last >= classes) || numbered.len() * 2 < classes {
+    let different = numbered.iter().map(|(class, _)| class).collect::<BTreeSet<_>>().len();
+    if numbered.len() != map.len() || different != map.len() || last.is_none_or(|last| last >= classes) || numbered.len() * 2 < classes {
         return Err(map.len());
     }
     let mut names: Vec<String> = (0..classes).map(|class| format!("class {class}")).collect();
