@@ -7,9 +7,25 @@ use std::io::Write;
 /// What stands where a control character was.
 const PLACEHOLDER: char = '\u{fffd}';
 
-/// Whether a terminal would obey a character instead of showing it: control characters, and marks that turn the direction of text around.
+/// Whether a terminal would obey a character instead of showing it, or shows nothing where it stands: control characters, marks that turn
+/// the direction of text around, what has no width. What joins letters and emoji stays.
 const fn is_foul(c: char) -> bool {
-    matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(
+        c,
+        '\0'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// `text` in one line, with a placeholder for every character that a terminal would obey.
@@ -33,9 +49,20 @@ pub fn clean_lines(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// JSON whose strings hold escapes instead of such characters: the same values.
+#[must_use]
+pub fn escape_json(text: String) -> String {
+    if !text.chars().any(|c| is_foul(c) && c != '\n') {
+        return text;
+    }
+    let mut units = [0; 2];
+    let mut escape = |c: char| c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+    text.chars().map(|c| if is_foul(c) && c != '\n' { escape(c) } else { c.to_string() }).collect()
+}
+
 /// Writes a line to standard error, clean; that nobody can read it is no reason to stop.
 pub fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "igq: {}", clean_lines(text));
+    let _ = writeln!(std::io::stderr().lock(), "igq: {}", clean(text));
 }
 
 #[cfg(test)]
@@ -49,5 +76,14 @@ mod tests {
             assert_eq!(clean(name), name);
         }
         assert_eq!(clean_lines("a\nb\u{1b}"), "a\nb\u{fffd}");
+        assert_eq!(clean("a\u{200b}b\u{61c}c\u{2063}d\u{e0041}"), "a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}");
+    }
+
+    #[test]
+    fn json_keeps_its_values() {
+        let name = "x\u{202e}y\u{9b}\u{e0001}z\u{1b}\n";
+        let text = escape_json(serde_json::to_string_pretty(&[name]).unwrap_or_default());
+        assert!(text.chars().all(|c| c == '\n' || (c.is_ascii() && !c.is_control())), "{text}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&text).ok(), Some([name.to_string()]));
     }
 }

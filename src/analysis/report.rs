@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::metrics::ErrorNumbers;
+use crate::clean::escape_json;
 use crate::error::{Error, Result};
 use crate::model::{Config, Site, SiteKind, TokenLayout};
 use crate::quant::bops::SiteBops;
@@ -245,5 +246,5 @@ impl Report {
 /// When a value cannot be written as JSON.
 pub fn json<T: serde::Serialize>(value: &T) -> Result<String> {
     let text = serde_json::to_string_pretty(value);
-    text.map(|t| t + "\n").map_err(|e| Error::Output { what: "JSON", problem: e.to_string() })
+    text.map(|t| escape_json(t + "\n")).map_err(|e| Error::Output { what: "JSON", problem: e.to_string() })
 }

@@ -67,10 +67,10 @@ pub fn evaluation(evaluation: &Evaluation, output: &Output) -> Result<()> {
             let preset = preset(output.format);
             format!(
                 "{} on {} pictures of {}; quantizers fitted on {}; {:.1} s\n\n{}\n",
-                evaluation.model,
+                clean(&evaluation.model),
                 evaluation.images,
-                evaluation.data,
-                evaluation.calibration,
+                clean(&evaluation.data),
+                clean(&evaluation.calibration),
                 evaluation.seconds,
                 table(preset, EVALUATION_HEADER, rows)
             )
@@ -119,10 +119,10 @@ fn site_rows(report: &Report) -> impl Iterator<Item = Vec<String>> {
 
 fn report_text(report: &Report, preset: &str, heading: &str) -> String {
     let p = &report.prediction;
-    let mut text = format!("{heading}{} ({})\n\n", report.model.name, report.model.description);
+    let mut text = format!("{heading}{} ({})\n\n", clean(&report.model.name), report.model.description);
     let truth = report.picture.truth.as_ref().map(|t| format!(", truly {}", clean(&t.label))).unwrap_or_default();
     text += &format!("picture: {}{truth}\nsettings: {}\n", clean(&report.picture.source), report.settings.describe());
-    text += &format!("calibration: {}\npreprocessing: {}\n\n", report.calibration.source, report.picture.preprocessing);
+    text += &format!("calibration: {}\npreprocessing: {}\n\n", clean(&report.calibration.source), clean(&report.picture.preprocessing));
     let cell = |c: Option<&ClassProbability>| c.map(|c| format!("{} {:.2} %", c.label, c.probability * 100.0)).unwrap_or_default();
     let rows = (0..p.float.len()).map(|i| vec![(i + 1).to_string(), cell(p.float.get(i)), cell(p.quantized.get(i))]);
     text += &table(preset, &["rank", "float", "quantized"], rows).to_string();

@@ -2,6 +2,7 @@
 
 use super::{csv, deliver, preset, table};
 use crate::analysis::report::json;
+use crate::clean::clean;
 use crate::cli::{Format, Output};
 use crate::error::Result;
 use crate::studies::inspect::{InspectedSite, Inspection};
@@ -27,15 +28,15 @@ pub fn inspection(inspection: &Inspection, output: &Output) -> Result<()> {
 fn inspection_head(i: &Inspection) -> String {
     let (mega, giga) = (|bytes: u64| bytes as f64 / 1e6, |bops: u64| bops as f64 / 1e9);
     let labels = if i.labels == 0 { "no names, classes are numbered".into() } else { format!("{} names", i.labels) };
-    let mut text = format!("{}: {}\nsource: {}\n", i.name, i.description, i.source);
-    text += &format!("preprocessing: {} (from {})\nlabels: {labels}\n", i.preprocessing.describe(), i.preprocessing.from);
+    let mut text = format!("{}: {}\nsource: {}\n", clean(&i.name), i.description, clean(&i.source));
+    text += &format!("preprocessing: {} (from {})\nlabels: {labels}\n", i.preprocessing.describe(), clean(&i.preprocessing.from));
     text += &format!("parameters: {}\n", i.parameters);
     text += &format!("weights: {:.1} MB in float32, {:.1} MB with 4-bit layers\n", mega(i.weight_bytes), mega(i.weight_bytes_4_bits));
     let share = 100.0 * i.bops_4_bits_8_groups as f64 / i.bops_float as f64;
     let (float, four) = (giga(i.bops_float), giga(i.bops_4_bits_8_groups));
     text += &format!("bit operations a picture: {float:.2} G in float, {four:.2} G at W4/A4 with 8 groups ({share:.1} %)\n");
     for note in &i.notes {
-        text += &format!("- {note}\n");
+        text += &format!("- {}\n", clean(note));
     }
     text + &format!("sites: {}\n", i.sites.len())
 }
@@ -74,7 +75,11 @@ pub fn verification(v: &Verification, output: &Output) -> Result<()> {
             let sign = if v.within { "<=" } else { ">" };
             format!(
                 "{} against {}: largest difference {difference} {sign} {tolerance} (logits up to {:.2}), same top-1 in {} of {}\n",
-                v.model, v.expected, v.largest_logit, v.same_top1, v.pictures
+                clean(&v.model),
+                clean(&v.expected),
+                v.largest_logit,
+                v.same_top1,
+                v.pictures
             )
         }
     };
