@@ -127,6 +127,17 @@ fn a_header_that_lies_is_refused() {
 }
 
 #[test]
+fn a_header_whose_length_begins_as_a_pickle_is_none() {
+    let file = tempfile::Builder::new().suffix(".safetensors").tempfile().unwrap();
+    for length in [0x0280, 0x0380, 0x0480, 0x0580] {
+        let header = format!("{:<length$}", json!({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).to_string());
+        fs::write(file.path(), [&(length as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat()).unwrap();
+        let weights = Weights::open("test", &[file.path()]).unwrap();
+        assert_eq!(weights.keys().collect::<Vec<_>>(), ["x"], "{length}");
+    }
+}
+
+#[test]
 fn other_formats_are_named_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| {

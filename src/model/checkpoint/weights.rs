@@ -346,6 +346,10 @@ fn headers(source: &Source) -> Result<Vec<(String, Stored)>> {
 
 /// Names what is often found where a safetensors file should be.
 fn refuse_other_formats(name: &str, start: &[u8]) -> Result<()> {
+    // The length of a header may begin as a pickle does; the header behind it begins with a brace.
+    if start.get(8) == Some(&b'{') {
+        return Ok(());
+    }
     let (found, advice) = match start {
         [] => ("0 bytes", "copy or download it again, or name another file"),
         [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => (
