@@ -301,10 +301,14 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
     Ok(found.filter_map(std::result::Result::ok).filter(|path| is_picture(path)).collect())
 }
 
-/// The pictures of a folder and of all folders below it, sorted. A folder that several links lead to, or one inside of itself, counts once.
+/// The pictures of a folder and of all folders below it, sorted. A folder that several links lead to counts once,
+/// one that a link in it leads up to not again.
 fn pictures_in(folder: &Path, left_out: &mut Vec<LeftOut>) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    collect(folder, &mut BTreeSet::new(), &mut files, left_out)?;
+    // Above it lie the pictures of other classes.
+    let real = fs::canonicalize(folder).map_err(Error::io("read", folder))?;
+    let mut seen = real.ancestors().skip(1).map(Path::to_path_buf).collect();
+    collect(folder, &mut seen, &mut files, left_out)?;
     Ok(files)
 }
 
