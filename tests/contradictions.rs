@@ -100,6 +100,8 @@ fn what_a_library_takes_where_nothing_is_said_is_taken() {
     // transformers has 12 heads for all, which width 48 takes.
     let heads = with("hf_vit", |t| t, &[("num_attention_heads", Value::Null)]);
     assert_eq!(opened(heads.path()).unwrap().config.vit().unwrap().heads, 12);
+    // Keys of published files that no code reads.
+    right("hf_swin", with("hf_swin", |t| t, &[("path_norm", json!(true)), ("padding", json!("max_length"))]).path());
     // A norm behind the pooling of the class token, as model_args ask for it; without them nothing says which pooling it is for.
     let silent = [("global_pool", Value::Null), ("model_args.global_pool", Value::Null), ("pretrained_cfg.global_pool", Value::Null)];
     let token = with("timm_vit_avgpool_fcnorm", |t| t, &[&silent[..], &[("model_args.fc_norm", json!(true))]].concat());

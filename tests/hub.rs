@@ -353,6 +353,8 @@ fn ids_are_told_from_files() {
     {
         assert!(!igq::model::is_hub_id(file), "{file}");
     }
+    assert_eq!(igq::model::checkpoint::hub_id("/weights/model"), None, "the path of a folder that is not there");
+    assert_eq!(igq::model::checkpoint::hub_id("weights/model/"), Some("weights/model".into()));
 }
 
 /// A server that answers every request by `reply`, and keeps what it was sent.

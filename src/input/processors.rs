@@ -305,6 +305,18 @@ mod tests {
     use crate::input::{Picture, Raster};
 
     #[test]
+    fn the_first_configurations_of_timm_have_nothing_around_them() {
+        let flat = json!({"architecture": "vit_tiny_patch16_224", "mean": [0.1, 0.2, 0.3], "crop_pct": 0.95, "interpolation": "bilinear"});
+        let made = Preprocess::from_config(Some(&flat), None, 3, (32, 32)).unwrap();
+        assert_eq!((made.mean, made.std, made.resize), (vec![0.1, 0.2, 0.3], IMAGENET.1.to_vec(), Resize::Shortest(33)));
+        assert_eq!(made.interpolation, Interpolation::Bilinear);
+        for key in ["crop_mode", "interpolation"] {
+            let odd = json!({"pretrained_cfg": {key: 3}});
+            assert!(Preprocess::from_config(Some(&odd), None, 3, (32, 32)).unwrap_err().to_string().contains(key));
+        }
+    }
+
+    #[test]
     fn a_bare_size_of_an_old_feature_extractor_is_a_square() {
         let deit =
             json!({"size": 256, "crop_size": 224, "resample": 3, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]});

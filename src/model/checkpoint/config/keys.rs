@@ -158,6 +158,12 @@ const TRANSFORMERS: &[&str] = &[
     "label_names",
     "do_pooling",
     "auto_map",
+    "num_classes",
+    "loss_type",
+    "output_past",
+    // A slip in every published Swin, and what AutoTrain writes.
+    "path_norm",
+    "padding",
 ];
 
 /// What a file that names neither an architecture of timm nor a type of transformers may have beside their keys.
