@@ -215,6 +215,9 @@ impl Preprocess {
     }
 
     fn scaled(&self, source: &str, raster: &Raster, width: usize, height: usize) -> Result<Raster> {
+        if self.interpolation == Interpolation::Box {
+            return Ok(boxed(raster, width, height));
+        }
         let data = if raster.channels == 3 {
             self.scaled_pixels::<fir::pixels::U8x3>(source, raster, width, height)?
         } else {
@@ -232,6 +235,7 @@ impl Preprocess {
         let to = fir::images::TypedImage::<P>::from_buffer(side(width), side(height), &mut data);
         let (from, mut to) = (from.map_err(|e| failed(&e))?, to.map_err(|e| failed(&e))?);
         let algorithm = match self.interpolation {
+            // These two are done above.
             Interpolation::Nearest | Interpolation::Box => fir::ResizeAlg::Convolution(fir::FilterType::Box),
             Interpolation::Hamming => fir::ResizeAlg::Convolution(fir::FilterType::Hamming),
             Interpolation::Bilinear => fir::ResizeAlg::Convolution(fir::FilterType::Bilinear),
@@ -260,4 +264,38 @@ impl Preprocess {
         let filter = if self.resize == Resize::None { String::new() } else { format!("{:?}", self.interpolation).to_lowercase() + " " };
         format!("{}x{}x{}, {filter}{resize}, mean {}, std {}", self.size.1, self.size.0, self.channels, list(&self.mean), list(&self.std))
     }
+}
+
+/// The box filter along the one direction that changes, in the steps of Pillow: where a box ends in the middle of a pixel, the rounding
+/// of the reference decides whether it takes that pixel, which no other library repeats.
+fn boxed(raster: &Raster, width: usize, height: usize) -> Raster {
+    let across = width != raster.width;
+    let (from, to) = if across { (raster.width, width) } else { (raster.height, height) };
+    let scale = from as f64 / to as f64;
+    let wide = scale.max(1.0);
+    let taken = |index: usize| -> Vec<usize> {
+        let centre = (index as f64 + 0.5) * scale;
+        let first = (centre - 0.5 * wide + 0.5).max(0.0) as usize;
+        let end = ((centre + 0.5 * wide + 0.5) as usize).min(from);
+        let inside = |at: &usize| {
+            let off = ((*at as f64) - centre + 0.5) * (1.0 / wide);
+            off > -0.5 && off <= 0.5
+        };
+        (first..end).filter(inside).collect()
+    };
+    let taken: Vec<Vec<usize>> = (0..to).map(taken).collect();
+    let c = raster.channels;
+    let mut data = Vec::with_capacity(width * height * c);
+    for y in 0..height {
+        for x in 0..width {
+            let all = &taken[if across { x } else { y }];
+            for channel in 0..c {
+                let at = |place: &usize| if across { y * raster.width + place } else { place * raster.width + x };
+                let sum: u64 = all.iter().map(|place| u64::from(raster.data[at(place) * c + channel])).sum();
+                let count = all.len().max(1) as u64;
+                data.push(((2 * sum + count) / (2 * count)) as u8);
+            }
+        }
+    }
+    Raster { width, height, channels: c, data }
 }

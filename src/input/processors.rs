@@ -128,12 +128,35 @@ fn from_timm(cfg: &Value, channels: usize, size: (usize, usize)) -> Result<Prepr
     Ok(Preprocess { size, channels, resize, interpolation, rescale: 1.0 / 255.0, mean, std, fill, on_tensors: false, from })
 }
 
-/// A key that is on, off, or left to `default`.
+/// A key that is on, off (null is), or left to `default`.
 fn switch(cfg: &Value, key: &str, default: bool) -> Result<bool> {
     match cfg.get(key) {
-        None | Some(Value::Null) => Ok(default),
+        None => Ok(default),
+        Some(Value::Null) => Ok(false),
         Some(Value::Bool(on)) => Ok(*on),
         Some(other) => Err(refused(FILE, format!("{key}: expected true or false, found {other}"))),
+    }
+}
+
+fn is_null(cfg: &Value, key: &str) -> bool {
+    cfg.get(key).is_some_and(Value::is_null)
+}
+
+/// Refuses null where transformers takes it for itself and not for the default.
+fn refuse_nulls(cfg: &Value, class: &Class) -> Result<()> {
+    let (resizes, normalizes) = (switch(cfg, "do_resize", true)?, switch(cfg, "do_normalize", true)?);
+    let needed = [
+        ("size", resizes),
+        ("resample", resizes),
+        ("crop_pct", resizes && class.own == Own::ConvNext),
+        ("crop_size", switch(cfg, "do_center_crop", class.crops)?),
+        ("rescale_factor", switch(cfg, "do_rescale", true)?),
+        ("image_mean", normalizes),
+        ("image_std", normalizes || class.own == Own::EfficientNet),
+    ];
+    match needed.into_iter().find(|(key, needed)| *needed && is_null(cfg, key)) {
+        Some((key, _)) => Err(refused(FILE, format!("{key}: expected a value, found null, which is not the default"))),
+        None => Ok(()),
     }
 }
 
@@ -189,6 +212,10 @@ fn geometry(cfg: &Value, class: &Class) -> Result<(Resize, Option<(usize, usize)
     if !switch(cfg, "do_resize", true)? {
         return Ok((Resize::None, cut));
     }
+    // Null is no number to divide by: one class goes on without.
+    if is_null(cfg, "crop_pct") && class.own == Own::PoolFormer {
+        return Ok((size, cut));
+    }
     let unfit = || refused(FILE, format!("size: the {} does not take {}", class.name, cfg["size"]));
     let pct = |default: f64| number(cfg, "crop_pct", default, (0.01, 4.0));
     Ok(match (class.own, size) {
@@ -220,6 +247,7 @@ fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size:
             return Err(refused(FILE, format!("`{key}` ({value}) is not known and may change the pixels")));
         }
     }
+    refuse_nulls(cfg, &class)?;
     let (resize, cut) = geometry(cfg, &class)?;
     let given = match (cut, resize) {
         (Some(cut), _) => Some(cut),
@@ -313,6 +341,23 @@ mod tests {
         for key in ["crop_mode", "interpolation"] {
             let odd = json!({"pretrained_cfg": {key: 3}});
             assert!(Preprocess::from_config(Some(&odd), None, 3, (32, 32)).unwrap_err().to_string().contains(key));
+        }
+    }
+
+    #[test]
+    fn null_is_off_or_refused_and_not_the_default() {
+        let with = |key: &str, value: Value| {
+            let mut cfg = json!({"image_processor_type": "PoolFormerImageProcessor", "size": {"shortest_edge": 36}, "crop_size": 32});
+            cfg[key] = value;
+            Preprocess::from_config(None, Some(&cfg), 3, (32, 32))
+        };
+        assert_eq!(with("crop_pct", json!(0.9)).unwrap().resize, Resize::Shortest(40));
+        assert_eq!(with("crop_pct", Value::Null).unwrap().resize, Resize::Shortest(36));
+        assert_eq!(with("do_normalize", Value::Null).unwrap().mean, [0.0; 3]);
+        assert!((with("do_rescale", Value::Null).unwrap().rescale - 1.0).abs() < 1e-12);
+        assert_eq!(with("do_resize", Value::Null).unwrap().resize, Resize::None);
+        for key in ["size", "resample", "rescale_factor", "image_mean", "image_std", "crop_size"] {
+            assert!(with(key, Value::Null).unwrap_err().to_string().contains(key), "{key}");
         }
     }
 
