@@ -55,9 +55,17 @@ pub fn escape_json(text: String) -> String {
     if !text.chars().any(|c| is_foul(c) && c != '\n') {
         return text;
     }
-    let mut units = [0; 2];
-    let mut escape = |c: char| c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
-    text.chars().map(|c| if is_foul(c) && c != '\n' { escape(c) } else { c.to_string() }).collect()
+    let (mut escaped, mut units) = (String::with_capacity(text.len()), [0; 2]);
+    for c in text.chars() {
+        if is_foul(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut units) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// Writes a line to standard error, clean; that nobody can read it is no reason to stop.

@@ -135,7 +135,9 @@ impl<'a> Claims<'a> {
             return Err(self.disagree("init_values", value, &json!(if vit.layer_scale { "a layer scale" } else { "no layer scale" })));
         }
         let gated = vit.activation == Activation::SwiGlu;
-        if !matches!(self.kind(), Some("vit" | "deit")) && !(gated && self.kind().is_none()) {
+        // A ViT of transformers has no such key; timm's gated MLPs take it in two ways.
+        let of_ratio = self.kind().map_or(!gated, |kind| kind.starts_with("dinov2"));
+        if of_ratio {
             self.ratio(vit.embed_dim, vit.mlp_dim, |width| if gated { 2 * (width * 2 / 3).div_ceil(8) * 8 } else { width })?;
         }
         if vit.head_dist && (vit.fc_norm || vit.pool != Pool::Token) {
