@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::said::Said;
 use super::{Config, SwinConfig, VitConfig, lookup, number, pair};
 use crate::error::{Error, Result};
 use crate::model::checkpoint::Checkpoint;
@@ -27,31 +28,19 @@ const ARGUMENTS: [&str; 14] = [
     "window_size",
 ];
 
-/// The name of timm's architecture, where the configuration is one of timm.
-fn architecture(config: &Value) -> Option<&Value> {
-    lookup(Some(config), "architecture")
-}
-
-/// What a configuration says, where the library that it belongs to reads it.
-pub(super) struct Claims<'a> {
+/// What a configuration claims, and the name of the checkpoint in messages.
+struct Claims<'a> {
     name: &'a str,
-    config: Option<&'a Value>,
-    timm: bool,
+    said: Said<'a>,
 }
 
 impl<'a> Claims<'a> {
-    pub(super) fn of(checkpoint: &'a Checkpoint) -> Self {
-        let config = checkpoint.config.as_ref();
-        Self { name: &checkpoint.name, config, timm: config.is_some_and(|c| architecture(c).is_some()) }
-    }
-
-    /// The value of `key`; timm's arguments may be null and mean it.
-    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        if self.timm { self.config?.get("model_args")?.get(key) } else { lookup(self.config, key) }
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.said.get(key)
     }
 
     fn kind(&self) -> Option<&'a str> {
-        lookup(self.config, "model_type").and_then(Value::as_str).filter(|kind| *kind != "timm_wrapper")
+        lookup(self.said.config, "model_type").and_then(Value::as_str).filter(|kind| *kind != "timm_wrapper")
     }
 
     fn disagree(&self, key: &str, claimed: &Value, found: &Value) -> Error {
@@ -164,7 +153,7 @@ impl<'a> Claims<'a> {
             self.ratio(stage.dim, stage.mlp_dim, |width| width)?;
             let (rows, columns) = swin.grid(index);
             // timm makes a window that is larger than its grid as large as the grid.
-            let clipped = |wanted: usize| if self.timm { wanted.min(rows.min(columns)) } else { wanted };
+            let clipped = |wanted: usize| if self.said.timm { wanted.min(rows.min(columns)) } else { wanted };
             if let Some(claimed) = self.get("window_size").filter(|value| !value.is_null())
                 && pair(claimed) != Some((stage.window, stage.window))
                 && pair(claimed).is_none_or(|(a, b)| a != b || clipped(a) != stage.window)
@@ -184,14 +173,14 @@ impl<'a> Claims<'a> {
 /// # Errors
 /// When they disagree; the message names the key.
 pub(super) fn check(checkpoint: &Checkpoint, layout: Layout, config: &Config, notes: &mut Vec<String>) -> Result<()> {
-    let claims = Claims::of(checkpoint);
+    let claims = Claims { name: &checkpoint.name, said: Said::of(checkpoint) };
     match config {
         Config::Vit(vit) => claims.vit(vit)?,
         Config::Swin(swin) => claims.swin(swin)?,
     }
-    if claims.timm && layout != Layout::Transformers {
+    if claims.said.timm && layout != Layout::Transformers {
         let outside = |key: &&&str| {
-            let places = [claims.config, claims.config.and_then(|c| c.get("pretrained_cfg"))];
+            let places = [claims.said.config, claims.said.config.and_then(|c| c.get("pretrained_cfg"))];
             places.into_iter().flatten().any(|place| place.get(**key).is_some_and(|v| !v.is_null() && Some(v) != claims.get(key)))
         };
         if let Some(key) = ARGUMENTS.iter().find(outside) {
@@ -199,7 +188,7 @@ pub(super) fn check(checkpoint: &Checkpoint, layout: Layout, config: &Config, no
             return Err(Error::content(&checkpoint.name, problem, "put it into model_args, or take it away"));
         }
     }
-    let classes = ["num_classes", "num_labels"].into_iter().find_map(|key| Some((key, lookup(claims.config, key)?)));
+    let classes = ["num_classes", "num_labels"].into_iter().find_map(|key| Some((key, lookup(claims.said.config, key)?)));
     if let Some((key, value)) = classes.filter(|(_, value)| number(value) != Some(config.classes())) {
         notes.push(format!("{key} of config.json is {value}, the head has {} classes, which counts", config.classes()));
     }

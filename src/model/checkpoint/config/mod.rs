@@ -3,6 +3,7 @@
 
 mod claims;
 mod keys;
+mod said;
 pub mod swin;
 pub mod timm;
 pub mod vit;

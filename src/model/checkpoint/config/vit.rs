@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::checkpoint::config::claims::Claims;
+use crate::model::checkpoint::config::said::Said;
 use crate::model::checkpoint::config::timm::Architecture;
 use crate::model::checkpoint::config::{declared_blocks, declared_eps, declared_size, lookup, number, pair, patch_embed};
 use crate::model::checkpoint::names::Layout;
@@ -169,8 +169,8 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
     }
     let known = Architecture::of(checkpoint)?;
     let known = known.as_ref();
-    let claims = Claims::of(checkpoint);
-    let unembedded = claims.get("no_embed_class").and_then(Value::as_bool).or(known.map(|row| row.no_embed_class));
+    let said = Said::of(checkpoint);
+    let unembedded = said.get("no_embed_class").and_then(Value::as_bool).or(known.map(|row| row.no_embed_class));
     let prefixes = match unembedded {
         Some(true) => vec![0],
         Some(false) => vec![summary + registers],
@@ -235,7 +235,7 @@ fn pool(checkpoint: &Checkpoint, known: Option<&Architecture>, double: bool, fc_
         None if !class_token || known.is_some_and(|row| row.avg) => Ok(Pool::Avg),
         None => match known {
             // Of itself the norm stands behind the pooling where that is the mean.
-            Some(row) if fc_norm && Claims::of(checkpoint).get("fc_norm").and_then(Value::as_bool) != Some(true) => refuse(
+            Some(row) if fc_norm && Said::of(checkpoint).get("fc_norm").and_then(Value::as_bool) != Some(true) => refuse(
                 format!("a norm behind the pooling (`fc_norm`), which `{}` does not have with its class token", row.name),
                 "put global_pool (`avg` or `token`) into model_args of config.json",
             ),
