@@ -1,4 +1,4 @@
-//! How many threads one tensor operation may use. The only `unsafe` of the program, audited: it runs before any thread is started.
+//! How many threads one tensor operation may use. `unsafe`, audited: it runs before any thread is started.
 
 /// Has candle run each elementwise operation on the thread that asks for it, and look up the number of processors once.
 ///
@@ -19,4 +19,9 @@ pub fn run_side_by_side() {
             }
         }
     }
+}
+
+/// Does `work` on one of the threads that kernels share: from any other thread every operation would be handed over and waited for.
+pub fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
 }

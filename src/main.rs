@@ -8,6 +8,10 @@ use igq::clean::tell;
 use igq::cli::Cli;
 use igq::{cpu, tui};
 
+/// Buffers of every layer come and go: this allocator keeps their pages, the system's gives them back and faults them in again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cpu::run_side_by_side();
     let (panics, reports) = color_eyre::config::HookBuilder::default().into_hooks();

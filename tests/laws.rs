@@ -110,7 +110,7 @@ fn the_error_at_every_site_by_itself_falls_as_its_bits_grow() {
             let error = |bits: BitWidth| -> f64 {
                 let fitted = Scheme::Shared(method.at(site.kind)).fit(&ranges, GroupCount::new(8).unwrap(), bits).unwrap();
                 let mut quantized = values.clone();
-                fake_quantize_picture(*site, &mut quantized, last, &fitted, bits);
+                fake_quantize_picture(*site, values, &mut quantized, last, &fitted, bits);
                 values.iter().zip(&quantized).map(|(x, y)| f64::from(x - y).powi(2)).sum()
             };
             let errors: Vec<f64> = widths().map(error).collect();

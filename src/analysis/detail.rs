@@ -1,7 +1,9 @@
 //! What only one site on one view shows, made from an outcome when it is asked for: the attention of a softmax in both runs.
 
+use candle_core::Tensor;
+
 use super::runs::{FloatRun, QuantizedRun};
-use crate::model::{Site, SiteInfo, TokenLayout};
+use crate::model::{Site, SiteInfo, TokenLayout, kernels};
 
 /// The softmax attention of one site in both runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,11 +35,12 @@ impl SiteDetail {
     /// Details of the site `info`, from both runs of request `id`.
     #[must_use]
     pub fn new(id: u64, info: &SiteInfo, float: &FloatRun, quantized: &QuantizedRun) -> Self {
+        let values = |x: &Tensor| kernels::with_values(x, <[f32]>::to_vec).ok();
         let map = || {
             let run = quantized.sites.get(&info.site)?;
             let SiteInfo { heads, layout, .. } = *info;
-            let float = float.sites.get(&info.site)?.clone();
-            Some(AttentionMap { heads, layout, float, before: run.before.clone(), quantized: run.after.clone() })
+            let (float, before) = (values(float.sites.get(&info.site)?)?, values(&run.before)?);
+            Some(AttentionMap { heads, layout, float, before, quantized: values(&run.after)? })
         };
         Self { id, site: info.site, attention: info.site.kind.is_softmax().then(map).flatten() }
     }

@@ -1,37 +1,43 @@
 //! From a float run and a quantized run to the numbers of section 8.
 
+use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
+use super::codes::Met;
 use super::metrics::ErrorNumbers;
 use super::report::{LocalError, QuantizerReport, RangesReport, SiteReport, WeightReport};
 use super::runs::{FloatRun, QuantizedRun, SiteRun};
-use crate::model::Site;
+use crate::error::Result;
+use crate::model::{Site, kernels};
 use crate::quant::bops::SiteBops;
 use crate::quant::ranges::{self, Along};
-use crate::quant::{Grouping, Plan, Quantizer, SitePlan};
+use crate::quant::{Grouping, Plan, SitePlan};
 
 /// Every site of a quantized run against the float run, in the order of `bops`.
-#[must_use]
-pub fn sites(plan: &Plan, bops: &[(Site, SiteBops)], float: &FloatRun, quantized: &QuantizedRun) -> Vec<SiteReport> {
+///
+/// # Errors
+/// Only when candle fails.
+pub fn sites(plan: &Plan, bops: &[(Site, SiteBops)], float: &FloatRun, quantized: &QuantizedRun) -> Result<Vec<SiteReport>> {
     let measured = |(site, bops): &(Site, SiteBops)| {
         let report = measure(plan.sites.get(site)?, float.sites.get(site)?, quantized.sites.get(site)?);
-        Some(SiteReport { bops: *bops, ..report })
+        Some(report.map(|report| SiteReport { bops: *bops, ..report }))
     };
     bops.par_iter().filter_map(measured).collect()
 }
 
-fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
+fn measure(plan: &SitePlan, float: &Tensor, run: &SiteRun) -> Result<SiteReport> {
     let info = &plan.info;
-    let error = ErrorNumbers::between(&run.before, &run.after);
+    let last = run.before.dim(D::Minus1)?;
+    let error = between(&run.before, &run.after)?;
     let (local, quantizers) = match &run.grouping {
-        Some(grouping) => codes(grouping, run, error),
+        Some(grouping) => codes(grouping, run, last, error)?,
         None => (LocalError { error, rmse_over_step: 0.0, clipped: 0.0, codes_used: 0.0 }, Vec::new()),
     };
     let ranges = match &run.grouping {
         Some(grouping) => grouping.ranges.clone(),
-        None => ranges::of_picture(Along::of(info.site.kind), &run.before, run.shape.last().copied().unwrap_or(1)),
+        None => kernels::with_values(&run.before, |values| ranges::of_picture(Along::of(info.site.kind), values, last))?,
     };
-    SiteReport {
+    Ok(SiteReport {
         site: info.site,
         kind: info.site.kind,
         layer: info.layer.as_ref().map(|l| l.name.clone()),
@@ -42,7 +48,7 @@ fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
         bops: SiteBops::default(),
         layout: info.layout,
         local,
-        cumulative: ErrorNumbers::between(float, &run.after),
+        cumulative: between(float, &run.after)?,
         quantizers,
         assignment: run.grouping.as_ref().map(|g| g.assignment.clone()).unwrap_or_default(),
         ranges: RangesReport { min: ranges.iter().map(|r| r.lower).collect(), max: ranges.iter().map(|r| r.upper).collect() },
@@ -53,53 +59,43 @@ fn measure(plan: &SitePlan, float: &[f32], run: &SiteRun) -> SiteReport {
             sqnr_db: Some(w.sqnr).filter(|s| s.is_finite()),
         }),
         only_this: None,
-    }
+    })
+}
+
+fn between(values: &Tensor, became: &Tensor) -> Result<ErrorNumbers> {
+    kernels::with_values(values, |values| kernels::with_values(became, |became| ErrorNumbers::between(values, became)))?
 }
 
 /// What the groups' quantizers met: members, clipping, codes, error in steps.
-fn codes(grouping: &Grouping, run: &SiteRun, error: ErrorNumbers) -> (LocalError, Vec<QuantizerReport>) {
-    let groups = grouping.quantizers.len();
-    let codes = grouping.quantizers.first().map_or(0, Quantizer::codes);
-    let mut seen = vec![false; groups * codes];
-    let mut clipped = vec![0_usize; groups];
-    let mut values = vec![0_usize; groups];
-    let mut members = vec![0_usize; groups];
+fn codes(grouping: &Grouping, run: &SiteRun, last: usize, error: ErrorNumbers) -> Result<(LocalError, Vec<QuantizerReport>)> {
+    let look = |before: &[f32]| kernels::with_values(&run.after, |after| Met::new(grouping, before, after, last));
+    let met = kernels::with_values(&run.before, look)??;
+    let mut members = vec![0_usize; grouping.quantizers.len()];
     for &group in &grouping.assignment {
         members[usize::from(group)] += 1;
     }
-    let by_row = grouping.along.is_rows();
-    let columns = if by_row { run.before.len() / grouping.assignment.len() } else { grouping.assignment.len() };
-    let mut squared_steps = 0.0;
-    for (row, (before, after)) in run.before.chunks_exact(columns).zip(run.after.chunks_exact(columns)).enumerate() {
-        for (column, (&x, &y)) in before.iter().zip(after).enumerate() {
-            let group = usize::from(grouping.assignment[if by_row { row } else { column }]);
-            let quantizer = &grouping.quantizers[group];
-            let (code, was_clipped) = quantizer.code(x);
-            seen[group * codes + code as usize] = true;
-            clipped[group] += usize::from(was_clipped);
-            values[group] += 1;
-            if let Some(step) = quantizer.step_at(x) {
-                squared_steps += (f64::from(x - y) / f64::from(step)).powi(2);
-            }
-        }
-    }
     let share = |part: usize, whole: usize| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    let used = |group: usize| seen[group * codes..(group + 1) * codes].iter().filter(|s| **s).count();
-    let quantizers = grouping.quantizers.iter().enumerate().map(|(group, q)| QuantizerReport {
-        lower: q.bounds().lower,
-        upper: q.bounds().upper,
-        scale: q.scale(),
-        zero_point: q.zero_point(),
-        members: members[group],
-        clipped: share(clipped[group], values[group]),
-        codes_used: used(group),
-    });
+    let quantizers: Vec<QuantizerReport> = grouping
+        .quantizers
+        .iter()
+        .enumerate()
+        .map(|(group, q)| QuantizerReport {
+            lower: q.bounds().lower,
+            upper: q.bounds().upper,
+            scale: q.scale(),
+            zero_point: q.zero_point(),
+            members: members[group],
+            clipped: share(met.clipped[group], met.values[group]),
+            codes_used: met.used_by(group),
+        })
+        .collect();
     let inhabited = members.iter().filter(|m| **m > 0).count();
+    let values = run.before.elem_count();
     let local = LocalError {
         error,
-        rmse_over_step: (squared_steps / run.before.len().max(1) as f64).sqrt(),
-        clipped: share(clipped.iter().sum(), run.before.len()),
-        codes_used: share((0..groups).map(used).sum(), inhabited * codes),
+        rmse_over_step: (met.squared_steps / values.max(1) as f64).sqrt(),
+        clipped: share(met.clipped.iter().sum(), values),
+        codes_used: share(quantizers.iter().map(|q| q.codes_used).sum(), inhabited * met.codes),
     };
-    (local, quantizers.collect())
+    Ok((local, quantizers))
 }

@@ -1,7 +1,10 @@
 //! Numbers about two tensors or two rankings (method, section 8). No state, no models.
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::model::kernels::GRAIN;
 
 /// How far `x^` is from `x`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,16 +23,10 @@ impl ErrorNumbers {
     /// Compares `values` with what became of them; both of one length.
     #[must_use]
     pub fn between(values: &[f32], became: &[f32]) -> Self {
-        let (mut xx, mut yy, mut xy, mut ee, mut max) = (0.0, 0.0, 0.0, 0.0, 0.0_f64);
-        for (&x, &y) in values.iter().zip(became) {
-            let (x, y) = (f64::from(x), f64::from(y));
-            let e = x - y;
-            xx += x * x;
-            yy += y * y;
-            xy += x * y;
-            ee += e * e;
-            max = max.max(e.abs());
-        }
+        let parts = values.par_chunks(GRAIN).zip(became.par_chunks(GRAIN));
+        let sums: Vec<Sums> = parts.map(|(x, y)| pulp::Arch::new().dispatch(|| Sums::of(x, y))).collect();
+        // In the order of the values, however many threads there were.
+        let Sums { xx, yy, xy, ee, max } = sums.into_iter().fold(Sums::default(), Sums::and);
         let norm = (xx * yy).sqrt();
         Self {
             mse: if values.is_empty() { 0.0 } else { ee / values.len() as f64 },
@@ -42,6 +39,52 @@ impl ErrorNumbers {
                 0.0
             },
             max_abs: max,
+        }
+    }
+}
+
+/// Sums over pairs of values.
+#[derive(Default, Clone, Copy)]
+struct Sums {
+    xx: f64,
+    yy: f64,
+    xy: f64,
+    ee: f64,
+    max: f64,
+}
+
+impl Sums {
+    /// As many pairs side by side as a vector holds.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
+    fn of(values: &[f32], became: &[f32]) -> Self {
+        let (xs, x_rest) = values.as_chunks::<8>();
+        let (ys, y_rest) = became.as_chunks::<8>();
+        let (mut xx, mut yy, mut xy, mut ee, mut max) = ([0.0; 8], [0.0; 8], [0.0; 8], [0.0; 8], [0.0_f64; 8]);
+        let mut add = |x: &[f32], y: &[f32]| {
+            for (i, (&x, &y)) in x.iter().zip(y).enumerate() {
+                let (x, y) = (f64::from(x), f64::from(y));
+                let e = x - y;
+                xx[i] += x * x;
+                yy[i] += y * y;
+                xy[i] += x * y;
+                ee[i] += e * e;
+                max[i] = if e.abs() > max[i] { e.abs() } else { max[i] };
+            }
+        };
+        xs.iter().zip(ys).for_each(|(x, y)| add(x, y));
+        add(x_rest, y_rest);
+        let sum = |lanes: [f64; 8]| lanes.iter().sum();
+        Self { xx: sum(xx), yy: sum(yy), xy: sum(xy), ee: sum(ee), max: max.into_iter().fold(0.0, f64::max) }
+    }
+
+    fn and(self, more: Self) -> Self {
+        Self {
+            xx: self.xx + more.xx,
+            yy: self.yy + more.yy,
+            xy: self.xy + more.xy,
+            ee: self.ee + more.ee,
+            max: self.max.max(more.max),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Step 4 of the data flow: from two runs to a report of plain numbers.
 
+pub mod codes;
 pub mod detail;
 pub mod findings;
 pub mod measure;

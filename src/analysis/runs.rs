@@ -18,8 +18,8 @@ pub struct FloatRun {
     pub trace: Trace,
     /// What it says.
     pub prediction: Prediction,
-    /// The tensor at every site, in one row.
-    pub sites: BTreeMap<Site, Vec<f32>>,
+    /// The tensor at every site.
+    pub sites: BTreeMap<Site, Tensor>,
 }
 
 impl FloatRun {
@@ -30,7 +30,7 @@ impl FloatRun {
     pub fn new(network: &dyn Network, pixels: &Tensor) -> Result<Self> {
         let mut sites = BTreeMap::new();
         let mut recorder = Recorder(|site, x: &Tensor| {
-            sites.insert(site, x.flatten_all()?.to_vec1::<f32>()?);
+            sites.insert(site, x.clone());
             Ok(())
         });
         let trace = trace(network, pixels, &mut recorder)?;
@@ -43,11 +43,9 @@ impl FloatRun {
 #[derive(Debug, Clone)]
 pub struct SiteRun {
     /// The tensor just before its quantizer.
-    pub before: Vec<f32>,
+    pub before: Tensor,
     /// The tensor just after.
-    pub after: Vec<f32>,
-    /// Its shape.
-    pub shape: Vec<usize>,
+    pub after: Tensor,
     /// Its groups; `None` where it stays in float.
     pub grouping: Option<Grouping>,
 }
@@ -69,14 +67,8 @@ impl QuantizedRun {
     pub fn new(network: &dyn Network, pixels: &Tensor, plan: &Plan, cancel: &Cancel) -> Result<Self> {
         let mut sites = BTreeMap::new();
         let observe = |seen: &Observation| -> Result<()> {
-            let flat = |x: &Tensor| -> Result<Vec<f32>> { Ok(x.flatten_all()?.to_vec1()?) };
-            let run = SiteRun {
-                before: flat(seen.before)?,
-                after: flat(seen.after)?,
-                shape: seen.before.dims().to_vec(),
-                grouping: seen.groupings.first().cloned(),
-            };
-            sites.insert(seen.plan.info.site, run);
+            let (before, after, grouping) = (seen.before.clone(), seen.after.clone(), seen.groupings.first().cloned());
+            sites.insert(seen.plan.info.site, SiteRun { before, after, grouping });
             Ok(())
         };
         let output = run_observed(network, Start::pixels(pixels), plan, cancel, observe)?;

@@ -1,6 +1,7 @@
 //! Step 2 of the data flow: from a checkpoint to activations at sites.
 
 pub mod checkpoint;
+pub mod kernels;
 pub mod network;
 pub mod ops;
 pub mod output;
@@ -18,6 +19,7 @@ use serde_json::Value;
 pub use checkpoint::config::{Config, Pool, SwinConfig, SwinStage, VitConfig};
 pub use checkpoint::weights::Weights;
 pub use checkpoint::{BUILT_IN, Checkpoint, is_hub_id};
+pub use kernels::Weight;
 pub use network::{Network, Product, RightOperand, SiteInfo, Trace, forward, forward_from, trace};
 pub use output::Output;
 pub use site::{Site, SiteKind, SitePattern};

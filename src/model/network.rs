@@ -1,9 +1,12 @@
 //! What the rest of igq may ask of any network: its steps, its sites, its weights. A forward pass is a row of steps, so it can start in
 //! the middle from the residual stream that an earlier pass left at a boundary.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::model::kernels::Weight;
 use crate::model::output::Output;
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
@@ -111,7 +114,7 @@ pub trait Network: Send + Sync {
     fn sites(&self) -> Vec<SiteInfo>;
 
     /// The float weight `(C_out, C)` of the layer whose input is `site`.
-    fn weight(&self, site: Site) -> Option<&Tensor>;
+    fn weight(&self, site: Site) -> Option<&Arc<Weight>>;
 
     /// How the tokens of the patch embedding lie over the picture.
     fn tokens(&self) -> TokenLayout;
@@ -184,7 +187,7 @@ impl Tap for Watch<'_> {
         self.0.activation(site, x)
     }
 
-    fn weight(&mut self, site: Site, weight: &Tensor) -> Result<Tensor> {
+    fn weight(&mut self, site: Site, weight: &Arc<Weight>) -> Result<Arc<Weight>> {
         self.0.weight(site, weight)
     }
 

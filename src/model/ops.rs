@@ -1,34 +1,100 @@
-//! What every network is made of: linear layers with a tap at their input, the patch embedding, softmax, GELU and layer norm. Layer norm
-//! takes candle's fused kernel where nobody asks for gradients and composed operations where somebody does: the kernel has no backward
-//! pass.
+//! What every network is made of: linear layers with a tap at their input, the patch embedding, softmax, GELU, layer norm and the residual
+//! sum. Where nobody asks for gradients they are kernels over slices, spread over threads row by row, in place where the tensor is the
+//! operation's own; where somebody does they are composed of operations with a backward pass.
 
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor, bail};
 use rten_simd::{SimdOp, SimdUnaryOp};
-use rten_vecmath::{Erf, Exp, Gelu, Softmax};
+use rten_vecmath::{Erf, Exp, Gelu, Softmax, Swish};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Result;
 use crate::model::checkpoint::weights::Weights;
+use crate::model::kernels::{self, Weight};
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
 
-/// Softmax over the last dimension.
+/// The softmax of `scale * scores + bias` over the last dimension; `bias` has the shape of one picture's scores, `(1, ..)`. Changes
+/// `scores` in place, which must be nobody else's.
 ///
 /// # Errors
-/// Only when candle fails.
-pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    Ok(if Vectorized::takes(x) { x.apply_op1(Vectorized::Softmax)? } else { candle_nn::ops::softmax(x, D::Minus1)? })
+/// When the shapes do not fit.
+pub fn softmax(scores: Tensor, scale: f64, bias: Option<&Tensor>) -> Result<Tensor> {
+    let row = scores.dim(D::Minus1)?;
+    if scores.track_op() {
+        let scores = (scores * scale)?;
+        let scores = bias.map_or(Ok(scores.clone()), |bias| scores.broadcast_add(bias))?;
+        return Ok(scores.contiguous()?.apply_op1(Vectorized::Softmax)?);
+    }
+    let scale = scale as f32;
+    let normalize = |block: &mut [f32]| {
+        for row in block.chunks_exact_mut(row) {
+            Softmax::new_mut(row).dispatch();
+        }
+    };
+    let Some(bias) = bias else {
+        let work = |_: usize, block: &mut [f32]| {
+            block.iter_mut().for_each(|x| *x *= scale);
+            normalize(block);
+        };
+        return kernels::in_place(scores, row, work);
+    };
+    kernels::with_values(bias, |bias| {
+        let work = |start: usize, block: &mut [f32]| {
+            for (index, row_values) in block.chunks_exact_mut(row).enumerate() {
+                let at = (start + index * row) % bias.len();
+                for (x, b) in row_values.iter_mut().zip(&bias[at..at + row]) {
+                    *x = *x * scale + b;
+                }
+            }
+            normalize(block);
+        };
+        kernels::in_place(scores, row, work)
+    })?
 }
 
-/// GELU as it is defined, with the error function.
+/// GELU as it is defined, with the error function, in place.
 ///
 /// # Errors
 /// Only when candle fails.
-pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    Ok(if Vectorized::takes(x) { x.apply_op1(Vectorized::Gelu)? } else { x.gelu_erf()? })
+pub fn gelu(x: Tensor) -> Result<Tensor> {
+    if x.track_op() {
+        return Ok(x.contiguous()?.apply_op1(Vectorized::Gelu)?);
+    }
+    kernels::in_place(x, 1, |_, block| Gelu {}.map_mut(block))
+}
+
+/// `x + gamma branch`, the residual sum with its layer scale `(D)` where there is one. Changes `branch` in place, which must be nobody
+/// else's.
+///
+/// # Errors
+/// When the shapes differ.
+pub fn residual(x: &Tensor, branch: Tensor, gamma: Option<&Tensor>) -> Result<Tensor> {
+    if x.track_op() || branch.track_op() || !branch.is_contiguous() {
+        let branch = gamma.map_or(Ok(branch.clone()), |gamma| branch.broadcast_mul(gamma))?;
+        return Ok((x + branch)?);
+    }
+    let row = branch.dim(D::Minus1)?;
+    let gamma = gamma.map(Tensor::to_vec1::<f32>).transpose()?;
+    kernels::with_values(x, |stream| {
+        let work = |start: usize, block: &mut [f32]| {
+            let stream = &stream[start..start + block.len()];
+            match &gamma {
+                None => block.iter_mut().zip(stream).for_each(|(y, x)| *y += x),
+                Some(gamma) => {
+                    for (block, stream) in block.chunks_exact_mut(row).zip(stream.chunks_exact(row)) {
+                        for ((y, x), gamma) in block.iter_mut().zip(stream).zip(gamma) {
+                            *y = x + *y * gamma;
+                        }
+                    }
+                }
+            }
+        };
+        kernels::in_place(branch, row, work)
+    })?
 }
 
 /// What stands between the two layers of an MLP.
@@ -46,15 +112,16 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// `(.., C)` to the same shape; for a gated MLP to `(.., C/2)`.
+    /// `(.., C)` to the same shape, in place where it can be; for a gated MLP to `(.., C/2)`.
     ///
     /// # Errors
     /// Only when candle fails.
-    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+    pub fn apply(self, x: Tensor) -> Result<Tensor> {
         Ok(match self {
             Self::Gelu => gelu(x)?,
             Self::GeluTanh => x.gelu()?,
-            Self::QuickGelu => (x * candle_nn::ops::sigmoid(&(x * 1.702)?)?)?,
+            Self::QuickGelu if x.track_op() => (&x * candle_nn::ops::sigmoid(&(&x * 1.702)?)?)?,
+            Self::QuickGelu => kernels::in_place(x, 1, |_, block| Swish { alpha: 1.702 }.map_mut(block))?,
             Self::SwiGlu => {
                 let half = x.dim(D::Minus1)? / 2;
                 let (gate, value) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
@@ -64,19 +131,13 @@ impl Activation {
     }
 }
 
-/// Operations whose inner loop is `rten-vecmath`'s: candle calls the scalar `erff` and `expf` for every value, which took a quarter of a
-/// forward pass of the built-in model. They differ from candle's by less than 1e-6.
+/// Operations with a backward pass whose inner loop is `rten-vecmath`'s: candle calls the scalar `erff` and `expf` for every value. They
+/// differ from candle's by less than 1e-6.
 #[derive(Debug, Clone, Copy)]
 enum Vectorized {
     Softmax, // over the last dimension
     Gelu,
     GeluSlope,
-}
-
-impl Vectorized {
-    fn takes(x: &Tensor) -> bool {
-        x.dtype() == DType::F32 && x.device().is_cpu() && x.is_contiguous()
-    }
 }
 
 impl CustomOp1 for Vectorized {
@@ -147,11 +208,16 @@ impl Norm {
     /// # Errors
     /// When the last dimension is not `C`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(if x.track_op() {
-            candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.eps)?
-        } else {
-            candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps)?
-        })
+        if x.track_op() {
+            return Ok(candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.eps)?);
+        }
+        let (weight, bias) = (self.weight.to_vec1::<f32>()?, self.bias.to_vec1::<f32>()?);
+        if x.dim(D::Minus1)? != weight.len() {
+            return Ok(candle_nn::ops::layer_norm(x, &self.weight, &self.bias, self.eps)?); // It says what is wrong.
+        }
+        let mut values = kernels::with_values(x, <[f32]>::to_vec)?;
+        kernels::change_rows(&mut values, weight.len(), |_, block| kernels::normalize(block, &weight, &bias, self.eps));
+        Ok(Tensor::from_vec(values, x.dims(), x.device())?)
     }
 }
 
@@ -161,7 +227,7 @@ pub struct Linear {
     /// The site of its input.
     pub site: Site,
     /// `(C_out, C)`
-    pub weight: Tensor,
+    pub weight: Arc<Weight>,
     bias: Option<Tensor>, // (C_out)
 }
 
@@ -173,7 +239,7 @@ impl Linear {
     pub fn new(weights: &Weights, name: &str, site: Site, shape: (usize, usize), bias: bool) -> Result<Self> {
         Ok(Self {
             site,
-            weight: weights.get(&format!("{name}.weight"), &[shape.0, shape.1])?,
+            weight: Arc::new(Weight::new(weights.get(&format!("{name}.weight"), &[shape.0, shape.1])?)),
             bias: bias.then(|| weights.get(&format!("{name}.bias"), &[shape.0])).transpose()?,
         })
     }
@@ -185,7 +251,10 @@ impl Linear {
     pub fn forward(&self, x: Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let x = tap.activation(self.site, x)?;
         let weight = tap.weight(self.site, &self.weight)?;
-        let (b, n, c) = x.dims3()?;
+        if !x.track_op() {
+            return kernels::linear(&x, &weight, self.bias.as_ref());
+        }
+        let (weight, (b, n, c)) = (weight.tensor(), x.dims3()?);
         let y = x.reshape((b * n, c))?.matmul(&weight.t()?)?;
         let y = match &self.bias {
             Some(bias) => y.broadcast_add(bias)?,
@@ -220,7 +289,7 @@ impl PatchEmbed {
         let kernel = weights.get(&format!("{name}.weight"), &[dim, in_chans, patch.0, patch.1])?;
         let proj = Linear {
             site: Site::outside(SiteKind::Patch),
-            weight: kernel.reshape((dim, in_chans * patch.0 * patch.1))?,
+            weight: Arc::new(Weight::new(kernel.reshape((dim, in_chans * patch.0 * patch.1))?)),
             bias: bias.then(|| weights.get(&format!("{name}.bias"), &[dim])).transpose()?,
         };
         Ok(Self { proj, grid, patch })
@@ -241,7 +310,7 @@ impl PatchEmbed {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
 
     use super::*;
 
@@ -269,10 +338,17 @@ mod tests {
             let gradients = (y * &weights).unwrap().sum_all().unwrap().backward().unwrap();
             gradients.get(x.as_tensor()).unwrap().clone()
         };
-        let softmaxes = [softmax(&x).unwrap(), candle_nn::ops::softmax(&x, D::Minus1).unwrap()];
-        let gelus = [gelu(&x).unwrap(), x.gelu_erf().unwrap()];
-        for [ours, candles] in [softmaxes, gelus] {
+        let own = || x.as_detached_tensor().copy().unwrap();
+        let tracked = || x.as_tensor().clone();
+        let softmaxes = [
+            softmax(tracked(), 1.0, None).unwrap(),
+            candle_nn::ops::softmax(&x, D::Minus1).unwrap(),
+            softmax(own(), 1.0, None).unwrap(),
+        ];
+        let gelus = [gelu(tracked()).unwrap(), x.gelu_erf().unwrap(), gelu(own()).unwrap()];
+        for [ours, candles, in_place] in [softmaxes, gelus] {
             assert!(worst(&ours, &candles) < 2e-6);
+            assert!(worst(&in_place, &candles) < 2e-6);
             assert!(worst(&slope(&ours), &slope(&candles)) < 1e-5);
         }
     }

@@ -4,13 +4,16 @@
 //! (`W n = N`), `P` pixels of a patch in all colours, `K` classes. The residual stream keeps its tokens row by row; what belongs to
 //! attention (`qkv`, `q`, `k`, `v`, `attn`, `proj`) has them window by window, as [`TokenLayout`] says.
 
+use std::sync::Arc;
+
 use candle_core::{D, Device, Tensor};
 
 use crate::error::Result;
 use crate::model::checkpoint::config::{SwinConfig, SwinStage};
 use crate::model::checkpoint::weights::Weights;
+use crate::model::kernels::Weight;
 use crate::model::network::{LayerShape, Network, SiteInfo};
-use crate::model::ops::{Linear, Norm, PatchEmbed, gelu, softmax};
+use crate::model::ops::{Linear, Norm, PatchEmbed, gelu, residual, softmax};
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
 use crate::model::tokens::{TokenLayout, Windows};
@@ -71,16 +74,15 @@ impl WindowAttention {
         let mut operand = |index: usize, kind: SiteKind| -> Result<Tensor> {
             let part = qkv.narrow(D::Minus1, index * dim, dim)?.contiguous()?; // (B, N, D)
             let part = tap.activation(at(kind), part)?;
-            Ok(part.reshape((b * w, n, h, head_dim))?.transpose(1, 2)?.contiguous()?) // (B W, H, n, d)
+            Ok(part.reshape((b * w, n, h, head_dim))?.transpose(1, 2)?) // (B W, H, n, d)
         };
         let q = operand(0, SiteKind::Q)?;
         let k = operand(1, SiteKind::K)?;
         let v = operand(2, SiteKind::V)?;
         let scale = 1.0 / f64::sqrt(head_dim as f64);
-        let scores = tap.product((at(SiteKind::Q), at(SiteKind::K)), &q, &k.transpose(2, 3)?.contiguous()?)?;
-        let scores = (scores * scale)?; // (B W, H, n, n)
-        let scores = scores.reshape((b, w * h, n, n))?.broadcast_add(&self.bias)?;
-        let attn = tap.activation(at(SiteKind::Attn), softmax(&scores)?)?;
+        let scores = tap.product((at(SiteKind::Q), at(SiteKind::K)), &q, &k.transpose(2, 3)?)?; // (B W, H, n, n)
+        let attn = softmax(scores.reshape((b, w * h, n, n))?, scale, Some(&self.bias))?;
+        let attn = tap.activation(at(SiteKind::Attn), attn)?;
         let mixed = tap.product((at(SiteKind::Attn), at(SiteKind::V)), &attn.reshape((b * w, h, n, n))?, &v)?;
         let mixed = mixed.transpose(1, 2)?.reshape((b, tokens, dim))?;
         Ok(self.proj.forward(mixed, tap)?.index_select(&self.reverse, 1)?)
@@ -140,13 +142,13 @@ impl Block {
 
     /// `x + attention(norm(x))`, the first half of the block.
     fn attend(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        Ok((x + self.attn.forward(&self.norm1.forward(x)?, tap)?)?)
+        residual(x, self.attn.forward(&self.norm1.forward(x)?, tap)?, None)
     }
 
     /// `x + mlp(norm(x))`, the second half of the block.
     fn mix(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let hidden = gelu(&self.fc1.forward(self.norm2.forward(x)?, tap)?)?;
-        Ok((x + self.fc2.forward(hidden, tap)?)?)
+        let hidden = gelu(self.fc1.forward(self.norm2.forward(x)?, tap)?)?;
+        residual(x, self.fc2.forward(hidden, tap)?, None)
     }
 }
 
@@ -321,7 +323,7 @@ impl Network for Swin {
         sites(&self.cfg)
     }
 
-    fn weight(&self, site: Site) -> Option<&Tensor> {
+    fn weight(&self, site: Site) -> Option<&Arc<Weight>> {
         let outside = [&self.patch_embed.proj, &self.head].into_iter().chain(self.merges.iter().map(|merge| &merge.reduction));
         let blocks = self.blocks.iter().flatten().flat_map(Block::layers);
         outside.chain(blocks).find(|layer| layer.site == site).map(|layer| &layer.weight)

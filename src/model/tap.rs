@@ -1,9 +1,12 @@
 //! The one seam between a network and quantization: at every site the network hands its tensor to a [`Tap`] and goes on with what
 //! comes back. The float run, calibration, the quantized run and single-site sweeps are all taps; no network knows which.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use crate::error::Result;
+use crate::model::kernels::{self, Weight};
 use crate::model::site::Site;
 
 /// Sees, and may replace, the operands of a forward pass.
@@ -23,17 +26,20 @@ pub trait Tap {
     ///
     /// # Errors
     /// When the tap does not know the site.
-    fn weight(&mut self, _site: Site, weight: &Tensor) -> Result<Tensor> {
-        Ok(weight.clone())
+    fn weight(&mut self, _site: Site, weight: &Arc<Weight>) -> Result<Arc<Weight>> {
+        Ok(Arc::clone(weight))
     }
 
     /// The product of two activations, `left` from the site of a softmax or of queries, `right` from that of values or keys: `(.., M, K)` by
-    /// `(.., K, P)`. Here integers can take the place of floats.
+    /// `(.., K, P)`, either a view with any strides. Here integers can take the place of floats.
     ///
     /// # Errors
     /// When the tap cannot multiply what it is given.
     fn product(&mut self, _sites: (Site, Site), left: &Tensor, right: &Tensor) -> Result<Tensor> {
-        Ok(left.matmul(right)?)
+        if left.track_op() || right.track_op() {
+            return Ok(left.contiguous()?.matmul(&right.contiguous()?)?);
+        }
+        kernels::product(left, right)
     }
 
     /// Called before every step of the network; an error here ends the pass.

@@ -2,13 +2,16 @@
 //!
 //! `B` pictures, `N` tokens, `D` width, `H` heads, `d = D/H` channels a head, `P` pixels of a patch in all colours, `K` classes.
 
+use std::sync::Arc;
+
 use candle_core::{D, Tensor};
 
 use crate::error::Result;
 use crate::model::checkpoint::config::{Pool, VitConfig};
 use crate::model::checkpoint::weights::Weights;
+use crate::model::kernels::Weight;
 use crate::model::network::{LayerShape, Network, SiteInfo};
-use crate::model::ops::{Activation, Linear, Norm, PatchEmbed, softmax};
+use crate::model::ops::{Activation, Linear, Norm, PatchEmbed, residual, softmax};
 use crate::model::positions;
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
@@ -48,15 +51,14 @@ impl Attention {
         let mut operand = |index: usize, kind: SiteKind| -> Result<Tensor> {
             let part = qkv.narrow(D::Minus1, index * dim, dim)?.contiguous()?; // (B, N, D)
             let part = tap.activation(site(kind), part)?;
-            Ok(part.reshape((b, n, self.heads, head_dim))?.transpose(1, 2)?.contiguous()?) // (B, H, N, d)
+            Ok(part.reshape((b, n, self.heads, head_dim))?.transpose(1, 2)?) // (B, H, N, d)
         };
         let q = operand(0, SiteKind::Q)?;
         let k = operand(1, SiteKind::K)?;
         let v = operand(2, SiteKind::V)?;
         let scale = 1.0 / f64::sqrt(head_dim as f64);
-        let scores = tap.product((site(SiteKind::Q), site(SiteKind::K)), &q, &k.transpose(2, 3)?.contiguous()?)?;
-        let scores = (scores * scale)?; // (B, H, N, N)
-        let attn = tap.activation(site(SiteKind::Attn), softmax(&scores)?)?;
+        let scores = tap.product((site(SiteKind::Q), site(SiteKind::K)), &q, &k.transpose(2, 3)?)?; // (B, H, N, N)
+        let attn = tap.activation(site(SiteKind::Attn), softmax(scores, scale, None)?)?;
         let mixed = tap.product((site(SiteKind::Attn), site(SiteKind::V)), &attn, &v)?.transpose(1, 2)?.reshape((b, n, dim))?;
         self.proj.forward(mixed, tap)
     }
@@ -74,14 +76,6 @@ struct Block {
     activation: Activation,
     /// Norms stand behind attention and MLP, inside of the residual branch, and not before them.
     residual_post_norm: bool,
-}
-
-/// Layer scale: `x * gamma`, where the checkpoint has it.
-fn scaled(x: Tensor, gamma: Option<&Tensor>) -> Result<Tensor> {
-    Ok(match gamma {
-        Some(gamma) => x.broadcast_mul(gamma)?,
-        None => x,
-    })
 }
 
 impl Block {
@@ -116,16 +110,16 @@ impl Block {
         } else {
             self.attn.forward(self.norm1.forward(x)?, tap)?
         };
-        Ok((x + scaled(branch, self.ls1.as_ref())?)?)
+        residual(x, branch, self.ls1.as_ref())
     }
 
     /// `x + mlp(norm(x))`, the second half of the block; `x + norm(mlp(x))` where norms stand behind.
     fn mix(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let input = if self.residual_post_norm { x.clone() } else { self.norm2.forward(x)? };
-        let hidden = self.activation.apply(&self.fc1.forward(input, tap)?)?;
+        let hidden = self.activation.apply(self.fc1.forward(input, tap)?)?;
         let branch = self.fc2.forward(hidden, tap)?;
         let branch = if self.residual_post_norm { self.norm2.forward(&branch)? } else { branch };
-        Ok((x + scaled(branch, self.ls2.as_ref())?)?)
+        residual(x, branch, self.ls2.as_ref())
     }
 }
 
@@ -274,7 +268,7 @@ impl Network for Vit {
         sites(&self.cfg)
     }
 
-    fn weight(&self, site: Site) -> Option<&Tensor> {
+    fn weight(&self, site: Site) -> Option<&Arc<Weight>> {
         let outside = [&self.patch_embed.proj, &self.head].into_iter().chain(&self.head_dist);
         outside.chain(self.blocks.iter().flat_map(Block::layers)).find(|layer| layer.site == site).map(|layer| &layer.weight)
     }

@@ -7,8 +7,8 @@ use super::bits::BitWidth;
 use super::group::{self, Cost};
 use super::quantizer::Quantizer;
 use super::ranges::Along;
-use super::uniform::{Bounds, UniformQuantizer};
-use crate::model::SiteKind;
+use super::uniform::{Bounds, ChannelQuantizer, UniformQuantizer};
+use crate::model::{SiteKind, kernels};
 
 /// Which channel (or softmax row) takes which quantizer.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +94,36 @@ impl SiteQuantizers {
         let uniform = |b| UniformQuantizer::new(b, bits).map(Quantizer::Uniform);
         let quantizers = bounds.into_iter().map(uniform).collect::<Option<Vec<_>>>()?;
         Some(Grouping { quantizers, assignment, ranges, along })
+    }
+}
+
+impl Grouping {
+    /// Quantizes and dequantizes the values of the picture that it was made for into `quantized`, rows of `last` values.
+    pub fn apply(&self, values: &[f32], quantized: &mut [f32], last: usize) {
+        let of = |index: usize| self.assignment.get(index).and_then(|&group| self.quantizers.get(usize::from(group)));
+        let channels = match self.quantizers.as_slice() {
+            [_] => None,
+            _ if self.along.is_rows() => None,
+            quantizers => {
+                let each = self.assignment.iter().filter_map(|&group| quantizers.get(usize::from(group))?.as_uniform());
+                Some(ChannelQuantizer::new(each))
+            }
+        };
+        let block = |start: usize, quantized: &mut [f32]| {
+            let values = &values[start..start + quantized.len()];
+            let rows = values.chunks_exact(last).zip(quantized.chunks_exact_mut(last)).enumerate();
+            match &channels {
+                Some(channels) => rows.for_each(|(_, (row, out))| channels.apply(row, out)),
+                None => rows.for_each(|(index, (row, out))| {
+                    let quantizer = if self.along.is_rows() { of(start / last + index) } else { self.quantizers.first() };
+                    match quantizer {
+                        Some(quantizer) => quantizer.apply_all(row, out),
+                        None => out.copy_from_slice(row),
+                    }
+                }),
+            }
+        };
+        kernels::change_rows(quantized, last, block);
     }
 }
 

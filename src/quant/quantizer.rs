@@ -35,11 +35,13 @@ impl Quantizer {
         }
     }
 
-    /// Quantizes all of `values` in place.
-    pub fn apply_all(&self, values: &mut [f32]) {
+    /// Quantizes all of `values` into `out`.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
+    pub fn apply_all(&self, values: &[f32], out: &mut [f32]) {
         match self {
-            Self::Uniform(q) => q.apply_all(values),
-            _ => values.iter_mut().for_each(|x| *x = self.apply(*x)),
+            Self::Uniform(q) => q.apply_all(values, out),
+            _ => values.iter().zip(out).for_each(|(&x, y)| *y = self.apply(x)),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Ranges of channels and rows for one picture: what calibration collects and what groups are made of.
 
-use super::uniform::Bounds;
-use crate::model::SiteKind;
+use rayon::prelude::*;
+
+use super::uniform::{Bounds, widen};
+use crate::model::{SiteKind, kernels};
 
 /// What has a range of its own in the `(rows, last)` values of one picture at a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,29 +35,47 @@ impl Along {
 pub fn of_picture(along: Along, values: &[f32], last: usize) -> Vec<Bounds> {
     match along {
         Along::Channels => of_channels(values, last),
-        Along::SoftmaxRows => of_rows(values, last),
-        Along::Tokens => values.chunks_exact(last).map(Bounds::of).collect(),
+        Along::SoftmaxRows => of_rows(values, last, |range| Bounds::new(0.0, range.upper)),
+        Along::Tokens => of_rows(values, last, |range| range),
     }
 }
 
 /// The range of every channel of one picture: `(N, C)` values to `C` bounds, min and max over the tokens (section 3.2).
 #[must_use]
 pub fn of_channels(values: &[f32], channels: usize) -> Vec<Bounds> {
-    let mut lower = vec![f32::INFINITY; channels];
-    let mut upper = vec![f32::NEG_INFINITY; channels];
-    for token in values.chunks_exact(channels) {
-        for ((low, high), &v) in lower.iter_mut().zip(&mut upper).zip(token) {
-            *low = low.min(v);
-            *high = high.max(v);
-        }
-    }
+    let of_block = |block: &[f32]| {
+        let (mut lower, mut upper) = (vec![f32::INFINITY; channels], vec![f32::NEG_INFINITY; channels]);
+        pulp::Arch::new().dispatch(|| block.chunks_exact(channels).for_each(|token| widen(&mut lower, &mut upper, token)));
+        (lower, upper)
+    };
+    let widest = |(mut lower, mut upper): (Vec<f32>, Vec<f32>), (low, high): (Vec<f32>, Vec<f32>)| {
+        lower.iter_mut().zip(low).for_each(|(l, low)| *l = l.min(low));
+        upper.iter_mut().zip(high).for_each(|(u, high)| *u = u.max(high));
+        (lower, upper)
+    };
+    let block = kernels::block(channels);
+    let (lower, upper) = if values.len() <= block {
+        of_block(values)
+    } else {
+        values.par_chunks(block).map(of_block).reduce_with(widest).unwrap_or_default()
+    };
     lower.into_iter().zip(upper).map(|(l, u)| Bounds::new(l, u)).collect()
 }
 
-/// The range of every softmax row of one picture: `(rows, N)` values to `rows` bounds `(0, max)` (method, section 5).
-#[must_use]
-pub fn of_rows(values: &[f32], columns: usize) -> Vec<Bounds> {
-    values.chunks_exact(columns).map(|row| Bounds::new(0.0, Bounds::of(row).upper)).collect()
+/// What `range` makes of the smallest and largest value of every row: `(rows, columns)` values to `rows` bounds. For softmax rows it is
+/// `(0, max)` (method, section 5).
+fn of_rows(values: &[f32], columns: usize, range: impl Fn(Bounds) -> Bounds + Sync) -> Vec<Bounds> {
+    let mut bounds = vec![Bounds::EMPTY; values.len() / columns.max(1)];
+    let fill = |(rows, block): (&mut [Bounds], &[f32])| {
+        pulp::Arch::new().dispatch(|| {
+            for (bounds, row) in rows.iter_mut().zip(block.chunks_exact(columns)) {
+                *bounds = range(Bounds::of(row));
+            }
+        });
+    };
+    let block = kernels::block(columns);
+    bounds.par_chunks_mut(block / columns.max(1)).zip(values.par_chunks(block)).for_each(fill);
+    bounds
 }
 
 #[cfg(test)]
@@ -66,6 +86,6 @@ mod tests {
     fn channels_run_down_and_rows_run_along() {
         let values = [1.0, -2.0, 3.0, 4.0, 0.5, -6.0]; // 2 tokens of 3 channels
         assert_eq!(of_channels(&values, 3), [Bounds::new(1.0, 4.0), Bounds::new(-2.0, 0.5), Bounds::new(-6.0, 3.0)]);
-        assert_eq!(of_rows(&values, 3), [Bounds::new(0.0, 3.0), Bounds::new(0.0, 4.0)]);
+        assert_eq!(of_picture(Along::SoftmaxRows, &values, 3), [Bounds::new(0.0, 3.0), Bounds::new(0.0, 4.0)]);
     }
 }

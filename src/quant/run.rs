@@ -1,16 +1,16 @@
 //! The quantized run: a [`Plan`] says what every site does under the settings, and [`run`] does it.
 
+use std::sync::Arc;
+
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
 use super::bits::BitWidth;
 use super::fit::{Grouping, SiteQuantizers};
 use super::plan::{Plan, SitePlan};
-use super::quantizer::Quantizer;
 use super::ranges;
-use super::uniform::ChannelQuantizer;
 use crate::error::Result;
-use crate::model::{Network, Output, Site, Tap, Trace, forward_from, trace};
+use crate::model::{Network, Output, Site, Tap, Trace, Weight, forward_from, kernels, trace};
 use crate::progress::Cancel;
 
 /// What a quantized run did at one site, for the whole batch.
@@ -93,8 +93,8 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
         Ok(after)
     }
 
-    fn weight(&mut self, site: Site, weight: &Tensor) -> Result<Tensor> {
-        Ok(self.plan.site(site)?.weight.as_ref().map_or(weight, |w| &w.tensor).clone())
+    fn weight(&mut self, site: Site, weight: &Arc<Weight>) -> Result<Arc<Weight>> {
+        Ok(Arc::clone(self.plan.site(site)?.weight.as_ref().map_or(weight, |w| &w.weight)))
     }
 
     fn checkpoint(&mut self) -> Result<()> {
@@ -108,28 +108,29 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
 /// Only when candle fails.
 pub fn fake_quantize(site: Site, x: &Tensor, quantizers: &SiteQuantizers, bits: BitWidth) -> Result<(Tensor, Vec<Grouping>)> {
     let last = x.dim(D::Minus1)?;
-    let mut values = x.flatten_all()?.to_vec1::<f32>()?;
-    let picture = values.len() / x.dim(0)?;
-    let each = |values: &mut [f32]| fake_quantize_picture(site, values, last, quantizers, bits);
-    let groupings = values.par_chunks_mut(picture).map(each).collect::<Option<Vec<_>>>().unwrap_or_default();
+    let (values, groupings) = kernels::with_values(x, |values| {
+        let mut quantized = vec![0.0; values.len()];
+        let picture = values.len() / x.dim(0)?;
+        let each = |(values, quantized): (&[f32], &mut [f32])| fake_quantize_picture(site, values, quantized, last, quantizers, bits);
+        let pictures = values.par_chunks(picture).zip(quantized.par_chunks_mut(picture));
+        let groupings = pictures.map(each).collect::<Option<Vec<_>>>().unwrap_or_default();
+        Ok::<_, crate::Error>((quantized, groupings))
+    })??;
     Ok((Tensor::from_vec(values, x.dims(), x.device())?, groupings))
 }
 
-/// Groups, quantizes and dequantizes the values of one picture at a site; `last` is the last dimension: channels, or the tokens of a
-/// softmax row. `None` for float bits, which leave the values as they are.
-pub fn fake_quantize_picture(site: Site, values: &mut [f32], last: usize, quantizers: &SiteQuantizers, bits: BitWidth) -> Option<Grouping> {
+/// Groups, quantizes and dequantizes the values of one picture at a site into `quantized`; `last` is the last dimension: channels, or the
+/// tokens of a softmax row. `None` for float bits, for which nothing is written.
+pub fn fake_quantize_picture(
+    site: Site,
+    values: &[f32],
+    quantized: &mut [f32],
+    last: usize,
+    quantizers: &SiteQuantizers,
+    bits: BitWidth,
+) -> Option<Grouping> {
     let along = quantizers.along(site.kind);
     let grouping = quantizers.group(ranges::of_picture(along, values, last), along, bits)?;
-    let each = grouping.assignment.iter().map(|&g| &grouping.quantizers[usize::from(g)]);
-    if along.is_rows() {
-        for (row, quantizer) in values.chunks_exact_mut(last).zip(each) {
-            quantizer.apply_all(row);
-        }
-    } else if let [quantizer] = grouping.quantizers.as_slice() {
-        quantizer.apply_all(values);
-    } else {
-        let channels = ChannelQuantizer::new(each.filter_map(Quantizer::as_uniform));
-        values.chunks_exact_mut(last).for_each(|token| channels.apply(token));
-    }
+    grouping.apply(values, quantized, last);
     Some(grouping)
 }

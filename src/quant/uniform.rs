@@ -26,10 +26,19 @@ impl Bounds {
         Self { lower, upper }
     }
 
-    /// Smallest and largest of `values`.
+    /// Smallest and largest of `values`; what is not a number is passed over.
     #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
     pub fn of(values: &[f32]) -> Self {
-        values.iter().fold(Self::EMPTY, |b, &v| Self::new(b.lower.min(v), b.upper.max(v)))
+        // Side by side, so that the compiler may use vectors.
+        let (parts, rest) = values.as_chunks::<16>();
+        let (mut lower, mut upper) = ([f32::INFINITY; 16], [f32::NEG_INFINITY; 16]);
+        for part in parts {
+            widen(&mut lower, &mut upper, part);
+        }
+        widen(&mut lower, &mut upper, rest);
+        lower.into_iter().zip(upper).fold(Self::EMPTY, |all, (l, u)| all.union(Self::new(l, u)))
     }
 
     /// The range that covers both.
@@ -58,6 +67,16 @@ impl Bounds {
         let du = f64::from(self.upper) - f64::from(other.upper);
         let dl = f64::from(self.lower) - f64::from(other.lower);
         du * du + dl * dl
+    }
+}
+
+/// Widens ranges side by side to hold `values`, one each; what is not a number is passed over.
+#[inline(always)]
+#[allow(clippy::inline_always)]
+pub(super) fn widen(lower: &mut [f32], upper: &mut [f32], values: &[f32]) {
+    for ((low, high), &v) in lower.iter_mut().zip(upper).zip(values) {
+        *low = if v < *low { v } else { *low };
+        *high = if v > *high { v } else { *high };
     }
 }
 
@@ -123,26 +142,50 @@ impl UniformQuantizer {
         ((unclipped.clamp(low, high) + self.zero_point) as u32, clipped)
     }
 
-    /// Quantizes all of `values` in place.
-    pub fn apply_all(&self, values: &mut [f32]) {
+    /// Quantizes all of `values` into `out`.
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    pub fn apply_all(&self, values: &[f32], out: &mut [f32]) {
         if self.is_degenerate() {
-            return;
+            return out.copy_from_slice(values);
         }
         let (low, high) = self.limits();
-        for x in values {
-            *x = snap(*x, self.scale, low, high);
+        for (y, &x) in out.iter_mut().zip(values) {
+            *y = snap(x, self.scale, low, high);
         }
+    }
+
+    /// `sum (x - x^)^2` over `values`, as many side by side as a vector holds.
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    pub(super) fn squared_error(&self, values: &[f32]) -> f64 {
+        if self.is_degenerate() {
+            return 0.0;
+        }
+        let (low, high) = self.limits();
+        let (parts, rest) = values.as_chunks::<8>();
+        let mut lanes = [0.0_f64; 8];
+        let mut add = |part: &[f32]| {
+            for (lane, &x) in lanes.iter_mut().zip(part) {
+                let error = f64::from(x - snap(x, self.scale, low, high));
+                *lane += error * error;
+            }
+        };
+        parts.iter().for_each(|part| add(part));
+        add(rest);
+        lanes.iter().sum()
     }
 }
 
 /// Clipping before rounding gives the same code as after it, because the limits are whole numbers.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)]
 fn snap(x: f32, scale: f32, low: f32, high: f32) -> f32 {
     let clipped = (x / scale).max(low).min(high);
     ((clipped + ROUND) - ROUND) * scale
 }
 
-/// Quantizes rows of `C` values in place, channel `c` with its own quantizer.
+/// Quantizes rows of `C` values, channel `c` with its own quantizer.
 #[derive(Debug)]
 pub struct ChannelQuantizer {
     scale: Vec<f32>,
@@ -167,15 +210,16 @@ impl ChannelQuantizer {
         this
     }
 
-    /// Quantizes one token, `C` values.
-    pub fn apply(&self, token: &mut [f32]) {
-        let kept: Vec<f32> = self.degenerate.iter().map(|&c| token[c]).collect();
+    /// Quantizes one token, `C` values, into `out`.
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    pub fn apply(&self, token: &[f32], out: &mut [f32]) {
         let limits = self.low.iter().zip(&self.high);
-        for ((x, &scale), (&low, &high)) in token.iter_mut().zip(&self.scale).zip(limits) {
-            *x = snap(*x, scale, low, high);
+        for (((y, &x), &scale), (&low, &high)) in out.iter_mut().zip(token).zip(&self.scale).zip(limits) {
+            *y = snap(x, scale, low, high);
         }
-        for (&channel, &value) in self.degenerate.iter().zip(&kept) {
-            token[channel] = value;
+        for &channel in &self.degenerate {
+            out[channel] = token[channel];
         }
     }
 }
@@ -256,9 +300,9 @@ mod tests {
             let q = UniformQuantizer::new(Bounds::new(0.0, 0.0), bits).unwrap();
             assert_eq!(q.apply(0.0), 0.0);
             assert_eq!(q.apply(3e-9), 3e-9);
-            let mut token = [1.0, 3e-9, -1.0];
+            let mut token = [0.0; 3];
             let wide = UniformQuantizer::new(Bounds::new(-1.0, 1.0), bits).unwrap();
-            ChannelQuantizer::new([&wide, &q, &wide].into_iter()).apply(&mut token);
+            ChannelQuantizer::new([&wide, &q, &wide].into_iter()).apply(&[1.0, 3e-9, -1.0], &mut token);
             assert_eq!(token, [wide.apply(1.0), 3e-9, wide.apply(-1.0)]);
         }
     }

@@ -1,11 +1,14 @@
 //! Weights: one quantizer for each output channel, bounds from percentiles of that channel (supplement A.1).
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::bits::BitWidth;
 use super::uniform::{Bounds, UniformQuantizer, percentile};
 use crate::error::Result;
+use crate::model::Weight;
 
 /// Percentiles that are tried, in percent; the paper does not say which, the least weight MSE decides \[D\].
 pub const EPSILONS: [f64; 5] = [0.0, 0.01, 0.1, 0.5, 1.0];
@@ -14,7 +17,7 @@ pub const EPSILONS: [f64; 5] = [0.0, 0.01, 0.1, 0.5, 1.0];
 #[derive(Debug, Clone)]
 pub struct QuantizedWeight {
     /// `(C_out, C)`, quantized and dequantized.
-    pub tensor: Tensor,
+    pub weight: Arc<Weight>,
     /// The percentile that was chosen, in percent.
     pub epsilon: f64,
     /// One quantizer for each output channel.
@@ -49,10 +52,9 @@ pub fn quantize(weight: &Tensor, bits: BitWidth) -> Result<Option<QuantizedWeigh
     let tried: Vec<Vec<(UniformQuantizer, f64)>> = values
         .par_chunks(columns)
         .map(|row| {
-            let mut sorted = row.to_vec();
-            sorted.sort_unstable_by(f32::total_cmp);
+            let tails = with_sorted_tails(row);
             let trial = |&epsilon: &f64| {
-                let bounds = Bounds::new(percentile(&sorted, epsilon), percentile(&sorted, 100.0 - epsilon));
+                let bounds = Bounds::new(percentile(&tails, epsilon), percentile(&tails, 100.0 - epsilon));
                 let quantizer = UniformQuantizer::new(bounds, bits)?;
                 Some((quantizer, squared_error(row, &quantizer)))
             };
@@ -63,11 +65,14 @@ pub fn quantize(weight: &Tensor, bits: BitWidth) -> Result<Option<QuantizedWeigh
     let errors = EPSILONS.iter().enumerate().map(|(index, _)| total(index)).collect::<Vec<_>>();
     let best = (0..EPSILONS.len()).fold(0, |best, i| if errors[i] < errors[best] { i } else { best });
     let quantizers: Vec<UniformQuantizer> = tried.iter().map(|row| row[best].0).collect();
-    let mut quantized = values.clone();
-    quantized.par_chunks_mut(columns).zip(&quantizers).for_each(|(row, quantizer)| quantizer.apply_all(row));
+    let mut quantized = vec![0.0; values.len()];
+    let each = |((out, row), quantizer): ((&mut [f32], &[f32]), &UniformQuantizer)| {
+        pulp::Arch::new().dispatch(|| quantizer.apply_all(row, out));
+    };
+    quantized.par_chunks_mut(columns).zip(values.par_chunks(columns)).zip(&quantizers).for_each(each);
     let energy: f64 = values.iter().map(|&w| f64::from(w).powi(2)).sum();
     Ok(Some(QuantizedWeight {
-        tensor: Tensor::from_vec(quantized, weight.dims(), weight.device())?,
+        weight: Arc::new(Weight::new(Tensor::from_vec(quantized, weight.dims(), weight.device())?)),
         epsilon: EPSILONS[best],
         quantizers,
         mse: errors[best] / values.len() as f64,
@@ -76,7 +81,24 @@ pub fn quantize(weight: &Tensor, bits: BitWidth) -> Result<Option<QuantizedWeigh
 }
 
 fn squared_error(values: &[f32], quantizer: &UniformQuantizer) -> f64 {
-    values.iter().map(|&w| f64::from(w - quantizer.apply(w)).powi(2)).sum()
+    pulp::Arch::new().dispatch(|| quantizer.squared_error(values))
+}
+
+/// The values with those at both ends in order, as far in as the widest of [`EPSILONS`] looks: all that its percentiles need.
+fn with_sorted_tails(values: &[f32]) -> Vec<f32> {
+    let mut ordered = values.to_vec();
+    let widest = EPSILONS.iter().copied().fold(0.0, f64::max) / 100.0;
+    let tail = (widest * ordered.len() as f64) as usize + 2;
+    if 2 * tail >= ordered.len() {
+        ordered.sort_unstable_by(f32::total_cmp);
+        return ordered;
+    }
+    let from = ordered.len() - tail;
+    ordered.select_nth_unstable_by(tail, f32::total_cmp);
+    ordered[..tail].sort_unstable_by(f32::total_cmp);
+    ordered[tail..].select_nth_unstable_by(from - tail, f32::total_cmp);
+    ordered[from..].sort_unstable_by(f32::total_cmp);
+    ordered
 }
 
 #[cfg(test)]
@@ -92,6 +114,20 @@ mod tests {
         assert_eq!(percentile(&sorted, 50.0), 1.5);
         assert!((percentile(&sorted, 99.0) - 9.76).abs() < 1e-5);
         assert_eq!(percentile(&sorted, 100.0), 10.0);
+    }
+
+    #[test]
+    fn sorted_tails_give_the_percentiles_of_sorted_values() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for len in [1, 3, 40, 384, 3000] {
+            let values: Vec<f32> = (0..len).map(|_| random.f32() - 0.5).collect();
+            let mut sorted = values.clone();
+            sorted.sort_by(f32::total_cmp);
+            let tails = with_sorted_tails(&values);
+            for epsilon in EPSILONS.iter().flat_map(|e| [*e, 100.0 - e]) {
+                assert_eq!(percentile(&tails, epsilon), percentile(&sorted, epsilon), "{len} values, {epsilon} %");
+            }
+        }
     }
 
     #[test]

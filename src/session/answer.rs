@@ -104,7 +104,7 @@ impl Session {
         let run = self.quantize(picture, &request.settings, cancel)?;
         let (prediction, bops) = (self.prediction(&run), self.bops(&request.settings));
         tell(Stage::Predicted(Arc::new(Predicted { id, picture, settings: request.settings.clone(), prediction, bops })));
-        let outcome = Arc::new(self.measure(run, &request.settings));
+        let outcome = Arc::new(self.measure(run, &request.settings)?);
         cancel.check()?;
         let mut snapshot = Snapshot::of(&outcome, id, picture);
         if let Some(second) = request.compare {

@@ -17,6 +17,7 @@ use crate::analysis::report::{
 };
 use crate::analysis::suffix::{self, Reference};
 use crate::analysis::{FloatRun, Prediction, QuantizedRun, findings, measure, prediction};
+use crate::cpu;
 use crate::error::{Error, Result};
 use crate::input::batches;
 use crate::input::{Picture, PictureSet, PictureSource, Prepared};
@@ -233,7 +234,7 @@ impl Session {
         let mut picture = source.load()?;
         picture.label = picture.label.filter(|class| self.is_label(&source, *class));
         let prepared = self.opened.preprocess.apply(&picture)?;
-        let float = FloatRun::new(self.opened.model.network(), &prepared.tensor)?;
+        let float = cpu::in_pool(|| FloatRun::new(self.opened.model.network(), &prepared.tensor))?;
         let base = FloatBaseline { picture: Arc::new(picture), prepared: Arc::new(prepared), float: Arc::new(float) };
         let mut floats = self.floats.lock().unwrap_or_else(PoisonError::into_inner);
         floats.push_back((index, base.clone()));
@@ -248,15 +249,19 @@ impl Session {
     /// # Errors
     /// When the plan does not fit, or `cancel` was called.
     pub fn predict(&self, base: &FloatBaseline, plan: &Plan, cancel: &Cancel) -> Result<Prediction> {
-        Prediction::of_one(&run(self.opened.model.network(), Start::pixels(&base.prepared.tensor), plan, cancel)?)
+        let output = cpu::in_pool(|| run(self.opened.model.network(), Start::pixels(&base.prepared.tensor), plan, cancel))?;
+        Prediction::of_one(&output)
     }
 
     /// Runs picture `index` under `settings`, and measures nothing yet.
     pub(super) fn quantize(&self, index: usize, settings: &Settings, cancel: &Cancel) -> Result<Run> {
         let base = self.base(index)?;
         let started = Instant::now();
-        let plan = self.plan(settings)?;
-        let quantized = QuantizedRun::new(self.opened.model.network(), &base.prepared.tensor, &plan, cancel)?;
+        let (plan, quantized) = cpu::in_pool(|| {
+            let plan = self.plan(settings)?;
+            let quantized = QuantizedRun::new(self.opened.model.network(), &base.prepared.tensor, &plan, cancel)?;
+            Ok::<_, Error>((plan, quantized))
+        })?;
         Ok(Run { base, plan, quantized, seconds: started.elapsed().as_secs_f64() })
     }
 
@@ -277,10 +282,11 @@ impl Session {
     }
 
     /// Measures every site of a run.
-    pub(super) fn measure(&self, run: Run, settings: &Settings) -> Outcome {
+    pub(super) fn measure(&self, run: Run, settings: &Settings) -> Result<Outcome> {
         let model = &self.opened.model;
         let prediction = self.prediction(&run);
-        let sites = measure::sites(&run.plan, &bops::of_network(model.sites(), settings), &run.base.float, &run.quantized);
+        let costs = bops::of_network(model.sites(), settings);
+        let sites = cpu::in_pool(|| measure::sites(&run.plan, &costs, &run.base.float, &run.quantized))?;
         let name = |class: usize| ClassName { class, label: prediction::class_name(&model.labels, class) };
         let report = Report {
             schema_version: SCHEMA_VERSION,
@@ -310,7 +316,7 @@ impl Session {
             seconds: run.seconds,
         };
         let Run { base, plan, quantized, .. } = run;
-        Outcome { report, base, plan, quantized }
+        Ok(Outcome { report, base, plan, quantized })
     }
 
     /// Runs picture `index` under `settings` and measures it.
@@ -318,7 +324,7 @@ impl Session {
     /// # Errors
     /// When the picture cannot be read, the settings do not fit, or `cancel` was called.
     pub fn run(&self, index: usize, settings: &Settings, cancel: &Cancel) -> Result<Outcome> {
-        Ok(self.measure(self.quantize(index, settings, cancel)?, settings))
+        self.measure(self.quantize(index, settings, cancel)?, settings)
     }
 
     /// Sensitivity of every quantized site by itself; `found` hears each.

@@ -31,12 +31,11 @@ pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
         ("logits.quantized".to_string(), outcome.quantized.prediction.tensor()?),
     ]);
     for (site, run) in &outcome.quantized.sites {
-        let shaped = |values: &[f32]| -> Result<Tensor> { Ok(Tensor::from_slice(values, run.shape.as_slice(), &Device::Cpu)?) };
         if let Some(float) = outcome.base.float.sites.get(site) {
-            tensors.insert(format!("{site}.float"), shaped(float)?);
+            tensors.insert(format!("{site}.float"), float.clone());
         }
-        tensors.insert(format!("{site}.input"), shaped(&run.before)?);
-        tensors.insert(format!("{site}.quantized"), shaped(&run.after)?);
+        tensors.insert(format!("{site}.input"), run.before.clone());
+        tensors.insert(format!("{site}.quantized"), run.after.clone());
         if let Some(grouping) = &run.grouping {
             let groups: Vec<u32> = grouping.assignment.iter().map(|&g| u32::from(g)).collect();
             let length = groups.len();
@@ -55,7 +54,7 @@ pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
         }
         let Some(weight) = &plan.weight else { continue };
         let each = |f: fn(&UniformQuantizer) -> f32| row(weight.quantizers.iter().map(f).collect());
-        tensors.insert(format!("{site}.weight"), weight.tensor.clone());
+        tensors.insert(format!("{site}.weight"), weight.weight.tensor().clone());
         tensors.insert(format!("{site}.weight.lower"), each(|q| q.bounds.lower)?);
         tensors.insert(format!("{site}.weight.upper"), each(|q| q.bounds.upper)?);
         if let Some(layer) = &plan.info.layer {

@@ -231,8 +231,9 @@ fn weighted_errors(site: Site, x: &Tensor, gradient: &Tensor, plans: &[SitePlan]
     for (x, gradient) in x.chunks_exact(size).zip(gradient.chunks_exact(size)) {
         for (sum, plan) in sums.iter_mut().zip(plans) {
             let Some(quantizers) = &plan.quantizers else { continue };
-            after.copy_from_slice(x);
-            fake_quantize_picture(site, &mut after, last, quantizers, plan.bits);
+            if fake_quantize_picture(site, x, &mut after, last, quantizers, plan.bits).is_none() {
+                continue;
+            }
             let term = |((x, y), g): ((&f32, &f32), &f32)| f64::from((x - y) * g).powi(2);
             *sum += x.iter().zip(&after).zip(gradient).map(term).sum::<f64>();
         }

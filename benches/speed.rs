@@ -1,0 +1,90 @@
+//! What a user waits for, as ratios in one run: float, quantized and told. `cargo bench --bench speed -- MODEL...` (default: the built-in
+//! model); every figure is the median of alternating rounds, so that a noisy neighbour meets all of them.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use igq::cpu;
+use igq::model::{Identity, forward};
+use igq::progress::Cancel;
+use igq::quant::{BitWidth, Start, run};
+use igq::session::{Options, Request, Session, Stage};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ROUNDS: usize = 15;
+
+/// Median of times in milliseconds.
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn milliseconds<T>(work: impl FnOnce() -> T) -> f64 {
+    let started = Instant::now();
+    black_box(work());
+    1000.0 * started.elapsed().as_secs_f64()
+}
+
+fn measure(model: Option<&str>) {
+    let mut options = Options { calibration_images: 8, ..Options::default() };
+    if let Some(model) = model {
+        options.model = model.into();
+    }
+    let opening = Instant::now();
+    let session = Session::open(&options, &|_| ()).unwrap();
+    let opening = opening.elapsed().as_secs_f64();
+    let (network, settings, cancel) = (session.opened().model.network(), &options.settings, Cancel::default());
+    let first = milliseconds(|| session.plan(settings).unwrap());
+    let base = session.base(0).unwrap();
+    let pixels = &base.prepared.tensor;
+    let planned = session.plan(settings).unwrap();
+    let mut times: [Vec<f64>; 5] = Default::default();
+    for round in 0..ROUNDS {
+        times[0].push(milliseconds(|| cpu::in_pool(|| forward(network, pixels, &mut Identity).unwrap())));
+        times[1].push(milliseconds(|| cpu::in_pool(|| run(network, Start::pixels(pixels), &planned, &cancel).unwrap())));
+        let request = Request { id: round as u64, settings: settings.clone(), picture: 0, compare: None };
+        let started = Instant::now();
+        let since = || 1000.0 * started.elapsed().as_secs_f64();
+        let stop = Cancel::default();
+        let (mut told, mut measured) = (0.0, 0.0);
+        let ended = session.answer(&request, &stop, &mut |stage| match stage {
+            Stage::Predicted(_) => told = since(),
+            Stage::Measured(..) => {
+                measured = since();
+                stop.cancel();
+            }
+            Stage::Swept(..) => {}
+        });
+        assert!(ended.is_err() || measured > 0.0);
+        times[2].push(told);
+        times[3].push(measured);
+        // A key that changes the bits of every activation: bounds are known, plans are not.
+        let mut other = settings.clone();
+        other.abits = BitWidth::new(3 + (round % 4) as u8).unwrap();
+        times[4].push(milliseconds(|| session.plan(&other).unwrap()));
+    }
+    let [float, quantized, told, measured, key] = times.map(|mut times| median(&mut times));
+    println!(
+        "{}: open {opening:.1} s, first plan {first:.0} ms | float {float:.1} ms, quantized {quantized:.1} ({:.2} of float), \
+         told {told:.1} ({:.2} of quantized), measured {measured:.1} ({:.2}), plan of a key {key:.2} ms",
+        session.opened().model.name,
+        quantized / float,
+        told / quantized,
+        measured / quantized,
+    );
+}
+
+fn main() {
+    cpu::run_side_by_side();
+    let models: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    if models.is_empty() {
+        measure(None);
+    }
+    for model in &models {
+        measure((model != "built-in").then_some(model));
+    }
+}
