@@ -9,7 +9,8 @@ use std::time::Instant;
 use igq::cpu;
 use igq::model::{Identity, forward};
 use igq::progress::Cancel;
-use igq::quant::{BitWidth, Start, run};
+use igq::quant::integer::run_integer;
+use igq::quant::{BitWidth, Method, Settings, Start, run};
 use igq::session::{Options, Request, Session, Stage};
 
 #[global_allocator]
@@ -42,10 +43,17 @@ fn measure(model: Option<&str>) {
     let base = session.base(0).unwrap();
     let pixels = &base.prepared.tensor;
     let planned = session.plan(settings).unwrap();
-    let mut times: [Vec<f64>; 5] = Default::default();
+    let mut times: [Vec<f64>; 7] = Default::default();
+    let eight = BitWidth::new(8).unwrap();
+    let whole = Settings { method: Method::Layer, wbits: eight, abits: eight, sbits: eight, ..settings.clone() };
+    let grouped = Settings { wbits: eight, abits: eight, sbits: eight, ..settings.clone() };
+    let plans = [session.plan(&whole).unwrap(), session.plan(&grouped).unwrap()];
     for round in 0..ROUNDS {
         times[0].push(milliseconds(|| cpu::in_pool(|| forward(network, pixels, &mut Identity).unwrap())));
         times[1].push(milliseconds(|| cpu::in_pool(|| run(network, Start::pixels(pixels), &planned, &cancel).unwrap())));
+        for (plan, times) in plans.iter().zip(&mut times[5..]) {
+            times.push(milliseconds(|| cpu::in_pool(|| run_integer(network, Start::pixels(pixels), plan, &cancel).unwrap())));
+        }
         let request = Request { id: round as u64, settings: settings.clone(), picture: 0, compare: None };
         let started = Instant::now();
         let since = || 1000.0 * started.elapsed().as_secs_f64();
@@ -67,12 +75,15 @@ fn measure(model: Option<&str>) {
         other.abits = BitWidth::new(3 + (round % 4) as u8).unwrap();
         times[4].push(milliseconds(|| session.plan(&other).unwrap()));
     }
-    let [float, quantized, told, measured, key] = times.map(|mut times| median(&mut times));
+    let [float, quantized, told, measured, key, layer, igq] = times.map(|mut times| median(&mut times));
     println!(
         "{}: open {opening:.1} s, first plan {first:.0} ms | float {float:.1} ms, quantized {quantized:.1} ({:.2} of float), \
-         told {told:.1} ({:.2} of quantized), measured {measured:.1} ({:.2}), plan of a key {key:.2} ms",
+         integer W8A8 per-tensor {layer:.1} ({:.2} of float), {} groups {igq:.1} ({:.2}), told {told:.1} ({:.2} of quantized), measured {measured:.1} ({:.2}), plan of a key {key:.2} ms",
         session.opened().model.name,
         quantized / float,
+        layer / float,
+        settings.groups,
+        igq / float,
         told / quantized,
         measured / quantized,
     );

@@ -4,6 +4,7 @@
 
 mod common;
 
+use candle_core::Tensor;
 use common::built_in;
 use igq::analysis::{FloatRun, metrics};
 use igq::model::{Site, SiteKind};
@@ -16,6 +17,10 @@ use igq::quant::{
     BitWidth, Bounds, GroupCount, Method, Plan, Rule, Scheme, Settings, SiteQuantizers, Start, UniformQuantizer, calibrate, run,
 };
 use igq::session::Session;
+
+fn values(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
 
 fn widths() -> impl Iterator<Item = BitWidth> {
     (2..=8).map(|b| BitWidth::new(b).unwrap())
@@ -53,8 +58,8 @@ fn one_group_equals_one_quantizer_for_the_layer() {
             let n = calibrated.len() as f64;
             let mean = |f: fn(&Bounds) -> f32| (calibrated.iter().map(|b| f64::from(f(b))).sum::<f64>() / n) as f32;
             let whole = UniformQuantizer::new(Bounds::new(mean(|b| b.lower), mean(|b| b.upper)), bits).unwrap();
-            for (before, after) in run.before.iter().zip(&run.after) {
-                assert_eq!(whole.apply(*before), *after, "{site} at {bits} bits");
+            for (before, after) in values(&run.before).into_iter().zip(values(&run.after)) {
+                assert_eq!(whole.apply(before), after, "{site} at {bits} bits");
             }
         }
     }
@@ -99,18 +104,19 @@ fn error_of_the_whole_network_falls_as_bits_grow() {
 fn the_error_at_every_site_by_itself_falls_as_its_bits_grow() {
     let session = built_in();
     let base = session.base(0).unwrap();
-    for (site, values) in &base.float.sites {
+    for (site, tensor) in &base.float.sites {
+        let values = values(tensor);
         let info = session.opened().model.site(*site).unwrap();
         let along = Along::of(site.kind);
         let last = if along.is_rows() { values.len() / info.channels } else { info.channels };
         // Fitted on this picture itself, so that methods which cover their ranges clip nothing.
-        let own = vec![ranges::of_picture(along, values, last)];
+        let own = vec![ranges::of_picture(along, &values, last)];
         let ranges = SiteRanges { images: own, ..session.calibration().sites[site].clone() };
         for method in Method::ALL.into_iter().filter(|m| *m != Method::Float) {
             let error = |bits: BitWidth| -> f64 {
                 let fitted = Scheme::Shared(method.at(site.kind)).fit(&ranges, GroupCount::new(8).unwrap(), bits).unwrap();
                 let mut quantized = values.clone();
-                fake_quantize_picture(*site, values, &mut quantized, last, &fitted, bits);
+                fake_quantize_picture(*site, &values, &mut quantized, last, &fitted, bits);
                 values.iter().zip(&quantized).map(|(x, y)| f64::from(x - y).powi(2)).sum()
             };
             let errors: Vec<f64> = widths().map(error).collect();
@@ -130,11 +136,12 @@ fn the_error_at_every_site_by_itself_falls_as_its_bits_grow() {
 fn the_rounding_error_of_igq_is_at_most_half_a_step_and_falls_as_bits_grow() {
     let session = built_in();
     let base = session.base(0).unwrap();
-    for (site, values) in &base.float.sites {
+    for (site, tensor) in &base.float.sites {
+        let values = values(tensor);
         let info = session.opened().model.site(*site).unwrap();
         let along = Along::of(site.kind);
         let columns = if along.is_rows() { values.len() / info.channels } else { info.channels };
-        let own = ranges::of_picture(along, values, columns);
+        let own = ranges::of_picture(along, &values, columns);
         let ranges = SiteRanges { images: vec![own.clone()], ..SiteRanges::default() };
         let fitted = Scheme::Shared(Method::Igq).fit(&ranges, GroupCount::new(8).unwrap(), BitWidth::FLOAT).unwrap();
         assert_eq!(fitted.rule, Rule::Nearest);
@@ -247,8 +254,13 @@ fn local_error_is_measured_before_against_after_and_cumulative_against_float() {
     let float = FloatRun::new(session.opened().model.network(), &outcome.base.prepared.tensor).unwrap();
     for site in &outcome.report.sites {
         let run = &outcome.quantized.sites[&site.site];
-        assert_eq!(site.local.error, metrics::ErrorNumbers::between(&run.before, &run.after));
-        assert_eq!(site.cumulative, metrics::ErrorNumbers::between(&float.sites[&site.site], &run.after));
+        let after = values(&run.after);
+        for (told, before) in [(site.local.error, &run.before), (site.cumulative, &float.sites[&site.site])] {
+            let computed = metrics::ErrorNumbers::between(&values(before), &after);
+            // The sums are in another order.
+            assert!((told.mse - computed.mse).abs() <= 1e-12 * computed.mse, "{told:?} {computed:?}");
+            assert!((told.cosine - computed.cosine).abs() < 1e-12 && told.max_abs == computed.max_abs, "{told:?} {computed:?}");
+        }
         assert_eq!(site.quantizers.iter().map(|q| q.members).sum::<usize>(), site.channels, "{}", site.site);
     }
 }

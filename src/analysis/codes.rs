@@ -1,8 +1,10 @@
-//! What the quantizers of one site met in one picture: which codes were used, what was clipped, the error in steps. One pass over the values
-//! just before and just after the quantizer, block by block of rows, with as many values side by side as a vector holds.
+//! What the quantizers of one site met in one picture: which codes were used, what was clipped, the error, in steps too. One pass over the
+//! values just before and just after the quantizer and those of the float run, block by block of rows, with as many values side by side as a
+//! vector holds.
 
 use rayon::prelude::*;
 
+use super::metrics::Sums;
 use crate::model::kernels;
 use crate::quant::{Grouping, Quantizer, UniformQuantizer};
 
@@ -10,8 +12,8 @@ use crate::quant::{Grouping, Quantizer, UniformQuantizer};
 const ROUND: f32 = 12_582_912.0;
 
 /// What the quantizers of one site met.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Met {
+#[derive(Debug, Clone, Default)]
+pub(super) struct Met {
     /// Codes of each quantizer.
     pub codes: usize,
     /// For each group and code, whether it was used.
@@ -22,6 +24,10 @@ pub struct Met {
     pub values: Vec<usize>,
     /// `sum ((x - x^) / s)^2` over all values whose quantizer has a step.
     pub squared_steps: f64,
+    /// Just before against just after.
+    pub local: Sums,
+    /// The float run against just after.
+    pub cumulative: Sums,
 }
 
 /// What one quantizer does, as numbers.
@@ -53,6 +59,8 @@ struct Block {
     /// Of every channel, or of every row of the block.
     clipped: Vec<u32>,
     squared_steps: f64,
+    local: Sums,
+    cumulative: Sums,
     places: Vec<u32>,
     squares: Vec<f32>,
 }
@@ -63,6 +71,8 @@ impl Block {
             used: vec![false; codes],
             clipped: vec![0; clipped],
             squared_steps: 0.0,
+            local: Sums::default(),
+            cumulative: Sums::default(),
             places: vec![0; columns],
             squares: vec![0.0; columns],
         }
@@ -92,28 +102,32 @@ impl Block {
 }
 
 impl Met {
-    /// Looks at the values of one picture just before and just after the quantizers of `grouping`, rows of `last` values.
-    #[must_use]
-    pub fn new(grouping: &Grouping, before: &[f32], after: &[f32], last: usize) -> Self {
+    /// Looks at the values of one picture just before and just after the quantizers of `grouping` and in the float run, rows of `last`
+    /// values.
+    pub fn new(grouping: &Grouping, before: &[f32], after: &[f32], float: &[f32], last: usize) -> Self {
         let groups = grouping.quantizers.len();
         let codes = grouping.quantizers.first().map_or(0, Quantizer::codes);
-        let mut met = Self { codes, used: vec![false; groups * codes], clipped: vec![0; groups], values: vec![0; groups], squared_steps: 0.0 };
+        let mut met = Self { codes, used: vec![false; groups * codes], clipped: vec![0; groups], values: vec![0; groups], ..Self::default() };
         let rows = grouping.along.is_rows();
         let each = before.len() / grouping.assignment.len().max(1);
         for &group in &grouping.assignment {
             met.values[usize::from(group)] += each;
         }
         let lanes: Option<Vec<Lane>> = grouping.quantizers.iter().enumerate().map(|(g, q)| Some(Lane::of(q.as_uniform()?, g, codes))).collect();
-        let Some(lanes) = lanes else {
+        if lanes.is_none() {
             met.one_by_one(grouping, before, after, last);
-            return met;
-        };
-        let of: Vec<Lane> = grouping.assignment.iter().map(|&group| lanes[usize::from(group)]).collect();
+        }
+        let lanes = lanes.unwrap_or_default();
+        let of: Vec<Lane> = grouping.assignment.iter().filter_map(|&group| lanes.get(usize::from(group)).copied()).collect();
         let size = kernels::block(last);
-        let look = |(index, (before, after)): (usize, (&[f32], &[f32]))| {
+        let look = |(index, ((before, after), float)): (usize, ((&[f32], &[f32]), &[f32]))| {
             let first = index * size / last;
             let mut block = Block::new(groups * codes, if rows { before.len() / last } else { last }, last);
             pulp::Arch::new().dispatch(|| {
+                (block.local, block.cumulative) = (Sums::of(before, after), Sums::of(float, after));
+                if of.is_empty() {
+                    return;
+                }
                 for (row, (before, after)) in before.chunks_exact(last).zip(after.chunks_exact(last)).enumerate() {
                     if rows {
                         let lane = of[first + row];
@@ -126,10 +140,12 @@ impl Met {
             });
             (first, block)
         };
-        let blocks: Vec<(usize, Block)> = before.par_chunks(size).zip(after.par_chunks(size)).enumerate().map(look).collect();
+        let parts = before.par_chunks(size).zip(after.par_chunks(size)).zip(float.par_chunks(size));
+        let blocks: Vec<(usize, Block)> = parts.enumerate().map(look).collect();
         for (first, block) in blocks {
             met.used.iter_mut().zip(&block.used).for_each(|(all, used)| *all |= used);
             met.squared_steps += block.squared_steps;
+            (met.local, met.cumulative) = (met.local.and(block.local), met.cumulative.and(block.cumulative));
             let first = if rows { first } else { 0 };
             for (index, &clipped) in block.clipped.iter().enumerate() {
                 met.clipped[usize::from(grouping.assignment[first + index])] += clipped as usize;
@@ -155,7 +171,6 @@ impl Met {
     }
 
     /// Number of codes of `group` that were used.
-    #[must_use]
     pub fn used_by(&self, group: usize) -> usize {
         self.used[group * self.codes..(group + 1) * self.codes].iter().filter(|used| **used).count()
     }
@@ -182,7 +197,7 @@ mod tests {
                 let grouping = fitted.group(ranges::of_picture(along, &values, last), along, BitWidth::new(bits).unwrap()).unwrap();
                 let mut after = vec![0.0; values.len()];
                 grouping.apply(&values, &mut after, last);
-                let met = Met::new(&grouping, &values, &after, last);
+                let met = Met::new(&grouping, &values, &after, &values, last);
                 let mut slow = Met { used: vec![false; met.used.len()], clipped: vec![0; 3], squared_steps: 0.0, ..met.clone() };
                 slow.one_by_one(&grouping, &values, &after, last);
                 assert_eq!((&met.used, &met.clipped, &met.values), (&slow.used, &slow.clipped, &slow.values));

@@ -28,10 +28,12 @@ pub fn sites(plan: &Plan, bops: &[(Site, SiteBops)], float: &FloatRun, quantized
 fn measure(plan: &SitePlan, float: &Tensor, run: &SiteRun) -> Result<SiteReport> {
     let info = &plan.info;
     let last = run.before.dim(D::Minus1)?;
-    let error = between(&run.before, &run.after)?;
-    let (local, quantizers) = match &run.grouping {
-        Some(grouping) => codes(grouping, run, last, error)?,
-        None => (LocalError { error, rmse_over_step: 0.0, clipped: 0.0, codes_used: 0.0 }, Vec::new()),
+    let (local, cumulative, quantizers) = match &run.grouping {
+        Some(grouping) => codes(grouping, run, float, last)?,
+        None => {
+            let error = between(&run.before, &run.after)?;
+            (LocalError { error, rmse_over_step: 0.0, clipped: 0.0, codes_used: 0.0 }, between(float, &run.after)?, Vec::new())
+        }
     };
     let ranges = match &run.grouping {
         Some(grouping) => grouping.ranges.clone(),
@@ -48,7 +50,7 @@ fn measure(plan: &SitePlan, float: &Tensor, run: &SiteRun) -> Result<SiteReport>
         bops: SiteBops::default(),
         layout: info.layout,
         local,
-        cumulative: between(float, &run.after)?,
+        cumulative,
         quantizers,
         assignment: run.grouping.as_ref().map(|g| g.assignment.clone()).unwrap_or_default(),
         ranges: RangesReport { min: ranges.iter().map(|r| r.lower).collect(), max: ranges.iter().map(|r| r.upper).collect() },
@@ -66,10 +68,11 @@ fn between(values: &Tensor, became: &Tensor) -> Result<ErrorNumbers> {
     kernels::with_values(values, |values| kernels::with_values(became, |became| ErrorNumbers::between(values, became)))?
 }
 
-/// What the groups' quantizers met: members, clipping, codes, error in steps.
-fn codes(grouping: &Grouping, run: &SiteRun, last: usize, error: ErrorNumbers) -> Result<(LocalError, Vec<QuantizerReport>)> {
-    let look = |before: &[f32]| kernels::with_values(&run.after, |after| Met::new(grouping, before, after, last));
-    let met = kernels::with_values(&run.before, look)??;
+/// What the groups' quantizers met, and the errors just around them and against the float run.
+fn codes(grouping: &Grouping, run: &SiteRun, float: &Tensor, last: usize) -> Result<(LocalError, ErrorNumbers, Vec<QuantizerReport>)> {
+    let met = kernels::with_values(&run.before, |before| {
+        kernels::with_values(&run.after, |after| kernels::with_values(float, |float| Met::new(grouping, before, after, float, last)))
+    })???;
     let mut members = vec![0_usize; grouping.quantizers.len()];
     for &group in &grouping.assignment {
         members[usize::from(group)] += 1;
@@ -92,10 +95,10 @@ fn codes(grouping: &Grouping, run: &SiteRun, last: usize, error: ErrorNumbers) -
     let inhabited = members.iter().filter(|m| **m > 0).count();
     let values = run.before.elem_count();
     let local = LocalError {
-        error,
+        error: met.local.numbers(values),
         rmse_over_step: (met.squared_steps / values.max(1) as f64).sqrt(),
         clipped: share(met.clipped.iter().sum(), values),
         codes_used: share(quantizers.iter().map(|q| q.codes_used).sum(), inhabited * met.codes),
     };
-    Ok((local, quantizers))
+    Ok((local, met.cumulative.numbers(values), quantizers))
 }

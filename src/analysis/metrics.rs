@@ -26,26 +26,13 @@ impl ErrorNumbers {
         let parts = values.par_chunks(GRAIN).zip(became.par_chunks(GRAIN));
         let sums: Vec<Sums> = parts.map(|(x, y)| pulp::Arch::new().dispatch(|| Sums::of(x, y))).collect();
         // In the order of the values, however many threads there were.
-        let Sums { xx, yy, xy, ee, max } = sums.into_iter().fold(Sums::default(), Sums::and);
-        let norm = (xx * yy).sqrt();
-        Self {
-            mse: if values.is_empty() { 0.0 } else { ee / values.len() as f64 },
-            sqnr_db: (ee > 0.0 && xx > 0.0).then(|| 10.0 * (xx / ee).log10()),
-            cosine: if norm > 0.0 {
-                (xy / norm).min(1.0)
-            } else if xx == yy {
-                1.0
-            } else {
-                0.0
-            },
-            max_abs: max,
-        }
+        sums.into_iter().fold(Sums::default(), Sums::and).numbers(values.len())
     }
 }
 
 /// Sums over pairs of values.
-#[derive(Default, Clone, Copy)]
-struct Sums {
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Sums {
     xx: f64,
     yy: f64,
     xy: f64,
@@ -57,7 +44,7 @@ impl Sums {
     /// As many pairs side by side as a vector holds.
     #[inline(always)]
     #[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
-    fn of(values: &[f32], became: &[f32]) -> Self {
+    pub fn of(values: &[f32], became: &[f32]) -> Self {
         let (xs, x_rest) = values.as_chunks::<8>();
         let (ys, y_rest) = became.as_chunks::<8>();
         let (mut xx, mut yy, mut xy, mut ee, mut max) = ([0.0; 8], [0.0; 8], [0.0; 8], [0.0; 8], [0.0_f64; 8]);
@@ -78,13 +65,31 @@ impl Sums {
         Self { xx: sum(xx), yy: sum(yy), xy: sum(xy), ee: sum(ee), max: max.into_iter().fold(0.0, f64::max) }
     }
 
-    fn and(self, more: Self) -> Self {
+    pub fn and(self, more: Self) -> Self {
         Self {
             xx: self.xx + more.xx,
             yy: self.yy + more.yy,
             xy: self.xy + more.xy,
             ee: self.ee + more.ee,
             max: self.max.max(more.max),
+        }
+    }
+
+    /// What they say of `count` pairs.
+    pub fn numbers(self, count: usize) -> ErrorNumbers {
+        let Self { xx, yy, xy, ee, max } = self;
+        let norm = (xx * yy).sqrt();
+        ErrorNumbers {
+            mse: if count == 0 { 0.0 } else { ee / count as f64 },
+            sqnr_db: (ee > 0.0 && xx > 0.0).then(|| 10.0 * (xx / ee).log10()),
+            cosine: if norm > 0.0 {
+                (xy / norm).min(1.0)
+            } else if xx == yy {
+                1.0
+            } else {
+                0.0
+            },
+            max_abs: max,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::prediction::Prediction;
 use crate::error::Result;
 use crate::model::{Network, Recorder, Site, Trace, trace};
 use crate::progress::Cancel;
-use crate::quant::run::{Observation, Start, run_observed};
+use crate::quant::run::{Observation, Start, run_traced_observed};
 use crate::quant::{Grouping, Plan};
 
 /// The float run of one picture.
@@ -57,6 +57,8 @@ pub struct QuantizedRun {
     pub prediction: Prediction,
     /// What happened at every site.
     pub sites: BTreeMap<Site, SiteRun>,
+    /// Residual stream at the boundaries; entry 0 is the pixels.
+    boundaries: Vec<Tensor>,
 }
 
 impl QuantizedRun {
@@ -65,13 +67,35 @@ impl QuantizedRun {
     /// # Errors
     /// When the picture has the wrong shape, or the run was cancelled.
     pub fn new(network: &dyn Network, pixels: &Tensor, plan: &Plan, cancel: &Cancel) -> Result<Self> {
-        let mut sites = BTreeMap::new();
+        Self::after(network, pixels, plan, None, cancel)
+    }
+
+    /// The same, taking over from an earlier run of the same picture what comes before the first step at which the plans differ.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn after(
+        network: &dyn Network,
+        pixels: &Tensor,
+        plan: &Plan,
+        earlier: Option<(&Plan, &Self)>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let (mut sites, mut boundaries, mut first) = (BTreeMap::new(), vec![pixels.clone()], 0);
+        if let Some((old, run)) = earlier {
+            let Some(step) = plan.first_change(old) else { return Ok(run.clone()) };
+            let before = |(site, _): &(&Site, &SiteRun)| plan.sites.get(site).is_some_and(|p| p.info.step < step);
+            sites.extend(run.sites.iter().filter(before).map(|(site, run)| (*site, run.clone())));
+            (boundaries, first) = (run.boundaries[..=step].to_vec(), step);
+        }
+        let start = boundaries.pop().unwrap_or_else(|| pixels.clone());
         let observe = |seen: &Observation| -> Result<()> {
             let (before, after, grouping) = (seen.before.clone(), seen.after.clone(), seen.groupings.first().cloned());
             sites.insert(seen.plan.info.site, SiteRun { before, after, grouping });
             Ok(())
         };
-        let output = run_observed(network, Start::pixels(pixels), plan, cancel, observe)?;
-        Ok(Self { prediction: Prediction::of_one(&output)?, sites })
+        let trace = run_traced_observed(network, Start::stream(first, &start), plan, cancel, observe)?;
+        boundaries.extend(trace.boundaries);
+        Ok(Self { prediction: Prediction::of_one(&trace.output)?, sites, boundaries })
     }
 }

@@ -8,8 +8,9 @@ use super::command::Study;
 use super::event::Event;
 use super::guard::guarded;
 use super::out::Out;
+use crate::cpu;
 use crate::error::{Error, Result};
-use crate::progress::{Cancel, Progress};
+use crate::progress::{Cancel, Gate, Progress};
 use crate::quant::Settings;
 use crate::session::Session;
 use crate::studies::allocate::{Perturbed, Table};
@@ -24,6 +25,8 @@ const KEPT: usize = 32;
 /// The study that is wanted, the flag that ends the one under way, and whether the screen is gone.
 #[derive(Default)]
 pub(super) struct StudyQueue {
+    /// Closed while somebody waits for an answer.
+    pub gate: Arc<Gate>,
     state: Mutex<(Option<Study>, Cancel, bool)>,
     changed: Condvar,
 }
@@ -52,7 +55,7 @@ impl StudyQueue {
                 return None;
             }
             if let Some(study) = state.0.take() {
-                state.1 = Cancel::default();
+                state.1 = Cancel::behind(&self.gate);
                 return Some((study, state.1.clone()));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -60,11 +63,12 @@ impl StudyQueue {
     }
 }
 
-/// Answers studies until the desk is closed.
+/// Answers studies until the desk is closed, on threads that give way to those of an answer.
 pub(super) fn work(session: &Session, desk: &StudyQueue, out: &Out) {
+    let pool = cpu::background_pool();
     let mut kept: Vec<(Settings, Perturbation)> = Vec::new();
     while let Some((study, cancel)) = desk.next() {
-        let answered = guarded(|| match &study {
+        let mut answer = || match &study {
             Study::Perturb { settings, estimate } => perturb(session, settings, *estimate, &mut kept, &cancel, out),
             Study::Compare { settings, picture } => comparison(session, settings, *picture, &cancel, out),
             Study::Suggest { settings, picture } => {
@@ -73,6 +77,10 @@ pub(super) fn work(session: &Session, desk: &StudyQueue, out: &Out) {
                 out.tell(Event::Suggested(Arc::new(found)));
                 Ok(())
             }
+        };
+        let answered = guarded(|| match &pool {
+            Some(pool) => pool.install(answer),
+            None => answer(),
         });
         match answered {
             Ok(()) | Err(Error::Cancelled) => {}

@@ -180,7 +180,7 @@ fn work(opened: LoadedModel, slot: &RequestSlot, desk: &StudyQueue, out: &Out) {
                     Ok((first, count)) => Event::Pictures(first, count),
                     Err(error) => Event::PicturesFailed(error.to_string()),
                 }),
-                Task::Run(request, cancel) => match guarded(|| answer(&session, &request, &cancel, slot, &mut last, out)) {
+                Task::Run(request, cancel) => match guarded(|| answer(&session, &request, &cancel, (slot, desk), &mut last, out)) {
                     Ok(()) | Err(Error::Cancelled) => {}
                     Err(error) => out.tell(Event::Failed(request.id, error.to_string())),
                 },
@@ -203,7 +203,17 @@ fn tell_detail(wanted: DetailRequest, last: &Last, out: &Out) {
 }
 
 /// Answers a request stage by stage.
-fn answer(session: &Session, request: &Request, cancel: &Cancel, slot: &RequestSlot, last: &mut Last, out: &Out) -> Result<()> {
+///
+/// Studies stand still until everything is measured; the sweep and what is run ahead go on beside them.
+fn answer(
+    session: &Session,
+    request: &Request,
+    cancel: &Cancel,
+    (slot, desk): (&RequestSlot, &StudyQueue),
+    last: &mut Last,
+    out: &Out,
+) -> Result<()> {
+    let mut closed = Some(desk.gate.close());
     let stage = |stage: &str, done, total| out.progress.send_replace(Progress { stage: stage.into(), done, total });
     stage("quantizing", 0, 0);
     session.answer(request, cancel, &mut |part| {
@@ -215,6 +225,7 @@ fn answer(session: &Session, request: &Request, cancel: &Cancel, slot: &RequestS
             Stage::Measured(snapshot, outcome) => {
                 *last = Some((request.id, outcome));
                 out.tell(Event::Snapshot(snapshot));
+                drop(closed.take());
             }
             Stage::Swept(found, done, total) => {
                 out.tell(Event::Sensitivity(request.id, found));
@@ -224,5 +235,7 @@ fn answer(session: &Session, request: &Request, cancel: &Cancel, slot: &RequestS
         if let Some(wanted) = slot.take_detail() {
             tell_detail(wanted, last, out);
         }
-    })
+    })?;
+    out.progress.send_replace(Progress::default());
+    session.look_ahead(request, cancel)
 }

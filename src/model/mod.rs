@@ -20,7 +20,7 @@ pub use checkpoint::config::{Config, Pool, SwinConfig, SwinStage, VitConfig};
 pub use checkpoint::weights::Weights;
 pub use checkpoint::{BUILT_IN, Checkpoint, is_hub_id};
 pub use kernels::Weight;
-pub use network::{Network, Product, RightOperand, SiteInfo, Trace, forward, forward_from, trace};
+pub use network::{Network, Product, RightOperand, SiteInfo, Trace, forward, forward_from, trace, trace_from};
 pub use output::Output;
 pub use site::{Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};

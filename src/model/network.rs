@@ -191,6 +191,10 @@ impl Tap for Watch<'_> {
         self.0.weight(site, weight)
     }
 
+    fn layer(&mut self, site: Site, x: &Tensor, weight: &Arc<Weight>, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.0.layer(site, x, weight, bias)
+    }
+
     fn product(&mut self, sites: (Site, Site), left: &Tensor, right: &Tensor) -> Result<Tensor> {
         self.0.product(sites, left, right)
     }
@@ -210,14 +214,23 @@ pub struct Trace {
 /// # Errors
 /// As [`Network::step`].
 pub fn trace(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Trace> {
+    trace_from(network, 0, pixels, tap)
+}
+
+/// Runs the steps from `first` on, from the residual stream at that boundary, and keeps it at every boundary from there on: entry 0 is
+/// `start`.
+///
+/// # Errors
+/// As [`Network::step`].
+pub fn trace_from(network: &dyn Network, first: usize, start: &Tensor, tap: &mut dyn Tap) -> Result<Trace> {
     let mut boundaries = Vec::with_capacity(network.steps());
-    let mut x = pixels.clone();
-    for index in 0..network.steps() {
+    let mut x = start.clone();
+    for index in first..network.steps() {
         tap.checkpoint()?;
         boundaries.push(x.clone());
         x = network.step(index, &x, tap)?;
     }
     let output = Output::of_classes(&x)?;
-    require_finite(network, 0, pixels, tap, &output)?;
+    require_finite(network, first, start, tap, &output)?;
     Ok(Trace { boundaries, output })
 }

@@ -250,10 +250,10 @@ impl Linear {
     /// When the input has another shape, or the tap refuses.
     pub fn forward(&self, x: Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let x = tap.activation(self.site, x)?;
-        let weight = tap.weight(self.site, &self.weight)?;
         if !x.track_op() {
-            return kernels::linear(&x, &weight, self.bias.as_ref());
+            return tap.layer(self.site, &x, &self.weight, self.bias.as_ref());
         }
+        let weight = tap.weight(self.site, &self.weight)?;
         let (weight, (b, n, c)) = (weight.tensor(), x.dims3()?);
         let y = x.reshape((b * n, c))?.matmul(&weight.t()?)?;
         let y = match &self.bias {

@@ -30,6 +30,15 @@ pub trait Tap {
         Ok(Arc::clone(weight))
     }
 
+    /// `x W^T + b` of the layer whose input is `site`, `(B, N, C)` to `(B, N, C_out)`; `weight` is the float one. Here integers can take the
+    /// place of floats.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn layer(&mut self, site: Site, x: &Tensor, weight: &Arc<Weight>, bias: Option<&Tensor>) -> Result<Tensor> {
+        kernels::linear(x, &*self.weight(site, weight)?, bias)
+    }
+
     /// The product of two activations, `left` from the site of a softmax or of queries, `right` from that of values or keys: `(.., M, K)` by
     /// `(.., K, P)`, either a view with any strides. Here integers can take the place of floats.
     ///

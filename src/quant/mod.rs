@@ -8,6 +8,8 @@ pub mod calibrate;
 pub mod files;
 pub mod fit;
 pub mod group;
+pub mod integer;
+pub mod integer_weight;
 pub mod method;
 pub mod plan;
 pub mod quantizer;

@@ -13,7 +13,8 @@ use super::method::Scheme;
 use super::settings::Settings;
 use super::weight::{self, QuantizedWeight};
 use crate::error::{Error, Result};
-use crate::model::{Model, Site, SiteInfo};
+use crate::model::{Model, Site, SiteInfo, Weight};
+use crate::progress::Cancel;
 
 /// What one site does in a quantized run.
 #[derive(Debug, Clone)]
@@ -33,6 +34,19 @@ impl SitePlan {
     #[must_use]
     pub const fn float(info: SiteInfo) -> Self {
         Self { info, bits: BitWidth::FLOAT, quantizers: None, weight: None }
+    }
+
+    /// Whether it does the same as `other`: fits and quantized weights are kept, so that the same are one.
+    fn does_what(&self, other: &Self) -> bool {
+        fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+            match (one, other) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (one, other) => one.is_none() && other.is_none(),
+            }
+        }
+        self.bits == other.bits
+            && same(self.quantizers.as_ref(), other.quantizers.as_ref())
+            && same(self.weight.as_ref(), other.weight.as_ref())
     }
 
     /// Whether anything of it is quantized.
@@ -108,19 +122,31 @@ impl Plan {
         self.sites.get(&site).map_or_else(|| self.clone(), |plan| self.with(SitePlan::float(plan.info.clone())))
     }
 
+    /// The first step of the network at which the two plans do different things; `None` where they do the same everywhere.
+    #[must_use]
+    pub fn first_change(&self, other: &Self) -> Option<usize> {
+        let differs = |(site, plan): &(&Site, &SitePlan)| !other.sites.get(site).is_some_and(|known| plan.does_what(known));
+        self.sites.iter().filter(differs).map(|(_, plan)| plan.info.step).min()
+    }
+
+    /// The weight that the layer of `site` multiplies with, which is `float` unless it is quantized.
+    pub(super) fn weight(&self, site: Site, float: &Arc<Weight>) -> Result<Arc<Weight>> {
+        Ok(Arc::clone(self.site(site)?.weight.as_ref().map_or(float, |w| &w.weight)))
+    }
+
     pub(super) fn site(&self, site: Site) -> Result<&SitePlan> {
         self.sites.get(&site).ok_or_else(|| Error::setting("site", site, "a site of the model that was planned"))
     }
 }
 
 type Fitted = HashMap<(Site, Scheme, GroupCount, BitWidth), Option<Arc<SiteQuantizers>>>;
-type Weights = HashMap<(Site, BitWidth), Option<Arc<QuantizedWeight>>>;
+type WeightsByBits = HashMap<(Site, BitWidth), Option<Arc<QuantizedWeight>>>;
 
 /// Fits and quantized weights of one model and one calibration, kept as they are asked for.
 #[derive(Debug, Default)]
 pub struct FitCache {
     fitted: Mutex<Fitted>,
-    weights: Mutex<Weights>,
+    weights: Mutex<WeightsByBits>,
     imported: HashMap<Site, Arc<SiteQuantizers>>,
 }
 
@@ -187,7 +213,18 @@ pub fn site_plan(model: &Model, calibration: &Calibration, settings: &Settings, 
 /// # Errors
 /// When the calibration or the quantizer file does not cover a site that is quantized.
 pub fn plan(model: &Model, calibration: &Calibration, settings: &Settings, cache: &FitCache) -> Result<Plan> {
-    let planned = |info: &SiteInfo| Ok((info.site, site_plan(model, calibration, settings, cache, info)?));
+    plan_until(model, calibration, settings, cache, &Cancel::default())
+}
+
+/// The same until `cancel` is called; what was fitted until then is kept.
+///
+/// # Errors
+/// As [`plan`], and when `cancel` was called.
+pub fn plan_until(model: &Model, calibration: &Calibration, settings: &Settings, cache: &FitCache, cancel: &Cancel) -> Result<Plan> {
+    let planned = |info: &SiteInfo| {
+        cancel.check()?;
+        Ok((info.site, site_plan(model, calibration, settings, cache, info)?))
+    };
     let sites = model.sites().par_iter().map(planned).collect::<Result<_>>()?;
     Ok(Plan { sites })
 }

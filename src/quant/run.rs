@@ -10,7 +10,7 @@ use super::fit::{Grouping, SiteQuantizers};
 use super::plan::{Plan, SitePlan};
 use super::ranges;
 use crate::error::Result;
-use crate::model::{Network, Output, Site, Tap, Trace, Weight, forward_from, kernels, trace};
+use crate::model::{Network, Output, Site, Tap, Trace, Weight, forward_from, kernels, trace_from};
 use crate::progress::Cancel;
 
 /// What a quantized run did at one site, for the whole batch.
@@ -39,6 +39,20 @@ impl<'s> Start<'s> {
         Self { step: 0, stream: pixels }
     }
 
+    /// At the input of `step`, which is `stream`.
+    #[must_use]
+    pub const fn stream(step: usize, stream: &'s Tensor) -> Self {
+        Self { step, stream }
+    }
+
+    pub(super) const fn step(self) -> usize {
+        self.step
+    }
+
+    pub(super) const fn residual(self) -> &'s Tensor {
+        self.stream
+    }
+
     /// At the input of `step`, as `trace` left it.
     #[must_use]
     pub fn at(trace: &'s Trace, step: usize) -> Self {
@@ -46,7 +60,7 @@ impl<'s> Start<'s> {
     }
 }
 
-/// Runs `network` from `start` on as `plan` says. With [`run_observed`] and [`run_traced`], which keep more, the only place that puts a
+/// Runs `network` from `start` on as `plan` says. With [`run_observed`] and [`run_traced_observed`], which keep more, the only place that puts a
 /// plan into a network.
 ///
 /// # Errors
@@ -71,7 +85,18 @@ where
 /// # Errors
 /// As [`run`].
 pub fn run_traced(network: &dyn Network, pixels: &Tensor, plan: &Plan, cancel: &Cancel) -> Result<Trace> {
-    trace(network, pixels, &mut FakeQuantize { plan, cancel, observe: |_: &Observation| Ok(()) })
+    run_traced_observed(network, Start::pixels(pixels), plan, cancel, |_| Ok(()))
+}
+
+/// The same from `start` on, showing every site to `observe` and keeping the residual stream at every boundary from there on.
+///
+/// # Errors
+/// As [`run`], and what `observe` returns.
+pub fn run_traced_observed<F>(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel, observe: F) -> Result<Trace>
+where
+    F: FnMut(&Observation) -> Result<()>,
+{
+    trace_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe })
 }
 
 /// Quantizes and dequantizes every operand as the plan says, and shows each to `observe`.
@@ -94,7 +119,7 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
     }
 
     fn weight(&mut self, site: Site, weight: &Arc<Weight>) -> Result<Arc<Weight>> {
-        Ok(Arc::clone(self.plan.site(site)?.weight.as_ref().map_or(weight, |w| &w.weight)))
+        self.plan.weight(site, weight)
     }
 
     fn checkpoint(&mut self) -> Result<()> {
@@ -129,8 +154,13 @@ pub fn fake_quantize_picture(
     quantizers: &SiteQuantizers,
     bits: BitWidth,
 ) -> Option<Grouping> {
-    let along = quantizers.along(site.kind);
-    let grouping = quantizers.group(ranges::of_picture(along, values, last), along, bits)?;
+    let grouping = group(site, values, last, quantizers, bits)?;
     grouping.apply(values, quantized, last);
     Some(grouping)
+}
+
+/// Groups the values of one picture at a site. `None` for float bits.
+pub(super) fn group(site: Site, values: &[f32], last: usize, quantizers: &SiteQuantizers, bits: BitWidth) -> Option<Grouping> {
+    let along = quantizers.along(site.kind);
+    quantizers.group(ranges::of_picture(along, values, last), along, bits)
 }

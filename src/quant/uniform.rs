@@ -142,6 +142,14 @@ impl UniformQuantizer {
         ((unclipped.clamp(low, high) + self.zero_point) as u32, clipped)
     }
 
+    /// The code of `x`, clipped; only where the range has a step.
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    pub(super) fn byte(&self, x: f32) -> u8 {
+        let (low, high) = self.limits();
+        byte(x, self.scale, low, high)
+    }
+
     /// Quantizes all of `values` into `out`.
     #[inline(always)]
     #[allow(clippy::inline_always)]
@@ -185,6 +193,15 @@ fn snap(x: f32, scale: f32, low: f32, high: f32) -> f32 {
     ((clipped + ROUND) - ROUND) * scale
 }
 
+/// The code of `x`: what [`snap`] multiplies with the scale, less the smallest. Between the two roundings the low bits are the integer.
+#[inline(always)]
+#[allow(clippy::inline_always)]
+fn byte(x: f32, scale: f32, low: f32, high: f32) -> u8 {
+    let clipped = (x / scale).max(low).min(high);
+    let rounded = (clipped + ROUND) - ROUND;
+    (rounded - low + ROUND).to_bits() as u8
+}
+
 /// Quantizes rows of `C` values, channel `c` with its own quantizer.
 #[derive(Debug)]
 pub struct ChannelQuantizer {
@@ -208,6 +225,16 @@ impl ChannelQuantizer {
             this.high.push(high);
         }
         this
+    }
+
+    /// The codes of one token, `C` values; only where every range has a step.
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    pub(super) fn encode(&self, token: &[f32], codes: &mut [u8]) {
+        let limits = self.low.iter().zip(&self.high);
+        for (((code, &x), &scale), (&low, &high)) in codes.iter_mut().zip(token).zip(&self.scale).zip(limits) {
+            *code = byte(x, scale, low, high);
+        }
     }
 
     /// Quantizes one token, `C` values, into `out`.

@@ -1,11 +1,12 @@
 //! Weights: one quantizer for each output channel, bounds from percentiles of that channel (supplement A.1).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::bits::BitWidth;
+use super::integer_weight::IntegerWeight;
 use super::uniform::{Bounds, UniformQuantizer, percentile};
 use crate::error::Result;
 use crate::model::Weight;
@@ -14,7 +15,7 @@ use crate::model::Weight;
 pub const EPSILONS: [f64; 5] = [0.0, 0.01, 0.1, 0.5, 1.0];
 
 /// A layer's weight after quantization.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct QuantizedWeight {
     /// `(C_out, C)`, quantized and dequantized.
     pub weight: Arc<Weight>,
@@ -26,9 +27,23 @@ pub struct QuantizedWeight {
     pub mse: f64,
     /// `10 log10(sum w^2 / sum (w - w^)^2)`, dB; infinite if nothing changed.
     pub sqnr: f64,
+    /// Its codes as the integer kernel takes them, made at the first product.
+    integer: OnceLock<IntegerWeight>,
 }
 
 impl QuantizedWeight {
+    /// Its codes as the integer kernel takes them; `float` is the weight that was quantized.
+    ///
+    /// # Errors
+    /// When `float` does not have two dimensions.
+    pub fn integer(&self, float: &Tensor) -> Result<&IntegerWeight> {
+        if let Some(known) = self.integer.get() {
+            return Ok(known);
+        }
+        let made = IntegerWeight::new(float, &self.quantizers)?;
+        Ok(self.integer.get_or_init(|| made))
+    }
+
     /// Bits of its codes.
     #[must_use]
     pub fn bits(&self) -> BitWidth {
@@ -77,6 +92,7 @@ pub fn quantize(weight: &Tensor, bits: BitWidth) -> Result<Option<QuantizedWeigh
         quantizers,
         mse: errors[best] / values.len() as f64,
         sqnr: 10.0 * (energy / errors[best]).log10(),
+        integer: OnceLock::new(),
     }))
 }
 

@@ -101,9 +101,20 @@ impl Session {
     /// When the picture cannot be read, the settings do not fit, or `cancel` was called. Stages that were told stay valid.
     pub fn answer(&self, request: &Request, cancel: &Cancel, tell: &mut dyn FnMut(Stage)) -> Result<()> {
         let Request { id, picture, .. } = *request;
+        let predicted = |prediction| {
+            let bops = self.bops(&request.settings);
+            Stage::Predicted(Arc::new(Predicted { id, picture, settings: request.settings.clone(), prediction, bops }))
+        };
+        // A run that was made ahead is the same run: told now, and made again for what is to be measured.
+        let foreseen = self.foreseen(picture, &request.settings);
+        if let Some(foreseen) = &foreseen {
+            let float = &self.base(picture)?.float.prediction;
+            tell(predicted(foreseen.report(float, &self.opened().model.labels)));
+        }
         let run = self.quantize(picture, &request.settings, cancel)?;
-        let (prediction, bops) = (self.prediction(&run), self.bops(&request.settings));
-        tell(Stage::Predicted(Arc::new(Predicted { id, picture, settings: request.settings.clone(), prediction, bops })));
+        if foreseen.is_none() {
+            tell(predicted(self.prediction(&run)));
+        }
         let outcome = Arc::new(self.measure(run, &request.settings)?);
         cancel.check()?;
         let mut snapshot = Snapshot::of(&outcome, id, picture);

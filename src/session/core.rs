@@ -24,8 +24,8 @@ use crate::input::{Picture, PictureSet, PictureSource, Prepared};
 use crate::model::{Site, SiteInfo};
 use crate::progress::{Cancel, Progress};
 use crate::quant::SitePlan;
-use crate::quant::plan::site_plan;
-use crate::quant::{Calibration, Method, Plan, Settings, Start, bops, calibrate, plan, run};
+use crate::quant::plan::{plan_until, site_plan};
+use crate::quant::{Calibration, Method, Plan, Settings, Start, bops, calibrate, run};
 
 /// Pictures whose float runs are kept.
 const KEPT: usize = 4;
@@ -50,14 +50,14 @@ pub struct Outcome {
     /// What every site did.
     pub plan: Plan,
     /// The quantized run.
-    pub quantized: QuantizedRun,
+    pub quantized: Arc<QuantizedRun>,
 }
 
 /// A quantized run that is not measured yet.
 pub(super) struct Run {
     base: FloatBaseline,
     plan: Plan,
-    quantized: QuantizedRun,
+    quantized: Arc<QuantizedRun>,
     /// Wall time of plan and run.
     seconds: f64,
 }
@@ -74,6 +74,24 @@ pub struct Session {
     /// Pictures that were opened later; their indices come behind those of the set.
     later: Mutex<Vec<PictureSource>>,
     reference: Mutex<Option<Arc<Reference>>>,
+    /// The newest run, for the part of the next one that is the same.
+    newest: Mutex<Option<Newest>>,
+    /// What was run before anybody asked for it, the oldest first.
+    pub(super) ahead: Mutex<VecDeque<Ahead>>,
+}
+
+/// What a picture is predicted as under settings that nobody has asked for yet.
+pub(super) struct Ahead {
+    pub(super) picture: usize,
+    pub(super) settings: Settings,
+    pub(super) prediction: Prediction,
+}
+
+/// A run, by its picture and plan.
+struct Newest {
+    picture: usize,
+    plan: Plan,
+    quantized: Arc<QuantizedRun>,
 }
 
 impl Session {
@@ -110,8 +128,8 @@ impl Session {
 
     /// Of what was opened and calibrated.
     fn new(opened: LoadedModel, store: Option<Store>, calibration: Calibration, batches: Vec<Tensor>, report: CalibrationReport) -> Self {
-        let (floats, later, reference) = Default::default();
-        Self { opened, store, calibration, batches, report, floats, later, reference }
+        let (floats, later, reference, newest, ahead) = Default::default();
+        Self { opened, store, calibration, batches, report, floats, later, reference, newest, ahead }
     }
 
     /// Opens and calibrates in one go.
@@ -151,8 +169,16 @@ impl Session {
     /// # Errors
     /// When a quantizer file does not cover a site, or was fitted for other settings.
     pub fn plan(&self, settings: &Settings) -> Result<Plan> {
+        self.plan_until(settings, &Cancel::default())
+    }
+
+    /// The same until `cancel` is called; what was fitted until then is kept.
+    ///
+    /// # Errors
+    /// As [`Self::plan`], and when `cancel` was called.
+    pub fn plan_until(&self, settings: &Settings, cancel: &Cancel) -> Result<Plan> {
         self.opened.model.sites().iter().try_for_each(|info| self.opened.check_fit(settings, info.site))?;
-        plan(&self.opened.model, &self.calibration, settings, &self.opened.cache)
+        plan_until(&self.opened.model, &self.calibration, settings, &self.opened.cache, cancel)
     }
 
     /// What one site does under `settings`.
@@ -257,11 +283,15 @@ impl Session {
     pub(super) fn quantize(&self, index: usize, settings: &Settings, cancel: &Cancel) -> Result<Run> {
         let base = self.base(index)?;
         let started = Instant::now();
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let earlier = newest.as_ref().filter(|newest| newest.picture == index).map(|newest| (&newest.plan, &*newest.quantized));
         let (plan, quantized) = cpu::in_pool(|| {
-            let plan = self.plan(settings)?;
-            let quantized = QuantizedRun::new(self.opened.model.network(), &base.prepared.tensor, &plan, cancel)?;
-            Ok::<_, Error>((plan, quantized))
+            let plan = self.plan_until(settings, cancel)?;
+            let quantized = QuantizedRun::after(self.opened.model.network(), &base.prepared.tensor, &plan, earlier, cancel)?;
+            Ok::<_, Error>((plan, Arc::new(quantized)))
         })?;
+        let newest = Newest { picture: index, plan: plan.clone(), quantized: Arc::clone(&quantized) };
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(newest);
         Ok(Run { base, plan, quantized, seconds: started.elapsed().as_secs_f64() })
     }
 

@@ -1,7 +1,8 @@
 //! Step 5 of the data flow: one model, one calibration, a set of pictures, and what runs of them answer. No threads: the engine, the
 //! studies and the headless commands all stand on it.
 
-pub mod answer;
+pub mod ahead;
+mod answer;
 pub mod cache;
 pub mod core;
 pub mod loaded;
