@@ -9,7 +9,7 @@ use std::time::Instant;
 use igq::cpu;
 use igq::model::{Identity, forward};
 use igq::progress::Cancel;
-use igq::quant::integer::run_integer;
+use igq::quant::run::run_integer;
 use igq::quant::{BitWidth, Method, Settings, Start, run};
 use igq::session::{Options, Request, Session, Stage};
 
@@ -54,7 +54,10 @@ fn measure(model: Option<&str>) {
         for (plan, times) in plans.iter().zip(&mut times[5..]) {
             times.push(milliseconds(|| cpu::in_pool(|| run_integer(network, Start::pixels(pixels), plan, &cancel).unwrap())));
         }
-        let request = Request { id: round as u64, settings: settings.clone(), picture: 0, compare: None };
+        // Other bits every time: what is the same as in the run before would be taken over from it.
+        let other = Settings { abits: BitWidth::new(3 + (round % 4) as u8).unwrap(), ..settings.clone() };
+        session.plan(&other).unwrap();
+        let request = Request { id: round as u64, settings: other, picture: 0, compare: None };
         let started = Instant::now();
         let since = || 1000.0 * started.elapsed().as_secs_f64();
         let stop = Cancel::default();
@@ -65,7 +68,7 @@ fn measure(model: Option<&str>) {
                 measured = since();
                 stop.cancel();
             }
-            Stage::Swept(..) => {}
+            Stage::Timed(_) | Stage::Swept(..) => {}
         });
         assert!(ended.is_err() || measured > 0.0);
         times[2].push(told);

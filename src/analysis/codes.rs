@@ -107,13 +107,15 @@ impl Met {
     pub fn new(grouping: &Grouping, before: &[f32], after: &[f32], float: &[f32], last: usize) -> Self {
         let groups = grouping.quantizers.len();
         let codes = grouping.quantizers.first().map_or(0, Quantizer::codes);
-        let mut met = Self { codes, used: vec![false; groups * codes], clipped: vec![0; groups], values: vec![0; groups], ..Self::default() };
+        let mut met =
+            Self { codes, used: vec![false; groups * codes], clipped: vec![0; groups], values: vec![0; groups], ..Self::default() };
         let rows = grouping.along.is_rows();
         let each = before.len() / grouping.assignment.len().max(1);
         for &group in &grouping.assignment {
             met.values[usize::from(group)] += each;
         }
-        let lanes: Option<Vec<Lane>> = grouping.quantizers.iter().enumerate().map(|(g, q)| Some(Lane::of(q.as_uniform()?, g, codes))).collect();
+        let lanes: Option<Vec<Lane>> =
+            grouping.quantizers.iter().enumerate().map(|(g, q)| Some(Lane::of(q.as_uniform()?, g, codes))).collect();
         if lanes.is_none() {
             met.one_by_one(grouping, before, after, last);
         }
@@ -179,10 +181,10 @@ impl Met {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::BitWidth;
     use crate::quant::fit::SiteQuantizers;
     use crate::quant::ranges::{self, Along};
     use crate::quant::uniform::Bounds;
-    use crate::quant::BitWidth;
 
     #[test]
     fn side_by_side_sees_what_one_by_one_sees() {

@@ -66,13 +66,7 @@ impl Sums {
     }
 
     pub fn and(self, more: Self) -> Self {
-        Self {
-            xx: self.xx + more.xx,
-            yy: self.yy + more.yy,
-            xy: self.xy + more.xy,
-            ee: self.ee + more.ee,
-            max: self.max.max(more.max),
-        }
+        Self { xx: self.xx + more.xx, yy: self.yy + more.yy, xy: self.xy + more.xy, ee: self.ee + more.ee, max: self.max.max(more.max) }
     }
 
     /// What they say of `count` pairs.

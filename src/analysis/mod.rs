@@ -1,5 +1,6 @@
 //! Step 4 of the data flow: from two runs to a report of plain numbers.
 
+pub mod arithmetic;
 pub mod codes;
 pub mod detail;
 pub mod findings;
@@ -10,6 +11,7 @@ pub mod report;
 pub mod runs;
 pub mod suffix;
 
+pub use arithmetic::ArithmeticReport;
 pub use prediction::{Divergence, Prediction};
 pub use report::{Report, SCHEMA_VERSION, SiteReport};
 pub use runs::{FloatRun, QuantizedRun, SiteRun};

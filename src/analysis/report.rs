@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::arithmetic::ArithmeticReport;
 use super::metrics::ErrorNumbers;
 use crate::clean::escape_json;
 use crate::error::{Error, Result};
@@ -34,6 +35,9 @@ pub struct Report {
     pub sites: Vec<SiteReport>,
     /// The verdict in one sentence.
     pub verdict: String,
+    /// What integers gain here; where products are computed in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arithmetic: Option<ArithmeticReport>,
     /// Wall time of plan and quantized run, in seconds.
     pub seconds: f64,
 }

@@ -74,13 +74,7 @@ impl QuantizedRun {
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn after(
-        network: &dyn Network,
-        pixels: &Tensor,
-        plan: &Plan,
-        earlier: Option<(&Plan, &Self)>,
-        cancel: &Cancel,
-    ) -> Result<Self> {
+    pub fn after(network: &dyn Network, pixels: &Tensor, plan: &Plan, earlier: Option<(&Plan, &Self)>, cancel: &Cancel) -> Result<Self> {
         let (mut sites, mut boundaries, mut first) = (BTreeMap::new(), vec![pixels.clone()], 0);
         if let Some((old, run)) = earlier {
             let Some(step) = plan.first_change(old) else { return Ok(run.clone()) };

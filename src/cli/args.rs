@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
 use crate::model::{BUILT_IN, SiteKind, SitePattern};
-use crate::quant::{BitWidth, GeluShape, GroupCount, Method, Settings, SiteOverride, SoftmaxShape};
+use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Settings, SiteOverride, SoftmaxShape};
 use crate::read;
 use crate::session::{Options, cache};
 use crate::tui::ScreenOptions;
@@ -88,6 +88,9 @@ pub struct RunArgs {
     /// The values after GELU instead of as the method says.
     #[arg(long, value_delimiter = ',', value_name = "SHAPE", value_parser = one_of::<GeluShape>(GeluShape::ALL.map(GeluShape::name)))]
     pub gelu: Vec<GeluShape>,
+    /// What products are computed in: dequantized floats, or codes with 32-bit sums wherever that can be.
+    #[arg(long, value_name = "ARITHMETIC", default_value = "fake-quantized", value_parser = one_of::<Arithmetic>(Arithmetic::ALL.map(Arithmetic::name)))]
+    pub arithmetic: Arithmetic,
     /// What the sites of a pattern have of their own: `blocks.*.fc2=16` groups; may be repeated, the last counts.
     #[arg(long, value_name = "PATTERN=N", value_parser = parse_own::<GroupCount>)]
     pub site_groups: Vec<(SitePattern, GroupCount)>,
@@ -98,7 +101,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATTERN=BITS", value_parser = parse_own::<BitWidth>)]
     pub site_wbits: Vec<(SitePattern, BitWidth)>,
     /// Take all settings from a JSON file that igq wrote (a report, an allocation, a suggestion).
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "site_groups", "site_abits", "site_wbits"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "arithmetic", "site_groups", "site_abits", "site_wbits"])]
     pub settings_file: Option<PathBuf>,
     /// Seed of the choice of calibration pictures from a larger folder, and of --shuffle.
     #[arg(long, default_value_t = 0)]
@@ -164,6 +167,7 @@ impl RunArgs {
             keep_float: self.keep_float.clone(),
             overrides: groups.chain(abits).chain(wbits).collect(),
             seed: self.seed,
+            arithmetic: self.arithmetic,
             ..Settings::default()
         };
         let counts = self.group_pairs(&base)?;

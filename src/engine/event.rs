@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::analysis::ArithmeticReport;
 use crate::analysis::detail::SiteDetail;
 use crate::analysis::report::Sensitivity;
 use crate::model::Site;
@@ -17,6 +18,8 @@ pub enum Event {
     Predicted(Arc<Predicted>),
     /// The measures of a request.
     Snapshot(Arc<Snapshot>),
+    /// What integers gain here, for a request whose products are computed in them.
+    Timed(u64, ArithmeticReport),
     /// Details of one site of an answered request.
     Detail(Arc<SiteDetail>),
     /// Single-site sensitivities of a request, as far as the sweep is.

@@ -227,6 +227,7 @@ fn answer(
                 out.tell(Event::Snapshot(snapshot));
                 drop(closed.take());
             }
+            Stage::Timed(report) => out.tell(Event::Timed(request.id, report)),
             Stage::Swept(found, done, total) => {
                 out.tell(Event::Sensitivity(request.id, found));
                 stage("one site at a time", done, total);

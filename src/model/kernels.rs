@@ -239,7 +239,8 @@ pub fn normalize(values: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
     for row in values.chunks_exact_mut(weight.len()) {
         let mean = sum(row, |x| x) / n;
         let variance = sum(row, |x| (x - mean) * (x - mean)) / n;
-        let scale = 1.0 / (variance + eps).sqrt();
+        // A variance beyond float32 would make zeros of the row, without a word.
+        let scale = if variance.is_finite() { 1.0 / (variance + eps).sqrt() } else { f32::NAN };
         for (x, (w, b)) in row.iter_mut().zip(weight.iter().zip(bias)) {
             *x = (*x - mean) * scale * w + b;
         }

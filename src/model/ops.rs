@@ -340,11 +340,8 @@ mod tests {
         };
         let own = || x.as_detached_tensor().copy().unwrap();
         let tracked = || x.as_tensor().clone();
-        let softmaxes = [
-            softmax(tracked(), 1.0, None).unwrap(),
-            candle_nn::ops::softmax(&x, D::Minus1).unwrap(),
-            softmax(own(), 1.0, None).unwrap(),
-        ];
+        let softmaxes =
+            [softmax(tracked(), 1.0, None).unwrap(), candle_nn::ops::softmax(&x, D::Minus1).unwrap(), softmax(own(), 1.0, None).unwrap()];
         let gelus = [gelu(tracked()).unwrap(), x.gelu_erf().unwrap(), gelu(own()).unwrap()];
         for [ours, candles, in_place] in [softmaxes, gelus] {
             assert!(worst(&ours, &candles) < 2e-6);

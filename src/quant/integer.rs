@@ -14,14 +14,14 @@ use rayon::prelude::*;
 use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, PackedBMatrix, QuantParams};
 
 use super::bits::BitWidth;
+use super::fake::{self, Observation};
 use super::fit::Grouping;
 use super::integer_weight::{IntegerWeight, MIDDLE, matrix, multiplier};
 use super::plan::{Plan, SitePlan};
-use super::run::{self, Start};
 use super::uniform::{ChannelQuantizer, UniformQuantizer};
 use super::weight::QuantizedWeight;
 use crate::error::{Error, Result};
-use crate::model::{Network, Output, Site, SiteKind, Tap, Weight, forward_from, kernels};
+use crate::model::{Site, SiteKind, Tap, Weight, kernels};
 use crate::progress::Cancel;
 
 /// Rows whose sums are scaled while they are in the processor's caches.
@@ -55,7 +55,7 @@ struct Coded {
 impl Coded {
     /// `None` where a quantizer is not uniform or its range is too narrow to have codes.
     fn new(site: Site, plan: &SitePlan, values: &[f32], last: usize) -> Option<Self> {
-        let grouping = run::group(site, values, last, plan.quantizers.as_ref()?, plan.bits)?;
+        let grouping = fake::group(site, values, last, plan.quantizers.as_ref()?, plan.bits)?;
         let quantizers = grouping.quantizers.iter().map(|q| q.as_uniform().copied()).collect::<Option<Vec<_>>>()?;
         let inhabited = || grouping.assignment.iter().map(|&group| &quantizers[usize::from(group)]);
         if inhabited().any(UniformQuantizer::is_degenerate) {
@@ -95,11 +95,8 @@ impl Coded {
     fn linear(&self, weight: &IntegerWeight, bias: &[f32], out: &mut [f32]) -> Result<()> {
         let groups = self.members();
         let whole = groups.len() == 1;
-        let packed: Vec<PackedBMatrix<i8>> = if whole {
-            Vec::new()
-        } else {
-            groups.par_iter().map(|(_, channels)| weight.of_channels(channels)).collect::<Result<_>>()?
-        };
+        let packed: Vec<PackedBMatrix<i8>> =
+            if whole { Vec::new() } else { groups.par_iter().map(|(_, channels)| weight.of_channels(channels)).collect::<Result<_>>()? };
         let order: Vec<u32> = groups.iter().flat_map(|(_, channels)| channels.iter().copied()).collect();
         let (inputs, outputs) = (weight.inputs, weight.outputs);
         let rows_at_once = |(index, out): (usize, &mut [f32])| -> Result<()> {
@@ -174,25 +171,32 @@ fn mix(rows: &Coded, values: &Coded, heads: usize, out: &mut [f32]) -> Result<()
     })
 }
 
-/// Runs `network` from `start` on as `plan` says, in integers wherever that can be.
-///
-/// # Errors
-/// When the plan does not cover a site, or `cancel` was called.
-pub fn run_integer(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<(Output, Multiplied)> {
-    let mut tap = IntegerTap { plan, cancel, coded: HashMap::new(), told: Multiplied::default() };
-    let output = forward_from(network, start.step(), start.residual(), &mut tap)?;
-    Ok((output, tap.told))
-}
-
-struct IntegerTap<'p> {
+/// Makes products of codes, and shows every operand to `observe` where somebody looks.
+pub(super) struct IntegerTap<'p, F> {
     plan: &'p Plan,
     cancel: &'p Cancel,
+    observe: Option<F>,
     /// Operands that wait for their product, picture by picture.
     coded: HashMap<Site, Vec<Coded>>,
-    told: Multiplied,
+    pub told: Multiplied,
 }
 
-impl IntegerTap<'_> {
+impl<'p, F: FnMut(&Observation) -> Result<()>> IntegerTap<'p, F> {
+    pub fn new(plan: &'p Plan, cancel: &'p Cancel, observe: Option<F>) -> Self {
+        Self { plan, cancel, observe, coded: HashMap::new(), told: Multiplied::default() }
+    }
+
+    /// Shows what a quantizer does with `x`: what its codes stand for.
+    fn show(&mut self, site: Site, x: &Tensor) -> Result<()> {
+        let Some(observe) = &mut self.observe else { return Ok(()) };
+        let plan = self.plan.site(site)?;
+        let (after, groupings) = match &plan.quantizers {
+            Some(quantizers) if !plan.bits.is_float() => fake::fake_quantize(site, x, quantizers, plan.bits)?,
+            _ => (x.clone(), Vec::new()),
+        };
+        observe(&Observation { plan, before: x, after: &after, groupings: &groupings })
+    }
+
     /// Why the product of `site` is made of floats, or its weight for codes.
     fn weight_of(&self, site: Site) -> Result<std::result::Result<&Arc<QuantizedWeight>, &'static str>> {
         let plan = self.plan.site(site)?;
@@ -200,7 +204,9 @@ impl IntegerTap<'_> {
             _ if plan.bits.is_float() => Err("its input stays in float"),
             None => Err("its weight stays in float"),
             Some(weight) if weight.quantizers.iter().any(UniformQuantizer::is_degenerate) => Err("a row of its weight has no step"),
-            Some(weight) if overflows(plan.bits, weight.bits()) => Err("this processor has no VNNI: its kernel would overflow at these bits"),
+            Some(weight) if overflows(plan.bits, weight.bits()) => {
+                Err("this processor has no VNNI: its kernel would overflow at these bits")
+            }
             Some(weight) => Ok(weight),
         })
     }
@@ -227,7 +233,7 @@ impl IntegerTap<'_> {
     fn fake(&self, site: Site, x: &Tensor) -> Result<Tensor> {
         let plan = self.plan.site(site)?;
         match &plan.quantizers {
-            Some(quantizers) if !plan.bits.is_float() => Ok(run::fake_quantize(site, x, quantizers, plan.bits)?.0),
+            Some(quantizers) if !plan.bits.is_float() => Ok(fake::fake_quantize(site, x, quantizers, plan.bits)?.0),
             _ => Ok(x.clone()),
         }
     }
@@ -238,9 +244,10 @@ impl IntegerTap<'_> {
     }
 }
 
-impl Tap for IntegerTap<'_> {
+impl<F: FnMut(&Observation) -> Result<()>> Tap for IntegerTap<'_, F> {
     fn activation(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
         self.cancel.check()?;
+        self.show(site, &x)?;
         let why = match site.kind {
             SiteKind::Q => Some("queries and keys are grouped along the sum"),
             SiteKind::K => return self.fake(site, &x), // The product is counted at its queries.

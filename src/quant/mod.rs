@@ -5,6 +5,7 @@
 pub mod bits;
 pub mod bops;
 pub mod calibrate;
+pub mod fake;
 pub mod files;
 pub mod fit;
 pub mod group;
@@ -27,5 +28,5 @@ pub use method::{GeluShape, Method, Scheme, SoftmaxShape};
 pub use plan::{FitCache, Part, Plan, SitePlan, plan};
 pub use quantizer::Quantizer;
 pub use run::{Observation, Start, run};
-pub use settings::{Settings, SiteOverride};
+pub use settings::{Arithmetic, Settings, SiteOverride};
 pub use uniform::{Bounds, UniformQuantizer};

@@ -10,7 +10,7 @@ use super::bits::{BitWidth, GroupCount};
 use super::calibrate::Calibration;
 use super::fit::SiteQuantizers;
 use super::method::Scheme;
-use super::settings::Settings;
+use super::settings::{Arithmetic, Settings};
 use super::weight::{self, QuantizedWeight};
 use crate::error::{Error, Result};
 use crate::model::{Model, Site, SiteInfo, Weight};
@@ -72,6 +72,8 @@ pub enum Part {
 pub struct Plan {
     /// By address.
     pub sites: BTreeMap<Site, SitePlan>,
+    /// What its products are computed in.
+    pub arithmetic: Arithmetic,
 }
 
 impl Plan {
@@ -82,14 +84,14 @@ impl Plan {
             let kept = if address == site { plan.clone() } else { SitePlan::float(plan.info.clone()) };
             (address, kept)
         };
-        Self { sites: self.sites.iter().map(alone).collect() }
+        Self { sites: self.sites.iter().map(alone).collect(), arithmetic: self.arithmetic }
     }
 
     /// Every site in float.
     #[must_use]
     pub fn float(sites: &[SiteInfo]) -> Self {
         let float = |info: &SiteInfo| (info.site, SitePlan::float(info.clone()));
-        Self { sites: sites.iter().map(float).collect() }
+        Self { sites: sites.iter().map(float).collect(), arithmetic: Arithmetic::FakeQuantized }
     }
 
     /// The same plan with one site's replaced.
@@ -113,7 +115,7 @@ impl Plan {
             }
             (site, plan)
         };
-        Self { sites: self.sites.iter().map(kept).collect() }
+        Self { sites: self.sites.iter().map(kept).collect(), arithmetic: self.arithmetic }
     }
 
     /// The same plan with `site` in float.
@@ -125,6 +127,9 @@ impl Plan {
     /// The first step of the network at which the two plans do different things; `None` where they do the same everywhere.
     #[must_use]
     pub fn first_change(&self, other: &Self) -> Option<usize> {
+        if self.arithmetic != other.arithmetic {
+            return Some(0);
+        }
         let differs = |(site, plan): &(&Site, &SitePlan)| !other.sites.get(site).is_some_and(|known| plan.does_what(known));
         self.sites.iter().filter(differs).map(|(_, plan)| plan.info.step).min()
     }
@@ -226,5 +231,5 @@ pub fn plan_until(model: &Model, calibration: &Calibration, settings: &Settings,
         Ok((info.site, site_plan(model, calibration, settings, cache, info)?))
     };
     let sites = model.sites().par_iter().map(planned).collect::<Result<_>>()?;
-    Ok(Plan { sites })
+    Ok(Plan { sites, arithmetic: settings.arithmetic })
 }

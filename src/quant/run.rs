@@ -1,29 +1,15 @@
 //! The quantized run: a [`Plan`] says what every site does under the settings, and [`run`] does it.
 
-use std::sync::Arc;
+use candle_core::Tensor;
 
-use candle_core::{D, Tensor};
-use rayon::prelude::*;
-
-use super::bits::BitWidth;
-use super::fit::{Grouping, SiteQuantizers};
-use super::plan::{Plan, SitePlan};
-use super::ranges;
+use super::fake::FakeQuantize;
+pub use super::fake::{Observation, fake_quantize, fake_quantize_picture};
+use super::integer::{IntegerTap, Multiplied};
+use super::plan::Plan;
+use super::settings::Arithmetic;
 use crate::error::Result;
-use crate::model::{Network, Output, Site, Tap, Trace, Weight, forward_from, kernels, trace_from};
+use crate::model::{Network, Output, Trace, forward_from, trace_from};
 use crate::progress::Cancel;
-
-/// What a quantized run did at one site, for the whole batch.
-pub struct Observation<'r> {
-    /// The site and its plan.
-    pub plan: &'r SitePlan,
-    /// The tensor just before its quantizer.
-    pub before: &'r Tensor,
-    /// The tensor just after it.
-    pub after: &'r Tensor,
-    /// The groups of each picture; empty where the site stays in float.
-    pub groupings: &'r [Grouping],
-}
 
 /// Where a pass starts: at the pixels, or at a boundary that an earlier pass left.
 #[derive(Debug, Clone, Copy)]
@@ -45,14 +31,6 @@ impl<'s> Start<'s> {
         Self { step, stream }
     }
 
-    pub(super) const fn step(self) -> usize {
-        self.step
-    }
-
-    pub(super) const fn residual(self) -> &'s Tensor {
-        self.stream
-    }
-
     /// At the input of `step`, as `trace` left it.
     #[must_use]
     pub fn at(trace: &'s Trace, step: usize) -> Self {
@@ -66,7 +44,10 @@ impl<'s> Start<'s> {
 /// # Errors
 /// When the plan does not cover a site, or `cancel` was called.
 pub fn run(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<Output> {
-    run_observed(network, start, plan, cancel, |_| Ok(()))
+    match plan.arithmetic {
+        Arithmetic::FakeQuantized => run_observed(network, start, plan, cancel, |_| Ok(())),
+        Arithmetic::Integer => Ok(run_integer(network, start, plan, cancel)?.0),
+    }
 }
 
 /// The same, showing every site to `observe`.
@@ -77,7 +58,10 @@ pub fn run_observed<F>(network: &dyn Network, start: Start, plan: &Plan, cancel:
 where
     F: FnMut(&Observation) -> Result<()>,
 {
-    forward_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe })
+    match plan.arithmetic {
+        Arithmetic::FakeQuantized => forward_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe }),
+        Arithmetic::Integer => forward_from(network, start.step, start.stream, &mut IntegerTap::new(plan, cancel, Some(observe))),
+    }
 }
 
 /// The same from the pixels on, keeping the residual stream at every boundary.
@@ -96,71 +80,18 @@ pub fn run_traced_observed<F>(network: &dyn Network, start: Start, plan: &Plan, 
 where
     F: FnMut(&Observation) -> Result<()>,
 {
-    trace_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe })
-}
-
-/// Quantizes and dequantizes every operand as the plan says, and shows each to `observe`.
-struct FakeQuantize<'p, F> {
-    plan: &'p Plan,
-    cancel: &'p Cancel,
-    observe: F,
-}
-
-impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
-    fn activation(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
-        self.cancel.check()?;
-        let plan = self.plan.site(site)?;
-        let (after, groupings) = match &plan.quantizers {
-            Some(quantizers) if !plan.bits.is_float() => fake_quantize(site, &x, quantizers, plan.bits)?,
-            _ => (x.clone(), Vec::new()),
-        };
-        (self.observe)(&Observation { plan, before: &x, after: &after, groupings: &groupings })?;
-        Ok(after)
-    }
-
-    fn weight(&mut self, site: Site, weight: &Arc<Weight>) -> Result<Arc<Weight>> {
-        self.plan.weight(site, weight)
-    }
-
-    fn checkpoint(&mut self) -> Result<()> {
-        self.cancel.check()
+    match plan.arithmetic {
+        Arithmetic::FakeQuantized => trace_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe }),
+        Arithmetic::Integer => trace_from(network, start.step, start.stream, &mut IntegerTap::new(plan, cancel, Some(observe))),
     }
 }
 
-/// Groups, quantizes and dequantizes each picture of a batch by itself.
+/// Runs `network` from `start` on as `plan` says, in integers wherever that can be, and says where it could.
 ///
 /// # Errors
-/// Only when candle fails.
-pub fn fake_quantize(site: Site, x: &Tensor, quantizers: &SiteQuantizers, bits: BitWidth) -> Result<(Tensor, Vec<Grouping>)> {
-    let last = x.dim(D::Minus1)?;
-    let (values, groupings) = kernels::with_values(x, |values| {
-        let mut quantized = vec![0.0; values.len()];
-        let picture = values.len() / x.dim(0)?;
-        let each = |(values, quantized): (&[f32], &mut [f32])| fake_quantize_picture(site, values, quantized, last, quantizers, bits);
-        let pictures = values.par_chunks(picture).zip(quantized.par_chunks_mut(picture));
-        let groupings = pictures.map(each).collect::<Option<Vec<_>>>().unwrap_or_default();
-        Ok::<_, crate::Error>((quantized, groupings))
-    })??;
-    Ok((Tensor::from_vec(values, x.dims(), x.device())?, groupings))
-}
-
-/// Groups, quantizes and dequantizes the values of one picture at a site into `quantized`; `last` is the last dimension: channels, or the
-/// tokens of a softmax row. `None` for float bits, for which nothing is written.
-pub fn fake_quantize_picture(
-    site: Site,
-    values: &[f32],
-    quantized: &mut [f32],
-    last: usize,
-    quantizers: &SiteQuantizers,
-    bits: BitWidth,
-) -> Option<Grouping> {
-    let grouping = group(site, values, last, quantizers, bits)?;
-    grouping.apply(values, quantized, last);
-    Some(grouping)
-}
-
-/// Groups the values of one picture at a site. `None` for float bits.
-pub(super) fn group(site: Site, values: &[f32], last: usize, quantizers: &SiteQuantizers, bits: BitWidth) -> Option<Grouping> {
-    let along = quantizers.along(site.kind);
-    quantizers.group(ranges::of_picture(along, values, last), along, bits)
+/// As [`run`].
+pub fn run_integer(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<(Output, Multiplied)> {
+    let mut tap = IntegerTap::new(plan, cancel, None::<fn(&Observation) -> Result<()>>);
+    let output = forward_from(network, start.step, start.stream, &mut tap)?;
+    Ok((output, tap.told))
 }

@@ -36,6 +36,54 @@ impl fmt::Display for SiteOverride {
     }
 }
 
+/// What the products of a quantized run are computed in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arithmetic {
+    /// Floats that were quantized and dequantized.
+    #[default]
+    FakeQuantized,
+    /// Codes, with sums of 32 bits, wherever that can be ([`super::integer`]).
+    Integer,
+}
+
+impl Arithmetic {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::FakeQuantized, Self::Integer];
+
+    /// The name on the command line and in files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FakeQuantized => "fake-quantized",
+            Self::Integer => "integer",
+        }
+    }
+
+    /// Whether files leave it out.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The other one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        match self {
+            Self::FakeQuantized => Self::Integer,
+            Self::Integer => Self::FakeQuantized,
+        }
+    }
+}
+
+impl std::str::FromStr for Arithmetic {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|a| a.name() == text).ok_or_else(|| Error::setting("arithmetic", text, "fake-quantized or integer"))
+    }
+}
+
 /// Everything that decides a quantized run, as resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Settings {
@@ -61,6 +109,9 @@ pub struct Settings {
     /// How the values after GELU are quantized, where not as the method says.
     #[serde(default)]
     pub gelu: GeluShape,
+    /// What products are computed in.
+    #[serde(default, skip_serializing_if = "Arithmetic::is_default")]
+    pub arithmetic: Arithmetic,
     /// What single sites have of their own; of several that name one thing of one site, the last counts.
     #[serde(default)]
     pub overrides: Vec<SiteOverride>,
@@ -84,6 +135,7 @@ impl Default for Settings {
             keep_float: Vec::new(),
             softmax: SoftmaxShape::Method,
             gelu: GeluShape::Method,
+            arithmetic: Arithmetic::FakeQuantized,
             overrides: Vec::new(),
             seed: 0,
         }
@@ -230,6 +282,9 @@ impl Settings {
         }
         if self.gelu != GeluShape::Method {
             text += &format!(", GELU {}", self.gelu.name());
+        }
+        if self.arithmetic == Arithmetic::Integer {
+            text += ", integers";
         }
         match self.overrides.as_slice() {
             [] => {}

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use super::core::{Outcome, Session};
-use crate::analysis::Report;
 use crate::analysis::report::{BopsReport, PredictionReport, Sensitivity};
+use crate::analysis::{ArithmeticReport, Report};
 use crate::error::Result;
 use crate::input::Raster;
 use crate::model::Site;
 use crate::progress::Cancel;
-use crate::quant::Settings;
+use crate::quant::{Arithmetic, Settings};
 
 /// Sensitivities that are told at once.
 const SWEEP_CHUNK: usize = 8;
@@ -90,6 +90,8 @@ pub enum Stage {
     Predicted(Arc<Predicted>),
     /// Every site is measured; the outcome serves [`Outcome::detail`].
     Measured(Arc<Snapshot>, Arc<Outcome>),
+    /// What integers gain here, where products are computed in them.
+    Timed(ArithmeticReport),
     /// Some more sites of the sweep, how many there are so far and how many there will be.
     Swept(Vec<(Site, Sensitivity)>, usize, usize),
 }
@@ -123,6 +125,9 @@ impl Session {
             snapshot.compare = Some(Box::new(Snapshot::of(&compared, id, second)));
         }
         tell(Stage::Measured(Arc::new(snapshot), Arc::clone(&outcome)));
+        if request.settings.arithmetic == Arithmetic::Integer {
+            tell(Stage::Timed(self.time_arithmetics(picture, &request.settings, cancel)?));
+        }
         let total = outcome.report.sites.iter().filter(|s| s.groups > 0 || s.weight.is_some()).count();
         let (mut found, mut done) = (Vec::new(), 0);
         self.sweep(&outcome, cancel, |site, value| {

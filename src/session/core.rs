@@ -340,6 +340,7 @@ impl Session {
                 preprocessing: self.opened.preprocess.describe(),
             },
             verdict: findings::verdict(&prediction, &sites),
+            arithmetic: None,
             prediction,
             bops: self.bops(settings),
             sites,

@@ -7,6 +7,7 @@ pub mod cache;
 pub mod core;
 pub mod loaded;
 pub mod options;
+mod timing;
 
 pub use answer::{PictureView, Predicted, Request, Snapshot, Stage};
 pub use core::{FloatBaseline, Outcome, Session};

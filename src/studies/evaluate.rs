@@ -13,7 +13,7 @@ use crate::input::batches::{self, BATCH, Batch};
 use crate::input::{LeftOut, Picture, PictureSet};
 use crate::progress::Cancel;
 use crate::progress::Progress;
-use crate::quant::{BitWidth, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, Start, bops, run};
+use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, Start, bops, run};
 use crate::session::Session;
 
 /// A table of settings against a set of pictures.
@@ -60,6 +60,9 @@ pub struct EvaluationRow {
     pub softmax: SoftmaxShape,
     /// How the values after GELU are quantized.
     pub gelu: GeluShape,
+    /// What products were computed in.
+    #[serde(skip_serializing_if = "Arithmetic::is_default")]
+    pub arithmetic: Arithmetic,
     /// Bit operations of the whole network for one picture.
     pub bops: u64,
     /// Percent of pictures whose most likely class is the true one; none without labels.
@@ -221,6 +224,7 @@ impl Tally {
             row_groups: by_rows.then_some(settings.row_groups),
             softmax: settings.softmax,
             gelu: settings.gelu,
+            arithmetic: settings.arithmetic,
             bops,
             top1: (labelled > 0).then(|| percent(hits, labelled)),
             agreement: percent(agree, images),

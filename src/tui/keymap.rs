@@ -21,6 +21,7 @@ const BEFORE: &[Binding] = &[
     bind(&[Char('m')], Action::Method(true), "m", "next method", "m method"),
     bind(&[Char('M')], Action::Method(false), "M", "previous method", ""),
     bind(&[Char('d')], Action::SoftmaxShape, "d", "next softmax quantizer: the method's own, log2, log-sqrt2, twin", ""),
+    bind(&[Char('i')], Action::Arithmetic, "i", "products of codes in integers, or of dequantized floats", ""),
     bind(&[Char('f')], Action::KeepFloat, "f", "toggle: leave this site unquantized", ""),
     bind(&[Char('x')], Action::Kind, "x", "toggle: quantize sites of this kind", ""),
     bind(&[Char('u')], Action::Undo, "u", "undo the last change of settings", "u undo"),

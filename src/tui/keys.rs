@@ -40,6 +40,7 @@ pub enum Action {
     Head(bool),
     Map,
     SoftmaxShape,
+    Arithmetic,
     Undo,
     Redo,
     Reset,

@@ -6,6 +6,7 @@ use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
 use crate::error::Result;
 use crate::progress::Cancel;
+use crate::quant::Arithmetic;
 use crate::studies::dump;
 
 /// Quantize the model on one picture and report every site.
@@ -32,6 +33,9 @@ impl Run {
             dump::write(path, &outcome)?;
         }
         let mut report = outcome.report.clone();
+        if report.settings.arithmetic == Arithmetic::Integer {
+            report.arithmetic = Some(session.time_arithmetics(common.picture, &report.settings, &Cancel::default())?);
+        }
         session.sweep(&outcome, &Cancel::default(), |site, value| {
             if let Some(entry) = report.sites.iter_mut().find(|s| s.site == site) {
                 entry.only_this = Some(value);

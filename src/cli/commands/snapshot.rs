@@ -69,6 +69,7 @@ impl Snapshot {
                 app.show(snapshot);
                 outcome = Some(measured);
             }
+            Stage::Timed(_) => {} // Another time would be another picture.
             Stage::Swept(found, ..) => app.learn_sensitivity(&found),
         })?;
         if let (Some(wanted), Some(outcome)) = (view::wanted_detail(&app), outcome) {

@@ -134,6 +134,9 @@ fn report_text(report: &Report, preset: &str, heading: &str) -> String {
         if p.flipped { ", FLIPPED" } else { "" },
         clean(&report.verdict)
     );
+    if let Some(arithmetic) = &report.arithmetic {
+        text += &format!("{}\n\n", arithmetic.describe());
+    }
     text += &table(preset, SITE_HEADER, site_rows(report)).to_string();
     text + &format!("\n\n{:.3} s\n", report.seconds)
 }

@@ -38,6 +38,11 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
                 app.show(snapshot);
             }
         }
+        Event::Timed(id, report) => {
+            if app.snapshot.as_ref().is_some_and(|shown| shown.id == id) {
+                app.say(report.describe());
+            }
+        }
         Event::Sensitivity(id, found) => {
             if app.snapshot.as_ref().is_some_and(|shown| shown.id == id) {
                 app.learn_sensitivity(&found);

@@ -203,6 +203,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::WeightBits(up) => app.settings.wbits = app.settings.wbits.step(up),
         Action::ActivationBits(up) => app.settings.abits = app.settings.abits.step(up),
         Action::SoftmaxBits(up) => app.settings.sbits = app.settings.sbits.step(up),
+        Action::Arithmetic => app.settings.arithmetic = app.settings.arithmetic.next(),
         Action::SoftmaxShape => app.settings.softmax = app.settings.softmax.next(),
         Action::Groups(up) => {
             settings::share_counts(app);
