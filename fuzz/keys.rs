@@ -119,6 +119,7 @@ impl Screen {
                     cancel.cancel();
                 }
             }
+            Stage::Timed(report) => events.push(Event::Timed(request.id, report)),
             Stage::Swept(found, _, _) => events.push(Event::Sensitivity(request.id, found)),
         });
         if let Err(e) = ended

@@ -330,3 +330,38 @@ fn a_list_of_labels_beside_the_pictures_is_read_or_refused_by_line() {
     fs::write(folder.path().join("labels.csv"), "file,class\nmissing.png,0\n").unwrap();
     eval(&|args| refused(args, 1, &["missing.png"]));
 }
+
+/// The report at `path` without what no two runs have in common.
+fn without_seconds(path: &std::path::Path) -> Value {
+    let mut report: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    report.as_object_mut().unwrap().remove("seconds").unwrap();
+    report
+}
+
+#[test]
+fn five_parts_merged_are_one_run_to_the_last_digit() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let json = |args: &[&str], name: &str| {
+        let path = at(name);
+        let output = ["--format", "json", "--output", path.to_str().unwrap()];
+        igq().args(args).args(output).assert().success();
+        path
+    };
+    let eval = ["eval", "--calibration-images", "4", "--limit", "23", "--method", "igq,layer", "--bits", "3", "--groups", "4"];
+    let sensitivity = ["sensitivity", "--calibration-images", "2", "--kinds", "fc2,proj", "--bits", "3"];
+    for (args, kind) in [(&eval[..], "eval"), (&sensitivity, "sensitivity")] {
+        let whole = json(args, &format!("{kind}.json"));
+        let part = |k: usize| json(&[args, &["--shard", &format!("{k}/5")]].concat(), &format!("{kind}.{k}.json"));
+        let parts: Vec<_> = [4, 1, 5, 3, 2].map(part).into();
+        let names: Vec<&str> = parts.iter().map(|part| part.to_str().unwrap()).collect();
+        let merged = json(&[&["merge"], names.as_slice()].concat(), &format!("{kind}.merged.json"));
+        assert_eq!(without_seconds(&merged), without_seconds(&whole));
+        refused(&[&["merge"], &names[1..]].concat(), 2, &["part", "4/5"]);
+        refused(&[&["merge"], names.as_slice(), &names[..1]].concat(), 2, &["part 4/5", "once"]);
+        refused(&["merge", whole.to_str().unwrap()], 2, &["--shard"]);
+    }
+    refused(&["merge", at("eval.1.json").to_str().unwrap(), at("sensitivity.2.json").to_str().unwrap()], 2, &["one kind"]);
+    refused(&["eval", "--shard", "6/5"], 2, &["K/N"]);
+    refused(&["eval", "--shard", "1/5", "--limit", "5"], 2, &["--format json"]);
+}

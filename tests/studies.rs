@@ -158,7 +158,7 @@ fn sensitivity_says_what_real_runs_say() {
     let settings = Settings::default();
     let pictures = sensitivity::pictures(&session, None, None, &cancel).unwrap();
     let by = [sensitivity::By::Bits, sensitivity::By::Groups];
-    let report = sensitivity::report(&session, &settings, &pictures, &by, &cancel, &|_| ()).unwrap();
+    let report = sensitivity::report(&session, &settings, &pictures, &by, None, &cancel, &|_| ()).unwrap();
     let network = session.opened().model.network();
     let of = |settings: &Settings| -> Divergence { pictures.1.effect_of(network, &session.plan(settings).unwrap(), &cancel).unwrap() };
     assert_eq!(report.whole, of(&settings));

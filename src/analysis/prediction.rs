@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::report::{ClassProbability, PredictionReport, Sensitivity};
 use crate::error::Result;
@@ -21,7 +21,7 @@ pub struct Prediction {
 }
 
 /// How far a prediction is from the float one of the same picture, or the mean over several pictures.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Divergence {
     /// Mean of `KL(p_float || p_quantized)` over queries and pictures, in nats.
     pub kl: f64,

@@ -1,7 +1,7 @@
 //! The report: plain numbers about one picture under one setting. The screen, JSON, CSV, Markdown and the tests all read this struct.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::arithmetic::ArithmeticReport;
 use super::metrics::ErrorNumbers;
@@ -62,7 +62,7 @@ pub struct ModelReport {
 }
 
 /// What the quantizers were fitted on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CalibrationReport {
     /// What the pictures are.
     pub source: String,

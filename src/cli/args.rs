@@ -11,6 +11,7 @@ use crate::model::{BUILT_IN, SiteKind, SitePattern};
 use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Settings, SiteOverride, SoftmaxShape};
 use crate::read;
 use crate::session::{Options, cache};
+use crate::studies::shard::Shard;
 use crate::tui::ScreenOptions;
 use crate::tui::theme::ThemeName;
 
@@ -315,6 +316,21 @@ pub struct Output {
     /// File to write instead of standard output.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+impl Output {
+    /// Holds the report of a part to be JSON.
+    ///
+    /// # Errors
+    /// When it is asked for in another form.
+    pub fn require_json_of_a_part(&self, shard: Option<Shard>) -> Result<()> {
+        match shard {
+            Some(shard) if self.format != Format::Json => {
+                Err(Error::setting("--shard without --format json", shard, "--format json, which `igq merge` reads"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How the screen looks.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::ranges::{self, Along};
 use super::uniform::Bounds;
 use crate::error::Result;
-use crate::model::{Network, Recorder, Site, Tap, forward};
+use crate::model::{Network, Recorder, Site, Tap, forward, kernels};
 use crate::progress::Cancel;
 
 /// Ranges of one site: `images[i][c]` is channel (or row) `c` of calibration picture `i`.
@@ -60,8 +60,9 @@ pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut
         let sites = &mut calibration.sites;
         let recorder = Recorder(|site: Site, x: &Tensor| {
             let last = x.dim(D::Minus1)?;
-            let values = x.flatten_all()?.to_vec1::<f32>()?;
-            let seen: Vec<Seen> = values.par_chunks_exact(values.len() / x.dim(0)?).map(|picture| see(site, picture, last)).collect();
+            let picture = x.elem_count() / x.dim(0)?;
+            let each = |values: &[f32]| values.par_chunks_exact(picture).map(|picture| see(site, picture, last)).collect();
+            let seen: Vec<Seen> = kernels::with_values(x, each)?;
             let (ranges, excess) = (sites.entry(site).or_default(), excess.entry(site).or_default());
             for seen in seen {
                 ranges.images.push(seen.ranges);
@@ -111,15 +112,26 @@ fn see(site: Site, values: &[f32], last: usize) -> Seen {
     let softmax = site.kind.is_softmax();
     let ranges = ranges::of_picture(Along::of(site.kind), values, last);
     let tokens = (values.len() / ranges.len().max(1)).max(1) as f64;
-    let mut excess = Excess::default();
-    for (token, row) in values.chunks_exact(last).enumerate() {
-        for (channel, &x) in row.iter().enumerate() {
-            let range = ranges[if softmax { token } else { channel }];
-            let above = f64::from((x - INSIDE * range.upper.max(0.0)).max(0.0));
-            let below = f64::from((INSIDE * range.lower.min(0.0) - x).max(0.0));
-            excess.values += (above * above + below * below) / tokens;
-        }
-    }
+    let inside: Vec<(f32, f32)> = ranges.iter().map(|r| (INSIDE * r.lower.min(0.0), INSIDE * r.upper.max(0.0))).collect();
+    let (lower, upper): (Vec<f32>, Vec<f32>) = inside.into_iter().unzip();
+    let block = kernels::block(last);
+    let of_block = |(index, values): (usize, &[f32])| -> f64 {
+        let first = index * block / last;
+        pulp::Arch::new().dispatch(|| {
+            let mut sum = 0.0;
+            for (row, values) in values.chunks_exact(last).enumerate() {
+                sum += if softmax {
+                    let (lower, upper) = (lower[first + row], upper[first + row]);
+                    squared_excess(values, |_| (lower, upper))
+                } else {
+                    squared_excess(values, |channel| (lower[channel], upper[channel]))
+                };
+            }
+            sum
+        })
+    };
+    let sums: Vec<f64> = values.par_chunks(block).enumerate().map(of_block).collect();
+    let mut excess = Excess { values: sums.into_iter().sum::<f64>() / tokens, extremes: 0.0 };
     for range in &ranges {
         let square = |extreme: f32| f64::from(extreme * (1.0 - INSIDE)).powi(2);
         excess.extremes += square(range.upper.max(0.0)) + square(range.lower.min(0.0));
@@ -127,6 +139,29 @@ fn see(site: Site, values: &[f32], last: usize) -> Seen {
     // An odd stride runs through all channels.
     let stride = (values.len() / SAMPLE).max(1) | 1;
     Seen { ranges, excess, sample: values.iter().copied().step_by(stride).collect() }
+}
+
+/// `sum max(0, x - u)^2 + max(0, l - x)^2` of a row, with the bounds `inside(c)` of column `c`.
+#[inline(always)]
+#[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
+fn squared_excess(values: &[f32], inside: impl Fn(usize) -> (f32, f32)) -> f64 {
+    const LANES: usize = 8;
+    let mut lanes = [0.0_f64; LANES];
+    let mut add = |lane: usize, column: usize, x: f32| {
+        let (lower, upper) = inside(column);
+        let (above, below) = (f64::from((x - upper).max(0.0)), f64::from((lower - x).max(0.0)));
+        lanes[lane] += above * above + below * below;
+    };
+    let (parts, rest) = values.as_chunks::<LANES>();
+    for (index, part) in parts.iter().enumerate() {
+        for (lane, &x) in part.iter().enumerate() {
+            add(lane, index * LANES + lane, x);
+        }
+    }
+    for (lane, &x) in rest.iter().enumerate() {
+        add(lane, parts.len() * LANES + lane, x);
+    }
+    lanes.iter().sum()
 }
 
 /// A tap that can be cancelled between steps.

@@ -94,6 +94,13 @@ impl Plan {
         Self { sites: sites.iter().map(float).collect(), arithmetic: Arithmetic::FakeQuantized }
     }
 
+    /// The same sites, all in float.
+    #[must_use]
+    pub fn in_float(&self) -> Self {
+        let float = |(&site, plan): (&Site, &SitePlan)| (site, SitePlan::float(plan.info.clone()));
+        Self { sites: self.sites.iter().map(float).collect(), arithmetic: self.arithmetic }
+    }
+
     /// The same plan with one site's replaced.
     #[must_use]
     pub fn with(&self, plan: SitePlan) -> Self {

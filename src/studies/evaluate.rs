@@ -4,20 +4,21 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::analysis::Prediction;
 use crate::analysis::metrics::wilson;
-use crate::analysis::{Divergence, Prediction};
 use crate::error::{Error, Result};
 use crate::input::batches::{self, BATCH, Batch};
-use crate::input::{LeftOut, Picture, PictureSet};
+use crate::input::{LeftOut, PictureSet};
 use crate::progress::Cancel;
 use crate::progress::Progress;
 use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, Start, bops, run};
 use crate::session::Session;
+use crate::studies::shard::{Shard, interleave};
 
 /// A table of settings against a set of pictures.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Evaluation {
     /// Version of the form.
     pub schema_version: u32,
@@ -39,10 +40,36 @@ pub struct Evaluation {
     pub rows: Vec<EvaluationRow>,
     /// Wall time in seconds.
     pub seconds: f64,
+    /// What a part of the set was looked at for; none for the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<EvaluatedPart>,
+}
+
+/// A part of a set, picture by picture, for `igq merge`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EvaluatedPart {
+    /// Which part.
+    pub shard: Shard,
+    /// Pictures of the whole set.
+    pub total: usize,
+    /// For each picture of the part, in order, one entry for each row; the reason where it could not be read.
+    pub pictures: Vec<std::result::Result<Vec<Seen>, String>>,
+}
+
+/// One picture under one setting.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Seen {
+    /// `KL(p_float || p_quantized)` in nats.
+    pub kl: f64,
+    /// Whether the most likely class is another than that of the float run.
+    pub changed: bool,
+    /// Whether the most likely class is the true one; none without a label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hit: Option<bool>,
 }
 
 /// One setting.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EvaluationRow {
     /// How values share quantizers.
     pub method: Method,
@@ -61,7 +88,7 @@ pub struct EvaluationRow {
     /// How the values after GELU are quantized.
     pub gelu: GeluShape,
     /// What products were computed in.
-    #[serde(skip_serializing_if = "Arithmetic::is_default")]
+    #[serde(default, skip_serializing_if = "Arithmetic::is_default")]
     pub arithmetic: Arithmetic,
     /// Bit operations of the whole network for one picture.
     pub bops: u64,
@@ -92,21 +119,28 @@ pub fn data(session: &Session, folder: Option<&Path>, limit: Option<usize>) -> R
     Ok(set)
 }
 
-/// Runs every one of `grid` on every picture of `set`.
+/// Runs every one of `grid` on every picture of `set`, or on a part of it.
 ///
 /// # Errors
 /// When a picture cannot be read or a setting does not fit.
-pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress: &dyn Fn(Progress)) -> Result<Evaluation> {
+pub fn evaluate(
+    session: &Session,
+    set: &PictureSet,
+    grid: &[Settings],
+    shard: Option<Shard>,
+    progress: &dyn Fn(Progress),
+) -> Result<Evaluation> {
     let started = std::time::Instant::now();
+    let mut part = set.clone();
+    if let Some(shard) = shard {
+        part.pictures = (0..).zip(&set.pictures).filter(|(index, _)| shard.takes(*index)).map(|(_, picture)| picture.clone()).collect();
+    }
     let mut rows = Vec::new();
-    let skipped = stepwise(session, set, grid, 4 * BATCH, &Cancel::default(), &mut |seen, so_far| {
-        progress(Progress { stage: format!("{} settings", grid.len()), done: seen, total: set.len() });
+    let pictures = stepwise(session, &part, grid, 4 * BATCH, &Cancel::default(), &mut |seen, so_far| {
+        progress(Progress { stage: format!("{} settings", grid.len()), done: seen, total: part.len() });
         rows = so_far;
     })?;
-    let mut left_out = set.left_out.clone();
-    for why in &skipped {
-        LeftOut::count(&mut left_out, "damaged", why.clone());
-    }
+    let (left_out, images) = counted(&set.left_out, &pictures);
     Ok(Evaluation {
         schema_version: crate::analysis::SCHEMA_VERSION,
         model: session.opened().model.name.clone(),
@@ -114,14 +148,86 @@ pub fn evaluate(session: &Session, set: &PictureSet, grid: &[Settings], progress
         notes: session.opened().model.notes.clone(),
         calibration: session.calibration_report().source.clone(),
         data: set.name.clone(),
-        images: set.len() - skipped.len(),
-        left_out,
+        images,
+        // What a part says of damaged pictures stands at the pictures.
+        left_out: if shard.is_some() { set.left_out.clone() } else { left_out },
         rows,
         seconds: started.elapsed().as_secs_f64(),
+        part: shard.map(|shard| EvaluatedPart { shard, total: set.len(), pictures }),
     })
 }
 
-/// The same, telling after every `stride` pictures how many were seen and what the rows are so far. Returns why pictures were left out.
+/// What was left out before and among the pictures, and how many pictures were looked at.
+fn counted(before: &[LeftOut], pictures: &[std::result::Result<Vec<Seen>, String>]) -> (Vec<LeftOut>, usize) {
+    let mut left_out = before.to_vec();
+    for why in pictures.iter().filter_map(|picture| picture.as_ref().err()) {
+        LeftOut::count(&mut left_out, "damaged", why.clone());
+    }
+    (left_out, pictures.iter().filter(|picture| picture.is_ok()).count())
+}
+
+/// The evaluation of the whole set, from those of all its parts.
+///
+/// # Errors
+/// When a part is missing, is there twice, or belongs to another evaluation.
+pub fn merge(parts: Vec<Evaluation>) -> Result<Evaluation> {
+    let (mut parts, shards) = sorted_parts(parts, |evaluation| evaluation.part.as_ref().map(|part| part.shard))?;
+    let about = |e: &Evaluation| {
+        let rows = e.rows.iter().map(|row| EvaluationRow { top1: None, agreement: 0.0, kl: 0.0, interval: (0.0, 0.0), ..row.clone() });
+        let total = e.part.as_ref().map_or(0, |part| part.total);
+        (e.model.clone(), e.settings.clone(), e.calibration.clone(), e.data.clone(), rows.collect::<Vec<_>>(), total, e.left_out.clone())
+    };
+    if let Some(other) = (1..parts.len()).find(|&index| about(&parts[index]) != about(&parts[0])) {
+        return Err(Error::setting("part", shards[other], "the same model, settings and pictures as in the first file"));
+    }
+    let pictures: Vec<_> = parts.iter_mut().map(|e| e.part.take().map(|part| part.pictures).unwrap_or_default().into_iter()).collect();
+    let pictures = interleave(pictures)?;
+    let seconds = parts.iter().map(|e| e.seconds).sum();
+    let Some(mut whole) = parts.into_iter().next() else { return Err(Error::setting("parts", 0, "at least one file")) };
+    let mut tallies = vec![Tally::default(); whole.rows.len()];
+    for picture in pictures.iter().flatten() {
+        if picture.len() != tallies.len() {
+            return Err(Error::setting("part", picture.len(), format!("{} values for each picture", tallies.len())));
+        }
+        tallies.iter_mut().zip(picture).for_each(|(tally, seen)| tally.add(*seen));
+    }
+    for (row, tally) in whole.rows.iter_mut().zip(&tallies) {
+        tally.write(row);
+    }
+    (whole.left_out, whole.images) = counted(&whole.left_out, &pictures);
+    whole.seconds = seconds;
+    Ok(whole)
+}
+
+/// The parts in the order of their numbers, and the numbers.
+///
+/// # Errors
+/// When one is no part, is missing or is there twice.
+pub(super) fn sorted_parts<T>(parts: Vec<T>, shard: impl Fn(&T) -> Option<Shard>) -> Result<(Vec<T>, Vec<Shard>)> {
+    let mut numbered = Vec::new();
+    for part in parts {
+        let Some(shard) = shard(&part) else {
+            return Err(Error::setting("file", "a whole report", "the report of a part, which --shard K/N gives"));
+        };
+        numbered.push((shard, part));
+    }
+    numbered.sort_by_key(|(shard, _)| shard.number);
+    let of = numbered.first().map_or(0, |(shard, _)| shard.of);
+    for number in 1..=of {
+        let wanted = Shard { number, of };
+        match numbered.iter().filter(|(shard, _)| *shard == wanted).count() {
+            1 => {}
+            count => return Err(Error::setting("parts", format!("{count} files of part {wanted}"), "each part once")),
+        }
+    }
+    if let Some((other, _)) = numbered.iter().find(|(shard, _)| shard.of != of) {
+        return Err(Error::setting("part", other, format!("one of {of}")));
+    }
+    let (shards, parts) = numbered.into_iter().unzip();
+    Ok((parts, shards))
+}
+
+/// The same, telling after every `stride` pictures how many were seen and what the rows are so far. Returns what every picture shows under every setting, or why it could not be read.
 ///
 /// # Errors
 /// As [`evaluate`], and when `cancel` was called.
@@ -132,7 +238,7 @@ pub fn stepwise(
     stride: usize,
     cancel: &Cancel,
     told: &mut dyn FnMut(usize, Vec<EvaluationRow>),
-) -> Result<Vec<String>> {
+) -> Result<Vec<std::result::Result<Vec<Seen>, String>>> {
     let opened = session.opened();
     let network = opened.model.network();
     let plans = grid
@@ -141,81 +247,94 @@ pub fn stepwise(
         .collect::<Result<Vec<Option<Plan>>>>()?;
     let float_plan = Plan::float(opened.model.sites());
     let mut tallies = vec![Tally::default(); grid.len()];
-    let mut skipped = Vec::new();
-    let mut seen = 0;
+    let mut pictures = Vec::with_capacity(set.len());
     for chunk in set.pictures.chunks(stride.max(1)) {
         // Parts of a chunk run side by side, each setting by setting.
         let parts = chunk.par_chunks(BATCH).map(|part| {
             let (batch, kept, errors) = batches::load_readable(part, &opened.preprocess)?;
-            let (damaged, mut errors) = (errors.iter().map(ToString::to_string).collect::<Vec<_>>(), errors);
             if set.strict && !errors.is_empty() {
-                return Err(errors.swap_remove(0));
+                return Err(errors.into_iter().next().unwrap_or(Error::Cancelled));
             }
-            let Some(Batch { pictures, tensor }) = batch else { return Ok((vec![Tally::default(); grid.len()], damaged)) };
-            let label = |(index, picture): (&usize, &Picture)| picture.label.filter(|class| session.is_label(&part[*index], *class));
-            let labels: Vec<Option<usize>> = kept.iter().zip(&pictures).map(label).collect();
+            let mut errors = errors.into_iter().map(|error| Err(error.to_string()));
+            let mut seen: Vec<std::result::Result<Vec<Seen>, String>> = Vec::with_capacity(part.len());
+            let Some(Batch { pictures, tensor }) = batch else { return Ok(errors.collect()) };
             let under = |plan: &Plan| Prediction::of(&run(network, Start::pixels(&tensor), plan, cancel)?);
             let float = under(&float_plan)?;
-            let tally = |plan: &Option<Plan>| match plan {
-                Some(plan) => Ok(Tally::of(&float, &under(plan)?, &labels)),
-                None => Ok(Tally::of(&float, &float, &labels)),
-            };
-            Ok((plans.iter().map(tally).collect::<Result<Vec<_>>>()?, damaged))
+            let quantized = plans.iter().map(|plan| plan.as_ref().map_or_else(|| Ok(float.clone()), &under)).collect::<Result<Vec<_>>>()?;
+            let mut good = kept.iter().zip(&pictures).enumerate().peekable();
+            for (index, source) in part.iter().enumerate() {
+                let Some((at, (_, picture))) = good.next_if(|(_, (kept, _))| **kept == index) else {
+                    seen.extend(errors.next());
+                    continue;
+                };
+                let label = picture.label.filter(|class| session.is_label(source, *class));
+                seen.push(Ok(quantized.iter().map(|quantized| Seen::of(&float[at], &quantized[at], label)).collect()));
+            }
+            Ok(seen)
         });
-        for (part, damaged) in parts.collect::<Result<Vec<_>>>()? {
-            tallies.iter_mut().zip(part).for_each(|(all, part)| all.add(part));
-            skipped.extend(damaged);
+        // In the order of the pictures: the sums do not depend on how many were looked at together.
+        for seen in parts.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+            if let Ok(seen) = &seen {
+                tallies.iter_mut().zip(seen).for_each(|(tally, seen)| tally.add(*seen));
+            }
+            pictures.push(seen);
         }
-        seen += chunk.len();
-        told(
-            seen,
-            grid.iter().zip(&tallies).map(|(settings, tally)| tally.row(settings, bops::total(opened.model.sites(), settings))).collect(),
-        );
+        let row = |(settings, tally): (&Settings, &Tally)| tally.row(settings, bops::total(opened.model.sites(), settings));
+        told(pictures.len(), grid.iter().zip(&tallies).map(row).collect());
     }
-    match skipped.first() {
-        Some(first) if skipped.len() == set.len() => {
+    match pictures.iter().find_map(|picture| picture.as_ref().err()) {
+        Some(first) if pictures.iter().all(std::result::Result::is_err) => {
             Err(Error::content(&set.name, format!("no picture of {} could be read ({first})", set.len()), "name another folder"))
         }
-        _ => Ok(skipped),
+        _ => Ok(pictures),
+    }
+}
+
+impl Seen {
+    fn of(float: &Prediction, quantized: &Prediction, label: Option<usize>) -> Self {
+        let divergence = quantized.against(float);
+        Self { kl: divergence.kl, changed: divergence.changed > 0, hit: label.map(|label| label == quantized.class()) }
     }
 }
 
 /// What is counted of one setting over pictures.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
-    /// Sums over the pictures.
-    sum: Divergence,
+    /// Sum of the KL.
+    kl: f64,
+    changed: usize,
+    images: usize,
     labelled: usize,
     hits: usize,
 }
 
 impl Tally {
-    /// Of some pictures: what float and quantized runs say, and their classes where these are known.
-    fn of(float: &[Prediction], quantized: &[Prediction], labels: &[Option<usize>]) -> Self {
-        let mut sum = Divergence::default();
-        float.iter().zip(quantized).for_each(|(float, quantized)| sum.add(quantized.against(float)));
-        let hits = quantized.iter().zip(labels).filter(|(q, label)| **label == Some(q.class())).count();
-        Self { sum, labelled: labels.iter().flatten().count(), hits }
+    fn add(&mut self, seen: Seen) {
+        self.kl += seen.kl;
+        self.changed += usize::from(seen.changed);
+        self.images += 1;
+        self.labelled += usize::from(seen.hit.is_some());
+        self.hits += usize::from(seen.hit == Some(true));
     }
 
-    fn add(&mut self, more: Self) {
-        self.sum.kl += more.sum.kl;
-        self.sum.changed += more.sum.changed;
-        self.sum.of += more.sum.of;
-        self.labelled += more.labelled;
-        self.hits += more.hits;
+    /// Writes what was counted into a row.
+    fn write(&self, row: &mut EvaluationRow) {
+        let Self { kl, changed, images, labelled, hits } = *self;
+        let agree = images - changed;
+        let percent = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
+        let (low, high) = if labelled > 0 { wilson(hits, labelled) } else { wilson(agree, images) };
+        row.top1 = (labelled > 0).then(|| percent(hits, labelled));
+        row.agreement = percent(agree, images);
+        row.kl = kl / images.max(1) as f64;
+        row.interval = (100.0 * low, 100.0 * high);
     }
 
     fn row(&self, settings: &Settings, bops: u64) -> EvaluationRow {
-        let Self { sum, labelled, hits } = *self;
-        let (images, agree) = (sum.of, sum.of - sum.changed);
-        let percent = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
-        let (low, high) = if labelled > 0 { wilson(hits, labelled) } else { wilson(agree, images) };
         let is_float = settings.method == Method::Float;
         let bits = |bits: BitWidth| if is_float { BitWidth::FLOAT } else { bits };
         let counted = settings.method.uses_groups();
         let by_rows = settings.method.is_instance_aware();
-        EvaluationRow {
+        let mut row = EvaluationRow {
             method: settings.method,
             wbits: bits(settings.wbits),
             abits: bits(settings.abits),
@@ -226,10 +345,12 @@ impl Tally {
             gelu: settings.gelu,
             arithmetic: settings.arithmetic,
             bops,
-            top1: (labelled > 0).then(|| percent(hits, labelled)),
-            agreement: percent(agree, images),
-            kl: sum.kl / images.max(1) as f64,
-            interval: (100.0 * low, 100.0 * high),
-        }
+            top1: None,
+            agreement: 0.0,
+            kl: 0.0,
+            interval: (0.0, 0.0),
+        };
+        self.write(&mut row);
+        row
     }
 }

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::evaluate;
+use super::evaluate::{self, sorted_parts};
 use super::perturbation::default_candidates;
+use super::shard::{Shard, interleave};
 use crate::analysis::Divergence;
 use crate::analysis::SCHEMA_VERSION;
 use crate::analysis::report::CalibrationReport;
@@ -24,7 +25,7 @@ use crate::quant::{Part, SitePlan};
 use crate::session::Session;
 
 /// KL of a site by itself at one bit-width or group count.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Level<T> {
     /// The bit-width (of activation and weight) or the group count.
     pub level: T,
@@ -33,7 +34,7 @@ pub struct Level<T> {
 }
 
 /// One site, both ways.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SiteSensitivity {
     /// Its address.
     pub site: Site,
@@ -58,7 +59,7 @@ pub struct SiteSensitivity {
 }
 
 /// All sites, both ways.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SensitivityReport {
     /// Version of the form.
     pub schema_version: u32,
@@ -90,6 +91,9 @@ pub struct SensitivityReport {
     pub verdict: String,
     /// Wall time in seconds.
     pub seconds: f64,
+    /// Which part of the sites was looked at, in the order of the forward pass; none for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
 }
 
 /// The plans of a site at several levels of something.
@@ -103,7 +107,8 @@ pub struct Levels<'l> {
     pub groups: &'l PlansAt<'l, GroupCount>,
 }
 
-/// The effect of the whole plan, and every quantized site both ways, several at a time; `found` hears each.
+/// The effect of the whole plan, and every one of `sites` that is quantized both ways, several at a time, in their order and not yet ranked;
+/// `found` hears each.
 ///
 /// # Errors
 /// When `cancel` was called.
@@ -111,15 +116,15 @@ pub fn both_ways(
     network: &dyn Network,
     reference: &Reference,
     plan: &Plan,
-    sites: &[SiteInfo],
+    sites: &[&SiteInfo],
     levels: &Levels,
     cancel: &Cancel,
     found: &(dyn Fn() + Sync),
 ) -> Result<(Divergence, Vec<SiteSensitivity>)> {
     let quantized = reference.under(network, plan, cancel)?;
-    let float = Plan::float(sites);
+    let float = plan.in_float();
     let whole = reference.compare(&Reference::predictions_of(&quantized)?);
-    let look = |info: &SiteInfo| {
+    let look = |info: &&SiteInfo| {
         let Some(own) = plan.sites.get(&info.site).filter(|p| p.is_quantized()) else { return Ok(None) };
         let alone = |plan: SitePlan| reference.effect(network, reference.traces(), info.step, &float.with(plan), cancel);
         let part = |plan: SitePlan| if plan.is_quantized() { alone(plan).map(Some) } else { Ok(None) };
@@ -141,12 +146,41 @@ pub fn both_ways(
         found();
         Ok(Some(site))
     };
-    let mut looked: Vec<SiteSensitivity> = sites.par_iter().map(look).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-    looked.sort_by(|a, b| b.gain.total_cmp(&a.gain));
-    (1..).zip(&mut looked).for_each(|(rank, site)| site.rank_gain = rank);
-    looked.sort_by(|a, b| b.only.kl.total_cmp(&a.only.kl));
-    (1..).zip(&mut looked).for_each(|(rank, site)| site.rank_only = rank);
+    let looked = sites.par_iter().map(look).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     Ok((whole, looked))
+}
+
+/// Ranks sites in the order of the forward pass, the most sensitive by itself first.
+fn ranked(mut sites: Vec<SiteSensitivity>) -> Vec<SiteSensitivity> {
+    sites.sort_by(|a, b| b.gain.total_cmp(&a.gain));
+    (1..).zip(&mut sites).for_each(|(rank, site)| site.rank_gain = rank);
+    sites.sort_by(|a, b| b.only.kl.total_cmp(&a.only.kl));
+    (1..).zip(&mut sites).for_each(|(rank, site)| site.rank_only = rank);
+    sites
+}
+
+/// The report on all sites, from those on all parts.
+///
+/// # Errors
+/// When a part is missing, is there twice, or belongs to another study.
+pub fn merge(parts: Vec<SensitivityReport>) -> Result<SensitivityReport> {
+    let (mut parts, shards) = sorted_parts(parts, |report| report.shard)?;
+    let about = |r: &SensitivityReport| (r.model.clone(), r.settings.clone(), r.calibration.clone(), r.data.clone(), r.images, r.whole);
+    if let Some(other) = (1..parts.len()).find(|&index| about(&parts[index]) != about(&parts[0])) {
+        return Err(Error::setting("part", shards[other], "the same model, settings and pictures as in the first file"));
+    }
+    let sites = interleave(parts.iter_mut().map(|part| std::mem::take(&mut part.sites).into_iter()).collect())?;
+    let seconds = parts.iter().map(|part| part.seconds).sum();
+    let Some(whole) = parts.into_iter().next() else { return Err(Error::setting("parts", 0, "at least one file")) };
+    Ok(finished(SensitivityReport { sites, seconds, shard: None, ..whole }))
+}
+
+/// Ranks the sites of a report, adds up and says it in words.
+fn finished(report: SensitivityReport) -> SensitivityReport {
+    let sites = ranked(report.sites);
+    let mut report = SensitivityReport { sum_only: sites.iter().map(|s| s.only.kl).sum(), sites, ..report };
+    report.verdict = verdict(&report);
+    report
 }
 
 /// The effect of a part of `plan` by itself.
@@ -237,6 +271,7 @@ pub fn report(
     settings: &Settings,
     (data, reference): &(String, Arc<Reference>),
     by: &[By],
+    shard: Option<Shard>,
     cancel: &Cancel,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<SensitivityReport> {
@@ -259,12 +294,13 @@ pub fn report(
         let counts = default_candidates().into_iter().filter(|_| used);
         counts.map(|g: GroupCount| Ok((g, at(info, SiteOverride { groups: Some(g), ..own(info) })?))).collect()
     };
-    let total = plan.sites.values().filter(|p| p.is_quantized()).count();
-    let looked = Counter::new("sensitivity of each site, both ways", total);
+    let quantized = model.sites().iter().filter(|info| plan.sites.get(&info.site).is_some_and(SitePlan::is_quantized));
+    let part: Vec<&SiteInfo> = (0..).zip(quantized).filter(|(i, _)| shard.is_none_or(|s| s.takes(*i))).map(|(_, info)| info).collect();
+    let looked = Counter::new("sensitivity of each site, both ways", part.len());
     let found = || progress(looked.add(1));
     let levels = Levels { bits: &bits, groups: &groups };
-    let (whole, sites) = both_ways(network, reference, &plan, model.sites(), &levels, cancel, &found)?;
-    let mut report = SensitivityReport {
+    let (whole, sites) = both_ways(network, reference, &plan, &part, &levels, cancel, &found)?;
+    let report = SensitivityReport {
         schema_version: SCHEMA_VERSION,
         model: model.name.clone(),
         notes: model.notes.clone(),
@@ -280,7 +316,7 @@ pub fn report(
         sites,
         verdict: String::new(),
         seconds: started.elapsed().as_secs_f64(),
+        shard,
     };
-    report.verdict = verdict(&report);
-    Ok(report)
+    Ok(if shard.is_some() { report } else { finished(report) })
 }

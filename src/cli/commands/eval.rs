@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::input::LeftOut;
 use crate::quant::{Method, Settings};
 use crate::studies::evaluate;
+use crate::studies::shard::Shard;
 
 /// Top-1 (or agreement with float) on a set of pictures; lists of values make a grid.
 #[derive(Debug, clap::Args)]
@@ -27,12 +28,16 @@ pub struct Eval {
     /// End at the first picture that cannot be read, instead of leaving it out.
     #[arg(long)]
     strict: bool,
+    /// Look at part K of N of the pictures only, every N-th; `igq merge` puts the parts together.
+    #[arg(long, value_name = "K/N")]
+    shard: Option<Shard>,
 }
 
 impl Eval {
     /// Evaluates and prints.
     pub(super) fn run(&self) -> Result<()> {
-        let Self { common, output, data, limit, strict } = self;
+        let Self { common, output, data, limit, strict, shard } = self;
+        output.require_json_of_a_part(*shard)?;
         common.refuse_overwriting(output.output.as_deref())?;
         let mut grid = common.grid()?;
         let session = open::session(common, grid.first().cloned().unwrap_or_default())?;
@@ -45,7 +50,7 @@ impl Eval {
         let mut set = evaluate::data(&session, data.as_deref(), *limit)?;
         set.strict |= *strict;
         let bar = Bar::default();
-        let evaluation = evaluate::evaluate(&session, &set, &grid, &|progress| bar.show(&progress))?;
+        let evaluation = evaluate::evaluate(&session, &set, &grid, *shard, &|progress| bar.show(&progress))?;
         drop(bar);
         for LeftOut { reason, count, example } in &evaluation.left_out {
             tell(&format!("left out: {count} ({reason}), such as {example}"));

@@ -6,6 +6,7 @@ mod calibrate;
 mod eval;
 mod fetch;
 mod inspect;
+mod merge;
 mod run;
 mod sensitivity;
 mod snapshot;
@@ -32,6 +33,8 @@ pub enum Command {
     Sensitivity(sensitivity::Sensitivity),
     /// What to change so that the prediction comes back: bits on a set of pictures, or sites in float for one picture.
     Suggest(suggest::Suggest),
+    /// Put the reports of the parts of one study together.
+    Merge(merge::Merge),
     /// Fit the group quantizers and write them to a file for `--quantizers`.
     Calibrate(calibrate::Calibrate),
     /// Draw one frame of the screen to a file or to standard output.
@@ -65,6 +68,7 @@ impl Command {
             Self::Allocate(command) => command.run(),
             Self::Sensitivity(command) => command.run(),
             Self::Suggest(command) => command.run(),
+            Self::Merge(command) => command.run(),
             Self::Calibrate(command) => command.run(),
             Self::Snapshot(command) => command.run(),
             Self::Inspect(command) => command.run(),

@@ -9,6 +9,7 @@ use crate::cli::{Output, RunArgs, print};
 use crate::error::Result;
 use crate::progress::Cancel;
 use crate::studies::sensitivity::{self, By};
+use crate::studies::shard::Shard;
 
 /// Which sites lose the prediction: each by itself, and all but each.
 #[derive(Debug, clap::Args)]
@@ -26,18 +27,22 @@ pub struct Sensitivity {
     /// Look at this many of them only.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Look at part K of N of the sites only, every N-th; `igq merge` puts the parts together.
+    #[arg(long, value_name = "K/N")]
+    shard: Option<Shard>,
 }
 
 impl Sensitivity {
     /// Does it and prints.
     pub(super) fn run(self) -> Result<()> {
-        let Self { common, output, by, data, limit } = self;
+        let Self { common, output, by, data, limit, shard } = self;
+        output.require_json_of_a_part(shard)?;
         let session = open::session(&common, common.settings()?)?;
         let settings = session.opened().settings.clone();
         let cancel = Cancel::default();
         let pictures = sensitivity::pictures(&session, data.as_deref(), limit, &cancel)?;
         let bar = Bar::default();
-        let report = sensitivity::report(&session, &settings, &pictures, &by, &cancel, &|progress| bar.show(&progress))?;
+        let report = sensitivity::report(&session, &settings, &pictures, &by, shard, &cancel, &|progress| bar.show(&progress))?;
         drop(bar);
         print::sensitivity(&report, &output)
     }
