@@ -345,7 +345,7 @@ fn five_parts_merged_are_one_run_to_the_last_digit() {
     let json = |args: &[&str], name: &str| {
         let path = at(name);
         let output = ["--format", "json", "--output", path.to_str().unwrap()];
-        igq().args(args).args(output).assert().success();
+        igq(&[args, &output].concat()).success();
         path
     };
     let eval = ["eval", "--calibration-images", "4", "--limit", "23", "--method", "igq,layer", "--bits", "3", "--groups", "4"];
