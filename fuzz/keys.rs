@@ -138,7 +138,7 @@ impl Screen {
         let Some(study) = self.study.take() else { return };
         let done = match study {
             Study::Perturb { settings, .. } => allocate::estimated(session(), &settings).map(|found| Event::Perturbed(Arc::new(found))),
-            Study::Compare { settings, picture } => {
+            Study::Compare { settings, picture, .. } => {
                 compare::first(session(), &settings, picture).map(|found| Event::Compared(Arc::new(found)))
             }
             Study::Suggest { settings, picture } => {

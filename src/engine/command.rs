@@ -24,12 +24,14 @@ pub enum Study {
         /// How.
         estimate: Estimate,
     },
-    /// Methods by bit-widths, on one picture and on the evaluation set: `Event::Compared`, again and again until all pictures are seen.
+    /// Methods by bit-widths, on one picture and on the evaluation set: `Event::Compared`, again and again until its pictures are seen.
     Compare {
         /// The settings that the rows start from.
         settings: Settings,
         /// Index of the picture.
         picture: usize,
+        /// Whether all pictures of the evaluation set are to be seen, and not only the first.
+        all: bool,
     },
     /// What to keep in float so that the prediction of one picture comes back: `Event::Suggested`.
     Suggest {

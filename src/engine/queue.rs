@@ -14,6 +14,7 @@ use crate::progress::{Cancel, Gate, Progress};
 use crate::quant::Settings;
 use crate::session::Session;
 use crate::studies::allocate::{Perturbed, Table};
+use crate::studies::evaluate::Looked;
 use crate::studies::perturbation::{self, Estimate, Perturbation, SitePerturbation, StudyUpdate};
 use crate::studies::{compare, suggest};
 
@@ -67,10 +68,11 @@ impl StudyQueue {
 pub(super) fn work(session: &Session, desk: &StudyQueue, out: &Out) {
     let pool = cpu::background_pool();
     let mut kept: Vec<(Settings, Perturbation)> = Vec::new();
+    let mut compared: Vec<(Settings, Vec<Looked>)> = Vec::new();
     while let Some((study, cancel)) = desk.next() {
         let mut answer = || match &study {
             Study::Perturb { settings, estimate } => perturb(session, settings, *estimate, &mut kept, &cancel, out),
-            Study::Compare { settings, picture } => comparison(session, settings, *picture, &cancel, out),
+            Study::Compare { settings, picture, all } => comparison(session, settings, (*picture, *all), &mut compared, &cancel, out),
             Study::Suggest { settings, picture } => {
                 let progress = |p| out.study.send_replace(p);
                 let found = suggest::restore_picture(session, settings, *picture, &cancel, &|p| drop(progress(p)))?;
@@ -155,10 +157,27 @@ fn perturb(
 }
 
 /// Tells a comparison first for the picture, then again and again for more of the evaluation set.
-fn comparison(session: &Session, settings: &Settings, picture: usize, cancel: &Cancel, out: &Out) -> Result<()> {
-    compare::stepwise(session, settings, picture, cancel, &mut |comparison| {
+///
+/// What the set showed under the same settings is kept, so that coming back goes on.
+fn comparison(
+    session: &Session,
+    settings: &Settings,
+    (picture, all): (usize, bool),
+    kept: &mut Vec<(Settings, Vec<Looked>)>,
+    cancel: &Cancel,
+    out: &Out,
+) -> Result<()> {
+    let at = kept.iter().position(|(known, _)| known == settings);
+    let mut known = at.map(|at| kept.remove(at).1).unwrap_or_default();
+    let limit = if all { usize::MAX } else { compare::FIRST.max(known.len()) };
+    let ended = compare::stepwise(session, settings, picture, limit, &mut known, cancel, &mut |comparison| {
         let (done, total) = (comparison.seen, comparison.total);
         out.study.send_replace(Progress { stage: "comparing on the evaluation set".into(), done, total });
         out.tell(Event::Compared(Arc::new(comparison.clone())));
-    })
+    });
+    kept.push((settings.clone(), known));
+    if kept.len() > KEPT {
+        kept.remove(0);
+    }
+    ended
 }

@@ -5,10 +5,12 @@ use crate::error::{Error, Result};
 use crate::progress::Cancel;
 use crate::quant::{BitWidth, Method, Settings, bops};
 use crate::session::Session;
-use crate::studies::evaluate::{self, EvaluationRow};
+use crate::studies::evaluate::{self, EvaluationRow, Looked};
 
 /// Pictures of the evaluation set that are looked at between two partial results.
 const STRIDE: usize = 32;
+/// Pictures of the evaluation set that are looked at unless all are asked for.
+pub const FIRST: usize = 100;
 
 /// One row of a comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +38,10 @@ pub struct Comparison {
     pub data: String,
     /// Pictures of it that were seen.
     pub seen: usize,
-    /// Pictures of it in all.
+    /// Pictures of it that are to be seen.
     pub total: usize,
+    /// Pictures of it in all.
+    pub available: usize,
 }
 
 /// A comparison that has seen the first pictures of the evaluation set.
@@ -46,7 +50,7 @@ pub struct Comparison {
 /// When the settings do not fit or a picture cannot be read.
 pub fn first(session: &Session, settings: &Settings, picture: usize) -> Result<Comparison> {
     let (cancel, mut first) = (Cancel::default(), None);
-    let ended = stepwise(session, settings, picture, &cancel, &mut |comparison| {
+    let ended = stepwise(session, settings, picture, FIRST, &mut Vec::new(), &cancel, &mut |comparison| {
         if comparison.seen > 0 {
             first = Some(comparison.clone());
             cancel.cancel();
@@ -55,17 +59,26 @@ pub fn first(session: &Session, settings: &Settings, picture: usize) -> Result<C
     first.map_or_else(|| ended.and(Err(Error::Cancelled)), Ok)
 }
 
-/// Tells a comparison first for the picture, then again and again for more of the evaluation set.
+/// Tells a comparison first for the picture, then again and again for more of the evaluation set, up to `limit` pictures. `known` is what an
+/// earlier comparison under the same settings has seen, and takes what this one sees.
 ///
 /// # Errors
 /// When the settings do not fit, a picture cannot be read, or `cancel` was called.
-pub fn stepwise(session: &Session, settings: &Settings, picture: usize, cancel: &Cancel, tell: &mut dyn FnMut(&Comparison)) -> Result<()> {
+pub fn stepwise(
+    session: &Session,
+    settings: &Settings,
+    picture: usize,
+    limit: usize,
+    known: &mut Vec<Looked>,
+    cancel: &Cancel,
+    tell: &mut dyn FnMut(&Comparison),
+) -> Result<()> {
     let (model, base) = (&session.opened().model, session.base(picture)?);
     let mut rows = Vec::new();
     for method in Method::ALL.into_iter().filter(|m| *m != Method::Float) {
         for bits in [4, 6, 8].into_iter().filter_map(|b| BitWidth::new(b).ok()) {
             let settings = Settings { method, wbits: bits, abits: bits, sbits: bits, ..settings.clone() };
-            let prediction = session.predict(&base, &session.plan(&settings)?, cancel)?;
+            let prediction = session.predict(&base, &session.plan_until(&settings, cancel)?, cancel)?;
             rows.push(ComparisonRow {
                 bops: bops::total(model.sites(), &settings),
                 prediction: prediction.report(&base.float.prediction, &model.labels),
@@ -74,16 +87,17 @@ pub fn stepwise(session: &Session, settings: &Settings, picture: usize, cancel: 
             });
         }
     }
-    let set = evaluate::data(session, None, None)?;
+    let set = evaluate::data(session, None, Some(limit))?;
+    let available = session.opened().pictures.len();
     let grid: Vec<Settings> = rows.iter().map(|r| r.settings.clone()).collect();
-    let mut comparison = Comparison { settings: settings.clone(), picture, rows, data: set.name.clone(), seen: 0, total: set.len() };
+    let mut comparison =
+        Comparison { settings: settings.clone(), picture, rows, data: set.name.clone(), seen: 0, total: set.len(), available };
     tell(&comparison);
-    evaluate::stepwise(session, &set, &grid, STRIDE, cancel, &mut |seen, evaluated| {
+    evaluate::stepwise(session, &set, &grid, STRIDE, known, cancel, &mut |seen, evaluated| {
         comparison.seen = seen;
         for (row, evaluation) in comparison.rows.iter_mut().zip(evaluated) {
             row.evaluation = Some(evaluation);
         }
         tell(&comparison);
     })
-    .map(drop)
 }

@@ -53,8 +53,11 @@ pub struct EvaluatedPart {
     /// Pictures of the whole set.
     pub total: usize,
     /// For each picture of the part, in order, one entry for each row; the reason where it could not be read.
-    pub pictures: Vec<std::result::Result<Vec<Seen>, String>>,
+    pub pictures: Vec<Looked>,
 }
+
+/// One picture under every setting, or why it could not be read.
+pub type Looked = std::result::Result<Vec<Seen>, String>;
 
 /// One picture under one setting.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -136,7 +139,8 @@ pub fn evaluate(
         part.pictures = (0..).zip(&set.pictures).filter(|(index, _)| shard.takes(*index)).map(|(_, picture)| picture.clone()).collect();
     }
     let mut rows = Vec::new();
-    let pictures = stepwise(session, &part, grid, 4 * BATCH, &Cancel::default(), &mut |seen, so_far| {
+    let mut pictures = Vec::new();
+    stepwise(session, &part, grid, 4 * BATCH, &mut pictures, &Cancel::default(), &mut |seen, so_far| {
         progress(Progress { stage: format!("{} settings", grid.len()), done: seen, total: part.len() });
         rows = so_far;
     })?;
@@ -158,7 +162,7 @@ pub fn evaluate(
 }
 
 /// What was left out before and among the pictures, and how many pictures were looked at.
-fn counted(before: &[LeftOut], pictures: &[std::result::Result<Vec<Seen>, String>]) -> (Vec<LeftOut>, usize) {
+fn counted(before: &[LeftOut], pictures: &[Looked]) -> (Vec<LeftOut>, usize) {
     let mut left_out = before.to_vec();
     for why in pictures.iter().filter_map(|picture| picture.as_ref().err()) {
         LeftOut::count(&mut left_out, "damaged", why.clone());
@@ -227,7 +231,8 @@ pub(super) fn sorted_parts<T>(parts: Vec<T>, shard: impl Fn(&T) -> Option<Shard>
     Ok((parts, shards))
 }
 
-/// The same, telling after every `stride` pictures how many were seen and what the rows are so far. Returns what every picture shows under every setting, or why it could not be read.
+/// The same, telling after every `stride` pictures how many were seen and what the rows are so far. `pictures` takes what is seen; what it
+/// holds already is not looked at again.
 ///
 /// # Errors
 /// As [`evaluate`], and when `cancel` was called.
@@ -236,19 +241,30 @@ pub fn stepwise(
     set: &PictureSet,
     grid: &[Settings],
     stride: usize,
+    pictures: &mut Vec<Looked>,
     cancel: &Cancel,
     told: &mut dyn FnMut(usize, Vec<EvaluationRow>),
-) -> Result<Vec<std::result::Result<Vec<Seen>, String>>> {
+) -> Result<()> {
     let opened = session.opened();
     let network = opened.model.network();
     let plans = grid
         .iter()
-        .map(|settings| if settings.method == Method::Float { Ok(None) } else { session.plan(settings).map(Some) })
+        .map(|settings| if settings.method == Method::Float { Ok(None) } else { session.plan_until(settings, cancel).map(Some) })
         .collect::<Result<Vec<Option<Plan>>>>()?;
     let float_plan = Plan::float(opened.model.sites());
     let mut tallies = vec![Tally::default(); grid.len()];
-    let mut pictures = Vec::with_capacity(set.len());
-    for chunk in set.pictures.chunks(stride.max(1)) {
+    pictures.truncate(set.len());
+    for seen in pictures.iter().flatten() {
+        tallies.iter_mut().zip(seen).for_each(|(tally, seen)| tally.add(*seen));
+    }
+    let rows = |tallies: &[Tally]| {
+        let row = |(settings, tally): (&Settings, &Tally)| tally.row(settings, bops::total(opened.model.sites(), settings));
+        grid.iter().zip(tallies).map(row).collect()
+    };
+    if !pictures.is_empty() {
+        told(pictures.len(), rows(&tallies));
+    }
+    for chunk in set.pictures[pictures.len()..].chunks(stride.max(1)) {
         // Parts of a chunk run side by side, each setting by setting.
         let parts = chunk.par_chunks(BATCH).map(|part| {
             let (batch, kept, errors) = batches::load_readable(part, &opened.preprocess)?;
@@ -256,7 +272,7 @@ pub fn stepwise(
                 return Err(errors.into_iter().next().unwrap_or(Error::Cancelled));
             }
             let mut errors = errors.into_iter().map(|error| Err(error.to_string()));
-            let mut seen: Vec<std::result::Result<Vec<Seen>, String>> = Vec::with_capacity(part.len());
+            let mut seen: Vec<Looked> = Vec::with_capacity(part.len());
             let Some(Batch { pictures, tensor }) = batch else { return Ok(errors.collect()) };
             let under = |plan: &Plan| Prediction::of(&run(network, Start::pixels(&tensor), plan, cancel)?);
             let float = under(&float_plan)?;
@@ -279,14 +295,13 @@ pub fn stepwise(
             }
             pictures.push(seen);
         }
-        let row = |(settings, tally): (&Settings, &Tally)| tally.row(settings, bops::total(opened.model.sites(), settings));
-        told(pictures.len(), grid.iter().zip(&tallies).map(row).collect());
+        told(pictures.len(), rows(&tallies));
     }
     match pictures.iter().find_map(|picture| picture.as_ref().err()) {
         Some(first) if pictures.iter().all(std::result::Result::is_err) => {
             Err(Error::content(&set.name, format!("no picture of {} could be read ({first})", set.len()), "name another folder"))
         }
-        _ => Ok(pictures),
+        _ => Ok(()),
     }
 }
 

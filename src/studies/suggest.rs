@@ -196,7 +196,7 @@ pub fn restore_set(
     };
     let measure = |grid: &[Settings], stage: &str| -> Result<Vec<Standing>> {
         let mut last = Vec::new();
-        evaluate::stepwise(session, set, grid, 64, cancel, &mut |done, rows| {
+        evaluate::stepwise(session, set, grid, 64, &mut Vec::new(), cancel, &mut |done, rows| {
             progress(Progress { stage: stage.into(), done, total: set.len() });
             last = rows;
         })?;

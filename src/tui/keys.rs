@@ -46,6 +46,7 @@ pub enum Action {
     Reset,
     BudgetStep(bool),
     Exact,
+    AllPictures,
     Apply,
     TakeRow,
     Pin,

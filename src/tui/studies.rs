@@ -32,6 +32,8 @@ pub struct Studies {
     pub exact_next: bool,
     /// Perturbations of the present and of earlier settings.
     known: Vec<Arc<Perturbed>>,
+    /// The settings whose comparison is to see all pictures.
+    pub all_for: Option<Settings>,
     /// The newest comparison.
     pub comparison: Option<Arc<Comparison>>,
     /// The newest suggestion, while its settings and picture are the present ones.

@@ -81,7 +81,7 @@ impl Snapshot {
                 app.studies.learn(Arc::new(allocate::estimated(&session, &settings)?));
                 app.budget.renew(&app.settings, &app.studies);
             }
-            Some(Study::Compare { settings, picture }) => {
+            Some(Study::Compare { settings, picture, .. }) => {
                 update::compared(&mut app, Arc::new(compare::first(&session, &settings, picture)?));
             }
             Some(Study::Suggest { .. }) | None => {}

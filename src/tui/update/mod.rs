@@ -252,6 +252,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Map => app.map = app.map.next(),
         Action::BudgetStep(more) => app.budget.step(more),
         Action::Exact => return studies::exact(app),
+        Action::AllPictures => app.studies.all_for = Some(crate::tui::studies::grid(&app.settings)),
         Action::Apply => settings::apply_counts(app),
         Action::TakeRow => settings::take_row(app),
         Action::Pin => pin(app),

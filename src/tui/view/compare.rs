@@ -28,7 +28,10 @@ pub const SPEC: ViewSpec = ViewSpec {
         "top-1: accuracy, 95 %: its interval). Below or beside: the pinned result A",
         "against the present result B.",
     ],
-    keys: &[bind(&[Key::Code(KeyCode::Enter)], Action::TakeRow, "Enter", "apply this row's method and bit-widths", "Enter apply row")],
+    keys: &[
+        bind(&[Key::Code(KeyCode::Enter)], Action::TakeRow, "Enter", "apply this row's method and bit-widths", "Enter apply row"),
+        bind(&[Key::Char('X')], Action::AllPictures, "X", "go on to all pictures of the evaluation set (Esc stops)", "X all pictures"),
+    ],
     draw,
     rows: |app| Walk::new((0..comparison_rows(app).len()).map(Hit::Row).collect(), Some(Hit::Row(app.row))),
     cursor: None,
@@ -43,9 +46,10 @@ fn comparison_rows(app: &App) -> &[ComparisonRow] {
 /// The comparison for the present settings and picture, unless all of it is there.
 fn study(app: &App) -> Option<Study> {
     let settings = grid(&app.settings);
-    let whole = |c: &Comparison| c.settings == settings && c.picture == app.picture && c.seen == c.total;
-    let there = app.studies.comparison.as_deref().is_some_and(whole);
-    (!there).then_some(Study::Compare { settings, picture: app.picture })
+    let all = app.studies.all_for.as_ref() == Some(&settings);
+    let enough = |c: &Comparison| c.seen == if all { c.available } else { c.total };
+    let there = app.studies.comparison.as_deref().is_some_and(|c| c.settings == settings && c.picture == app.picture && enough(c));
+    (!there).then_some(Study::Compare { settings, picture: app.picture, all })
 }
 
 /// Areas of the table and of A against B.
@@ -105,7 +109,11 @@ fn columns(app: &App) -> Vec<Column<'_, (usize, &ComparisonRow)>> {
 fn rows(app: &App, comparison: &Comparison, area: Rect, buf: &mut Buffer) -> Hits {
     let look = app.look;
     let stale = if comparison.settings == grid(&app.settings) && comparison.picture == app.picture { "" } else { " · stale, computing" };
-    let title = format!("Methods and bits · {}: {} of {} pictures so far{stale}", comparison.data, comparison.seen, comparison.total);
+    let more = match comparison.available - comparison.total {
+        0 => String::new(),
+        more => format!(", X goes on to {more} more"),
+    };
+    let title = format!("Methods and bits · {}: {} of {} pictures{more}{stale}", comparison.data, comparison.seen, comparison.total);
     let rows: Vec<(usize, &ComparisonRow)> = comparison.rows.iter().enumerate().collect();
     let table = Table::new(columns(app), &rows)
         .selected(Some(app.row))
