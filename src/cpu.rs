@@ -22,14 +22,14 @@ pub fn run_side_by_side() {
     keep_pages();
 }
 
-/// Has the allocator keep pages for a second that are free: the buffers of one run are those of the next, and a page that the system gives
+/// Has the allocator keep pages for ten seconds that are free: the buffers of one run are those of the next, and a page that the system gives
 /// again is a fault and a cleared page, a tenth of the time of an answer.
 fn keep_pages() {
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15; // `mi_option_purge_delay` in mimalloc 2 and 3
     // SAFETY: sets a number that the allocator reads; any thread may do so at any time.
     #[allow(unsafe_code)]
     unsafe {
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, 1000);
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, 10_000);
     }
 }
 

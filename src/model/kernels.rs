@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 /// Values that a thread takes at once: for fewer, waking another thread costs more than it helps.
 pub const GRAIN: usize = 16 * 1024;
 
-/// The kernel for this processor. It is nothing but a choice of functions, so that it costs nothing to make.
-fn float() -> GemmExecutor {
-    GemmExecutor::new()
+thread_local! {
+    /// The kernel for this processor, chosen once a thread: asking the processor what it can do is slow in a virtual machine.
+    static FLOAT: GemmExecutor = GemmExecutor::new();
 }
 
 /// The weight `(C_out, C)` of a linear layer, and its form for the matrix kernel, which is made at the first product and kept.
@@ -60,7 +60,7 @@ impl Weight {
         let (outputs, inputs) = self.tensor.dims2()?;
         // The product takes it as `(C, C_out)`.
         let packed = with_values(&self.tensor, |values| {
-            view(values, (inputs, outputs), (1, inputs)).map(|transposed| float().prepack_b(transposed))
+            view(values, (inputs, outputs), (1, inputs)).map(|transposed| FLOAT.with(|float| float.prepack_b(transposed)))
         })??;
         Ok(self.packed.get_or_init(|| packed))
     }
@@ -125,7 +125,7 @@ pub fn linear(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tens
         let left = GemmInputA::Unpacked(view(values, (rows, inputs), (inputs, 1))?);
         let mut problem = None;
         let product = computed(rows * outputs, |out| {
-            let done = float().gemm_uninit(out, left, GemmInputB::Packed(packed), options).map(|y| y.len());
+            let done = FLOAT.with(|float| float.gemm_uninit(out, left, GemmInputB::Packed(packed), options).map(|y| y.len()));
             done.map_err(|error| problem = Some(error)).ok()
         });
         product.ok_or_else(|| refused(problem))
@@ -160,7 +160,8 @@ pub fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     let rights = rights.iter().map(|&at| Ok(GemmInputB::Unpacked(view(&r[at..], (k, p), right_strides)?))).collect::<Result<Vec<_>>>()?;
     let mut problem = None;
     let products = computed(lefts.len() * m * p, |out| {
-        let done = float().batched_gemm_uninit(out, &lefts, &rights, GemmUninitOptions::default()).map(|y| y.len());
+        let options = GemmUninitOptions::default();
+        let done = FLOAT.with(|float| float.batched_gemm_uninit(out, &lefts, &rights, options).map(|y| y.len()));
         done.map_err(|error| problem = Some(error)).ok()
     });
     let mut shape = left.dims()[..left.rank() - 2].to_vec();

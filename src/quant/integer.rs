@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use candle_core::{D, Device, Tensor};
 use rayon::prelude::*;
-use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, PackedBMatrix, QuantParams};
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix, QuantParams};
 
 use super::bits::BitWidth;
 use super::fake::{self, Observation};
 use super::fit::Grouping;
-use super::integer_weight::{IntegerWeight, MIDDLE, matrix, multiplier};
+use super::integer_weight::{INTEGER, IntegerWeight, MIDDLE, matrix};
 use super::plan::{Plan, SitePlan};
 use super::uniform::{ChannelQuantizer, UniformQuantizer};
 use super::weight::QuantizedWeight;
@@ -30,7 +30,7 @@ const ROWS: usize = 64;
 /// 16 bits.
 fn overflows(left: BitWidth, right: BitWidth) -> bool {
     let most = |bits: BitWidth| 1_i32 << bits.get();
-    multiplier().may_saturate() && 2 * (most(left) - 1) * most(right) / 2 > i32::from(i16::MAX)
+    INTEGER.with(GemmExecutor::may_saturate) && 2 * (most(left) - 1) * most(right) / 2 > i32::from(i16::MAX)
 }
 
 /// What became of a pass in integers.
@@ -105,7 +105,11 @@ impl Coded {
             let sorted: Vec<u8> = if whole {
                 Vec::new()
             } else {
-                codes.chunks_exact(inputs).flat_map(|row| order.iter().map(|&channel| row[channel as usize])).collect()
+                let mut sorted = vec![0; codes.len()];
+                for (sorted, row) in sorted.chunks_exact_mut(inputs).zip(codes.chunks_exact(inputs)) {
+                    sorted.iter_mut().zip(&order).for_each(|(code, &channel)| *code = row[channel as usize]);
+                }
+                sorted
             };
             let codes = if whole { codes } else { &sorted };
             for row in out.chunks_exact_mut(outputs) {
@@ -119,7 +123,7 @@ impl Coded {
                 let right = GemmInputB::Packed(packed.get(index).unwrap_or(&weight.packed));
                 let options = GemmOptions { a_quant: Some(QuantParams { zero_point: &zeros }), ..GemmOptions::default() };
                 let refused = |e| Error::content("a product of codes", format!("the kernel refuses it ({e:?})"), "report this");
-                multiplier().gemm(&mut sums, left, right, options).map_err(refused)?;
+                INTEGER.with(|integer| integer.gemm(&mut sums, left, right, options)).map_err(refused)?;
                 pulp::Arch::new().dispatch(|| {
                     let zero = quantizer.zero_point as i32 * channels.len() as i32;
                     for (row, (out, sums)) in out.chunks_exact_mut(outputs).zip(sums.chunks_exact(outputs)).enumerate() {
@@ -161,7 +165,7 @@ fn mix(rows: &Coded, values: &Coded, heads: usize, out: &mut [f32]) -> Result<()
         };
         let mut sums = vec![0_i32; n * width];
         let refused = |e| Error::content("a product of codes", format!("the kernel refuses it ({e:?})"), "report this");
-        multiplier().gemm(&mut sums, left, right, options).map_err(refused)?;
+        INTEGER.with(|integer| integer.gemm(&mut sums, left, right, options)).map_err(refused)?;
         for ((out, sums), row) in out.chunks_exact_mut(width).zip(sums.chunks_exact(width)).zip(&row_quantizers) {
             for ((y, &sum), column) in out.iter_mut().zip(sums).zip(&columns) {
                 *y = row.scale * column.scale * sum as f32;

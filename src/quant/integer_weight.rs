@@ -11,9 +11,9 @@ use crate::model::kernels;
 /// What is taken from codes, so that they have a sign.
 pub(super) const MIDDLE: f32 = 128.0;
 
-/// The integer kernel for this processor.
-pub(super) fn multiplier() -> GemmExecutor<u8, i8, i32> {
-    GemmExecutor::new()
+thread_local! {
+    /// The integer kernel for this processor, chosen once a thread: asking the processor what it can do is slow in a virtual machine.
+    pub(super) static INTEGER: GemmExecutor<u8, i8, i32> = GemmExecutor::new();
 }
 
 /// A weight as the integer kernel takes it.
@@ -59,7 +59,8 @@ impl IntegerWeight {
                 }
             }
         })?;
-        let packed = multiplier().prepack_b(matrix(&codes, (inputs, outputs), (outputs, 1))?);
+        let view = matrix(&codes, (inputs, outputs), (outputs, 1))?;
+        let packed = INTEGER.with(|integer| integer.prepack_b(view));
         let zero = quantizers.iter().map(|q| (q.zero_point - MIDDLE) as i32).collect();
         Ok(Self { outputs, inputs, codes, packed, scale: quantizers.iter().map(|q| q.scale).collect(), zero })
     }
@@ -70,6 +71,7 @@ impl IntegerWeight {
         for &channel in channels {
             rows.extend_from_slice(&self.codes[channel as usize * self.outputs..][..self.outputs]);
         }
-        Ok(multiplier().prepack_b(matrix(&rows, (channels.len(), self.outputs), (self.outputs, 1))?))
+        let view = matrix(&rows, (channels.len(), self.outputs), (self.outputs, 1))?;
+        Ok(INTEGER.with(|integer| integer.prepack_b(view)))
     }
 }
