@@ -34,7 +34,8 @@ fn it_follows_the_size_down_to_one_cell_and_back() {
     terminal.wait_for("filled overview", |s| s.contains("Ankle boot"));
     for (cols, rows) in [(200, 60), (60, 20), (1, 1), (3, 2), (80, 24)] {
         terminal.master.resize(size(cols, rows)).unwrap();
-        terminal.parser.lock().unwrap().screen_mut().set_size(rows, cols);
+        // vt100 0.16 panics where a line wraps on a screen of one row or column.
+        terminal.parser.lock().unwrap().screen_mut().set_size(rows.max(20), cols.max(60));
         terminal.press(b"a");
         thread::sleep(Duration::from_millis(60));
     }

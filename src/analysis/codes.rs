@@ -2,6 +2,7 @@
 //! values just before and just after the quantizer and those of the float run, block by block of rows, with as many values side by side as a
 //! vector holds.
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::metrics::Sums;
@@ -30,15 +31,25 @@ pub(super) struct Met {
     pub cumulative: Sums,
 }
 
-/// What one quantizer does, as numbers.
+/// What quantizers do, as numbers side by side: one for each column.
+#[derive(Default)]
+struct Lanes {
+    scale: Vec<f32>,
+    low: Vec<f32>,
+    high: Vec<f32>,
+    /// Where the code of `round(x/s)` = 0 stands among all codes of all groups.
+    origin: Vec<i32>,
+    /// 1, or 0 where the range is too narrow to quantize: then all is code 0, nothing is clipped and there is no step.
+    counts: Vec<u32>,
+}
+
+/// One of them.
 #[derive(Clone, Copy)]
 struct Lane {
     scale: f32,
     low: f32,
     high: f32,
-    /// Where the code of `round(x/s)` = 0 stands among all codes of all groups.
     origin: i32,
-    /// 1, or 0 where the range is too narrow to quantize: then all is code 0, nothing is clipped and there is no step.
     counts: u32,
 }
 
@@ -53,6 +64,29 @@ impl Lane {
     }
 }
 
+impl Lanes {
+    fn of(lanes: impl Iterator<Item = Lane>) -> Self {
+        let mut all = Self::default();
+        for Lane { scale, low, high, origin, counts } in lanes {
+            all.scale.push(scale);
+            all.low.push(low);
+            all.high.push(high);
+            all.origin.push(origin);
+            all.counts.push(counts);
+        }
+        all
+    }
+
+    /// The same quantizer for all columns.
+    fn fill(&mut self, lane: Lane) {
+        self.scale.fill(lane.scale);
+        self.low.fill(lane.low);
+        self.high.fill(lane.high);
+        self.origin.fill(lane.origin);
+        self.counts.fill(lane.counts);
+    }
+}
+
 /// Rows of one block, as they are looked at.
 struct Block {
     used: Vec<bool>,
@@ -63,6 +97,7 @@ struct Block {
     cumulative: Sums,
     places: Vec<u32>,
     squares: Vec<f32>,
+    beyond: Vec<u32>,
 }
 
 impl Block {
@@ -75,30 +110,45 @@ impl Block {
             cumulative: Sums::default(),
             places: vec![0; columns],
             squares: vec![0.0; columns],
+            beyond: vec![0; columns],
         }
     }
 
-    /// One row, whose value in column `c` meets the quantizer `lane(c)`; `clipped(c, n)` hears of clipped values.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
-    fn row(&mut self, before: &[f32], after: &[f32], lane: impl Fn(usize) -> Lane, mut clipped: impl FnMut(&mut [u32], usize, u32)) {
-        let n = before.len();
-        let (after, places, squares) = (&after[..n], &mut self.places[..n], &mut self.squares[..n]);
-        for c in 0..n {
-            let Lane { scale, low, high, origin, counts } = lane(c);
-            // One beyond the limits is enough to see that a value is clipped.
-            let rounded = ((before[c] / scale).max(low - 1.0).min(high + 1.0) + ROUND) - ROUND;
-            clipped(&mut self.clipped, c, u32::from(rounded < low || rounded > high) & counts);
-            let code = (rounded.max(low).min(high) + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-            places[c] = (origin + code) as u32;
-            let steps = (before[c] - after[c]) / scale;
-            squares[c] = steps * steps * counts as f32;
+    /// One row, value by value beside its quantizer. Leaves in `beyond` which were clipped.
+    fn row(&mut self, before: &[f32], after: &[f32], lanes: &Lanes) {
+        self.squared_steps += f64::from(look(before, after, lanes, &mut self.places, &mut self.squares, &mut self.beyond));
+        for &place in &self.places[..before.len()] {
+            if let Some(used) = self.used.get_mut(place as usize) {
+                *used = true;
+            }
         }
-        for &place in &*places {
-            self.used[place as usize] = true;
-        }
-        self.squared_steps += f64::from(kernels::sum(squares, |x| x));
     }
+}
+
+/// Where the codes of a row stand, which of its values were clipped, and its summed squared error in steps.
+#[multiversion(targets = "simd")]
+fn look(before: &[f32], after: &[f32], lanes: &Lanes, places: &mut [u32], squares: &mut [f32], beyond: &mut [u32]) -> f32 {
+    let n = before.len();
+    let (after, places, squares, beyond) = (&after[..n], &mut places[..n], &mut squares[..n], &mut beyond[..n]);
+    let Lanes { scale, low, high, origin, counts } = lanes;
+    let (scale, low, high, origin, counts) = (&scale[..n], &low[..n], &high[..n], &origin[..n], &counts[..n]);
+    for c in 0..n {
+        // One beyond the limits is enough to see that a value is clipped.
+        let rounded = ((before[c] / scale[c]).max(low[c] - 1.0).min(high[c] + 1.0) + ROUND) - ROUND;
+        let within = rounded.max(low[c]).min(high[c]);
+        beyond[c] = u32::from(rounded != within) & counts[c];
+        places[c] = (origin[c] + (within + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32) as u32;
+        let steps = (before[c] - after[c]) / scale[c];
+        squares[c] = if counts[c] == 1 { steps * steps } else { 0.0 };
+    }
+    let (parts, rest) = squares.as_chunks::<16>();
+    let mut sums = [0.0; 16];
+    for part in parts {
+        for (sum, x) in sums.iter_mut().zip(part) {
+            *sum += x;
+        }
+    }
+    sums.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
 impl Met {
@@ -121,25 +171,26 @@ impl Met {
         }
         let lanes = lanes.unwrap_or_default();
         let of: Vec<Lane> = grouping.assignment.iter().filter_map(|&group| lanes.get(usize::from(group)).copied()).collect();
+        let channels = Lanes::of(of.iter().copied().take(if rows { 0 } else { last }));
         let size = kernels::block(last);
         let look = |(index, ((before, after), float)): (usize, ((&[f32], &[f32]), &[f32]))| {
             let first = index * size / last;
             let mut block = Block::new(groups * codes, if rows { before.len() / last } else { last }, last);
-            pulp::Arch::new().dispatch(|| {
-                (block.local, block.cumulative) = (Sums::of(before, after), Sums::of(float, after));
-                if of.is_empty() {
-                    return;
+            (block.local, block.cumulative) = (Sums::of(before, after), Sums::of(float, after));
+            if of.is_empty() {
+                return (first, block);
+            }
+            let mut same = Lanes::of(of.first().copied().into_iter().cycle().take(if rows { last } else { 0 }));
+            for (row, (before, after)) in before.chunks_exact(last).zip(after.chunks_exact(last)).enumerate() {
+                if rows {
+                    same.fill(of[first + row]);
+                    block.row(before, after, &same);
+                    block.clipped[row] += block.beyond.iter().sum::<u32>();
+                } else {
+                    block.row(before, after, &channels);
+                    block.clipped.iter_mut().zip(&block.beyond).for_each(|(clipped, beyond)| *clipped += beyond);
                 }
-                for (row, (before, after)) in before.chunks_exact(last).zip(after.chunks_exact(last)).enumerate() {
-                    if rows {
-                        let lane = of[first + row];
-                        block.row(before, after, |_| lane, |clipped, _, n| clipped[row] += n);
-                    } else {
-                        let of = &of[..before.len()];
-                        block.row(before, after, |c| of[c], |clipped, c, n| clipped[c] += n);
-                    }
-                }
-            });
+            }
             (first, block)
         };
         let parts = before.par_chunks(size).zip(after.par_chunks(size)).zip(float.par_chunks(size));

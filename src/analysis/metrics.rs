@@ -1,5 +1,6 @@
 //! Numbers about two tensors or two rankings (method, section 8). No state, no models.
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ impl ErrorNumbers {
     #[must_use]
     pub fn between(values: &[f32], became: &[f32]) -> Self {
         let parts = values.par_chunks(GRAIN).zip(became.par_chunks(GRAIN));
-        let sums: Vec<Sums> = parts.map(|(x, y)| pulp::Arch::new().dispatch(|| Sums::of(x, y))).collect();
+        let sums: Vec<Sums> = parts.map(|(x, y)| Sums::of(x, y)).collect();
         // In the order of the values, however many threads there were.
         sums.into_iter().fold(Sums::default(), Sums::and).numbers(values.len())
     }
@@ -40,29 +41,60 @@ pub(super) struct Sums {
     max: f64,
 }
 
+/// The same eight times.
+#[derive(Default)]
+struct Lanes {
+    xx: [f64; 8],
+    yy: [f64; 8],
+    xy: [f64; 8],
+    ee: [f64; 8],
+    max: [f64; 8],
+}
+
+impl Lanes {
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    fn add(&mut self, x: &[f32; 8], y: &[f32; 8]) {
+        for i in 0..8 {
+            let (x, y) = (f64::from(x[i]), f64::from(y[i]));
+            let e = x - y;
+            self.xx[i] += x * x;
+            self.yy[i] += y * y;
+            self.xy[i] += x * y;
+            self.ee[i] += e * e;
+            self.max[i] = if e.abs() > self.max[i] { e.abs() } else { self.max[i] };
+        }
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn lanes(values: &[f32], became: &[f32]) -> Lanes {
+    let mut lanes = Lanes::default();
+    let (xs, x_rest) = values.as_chunks::<8>();
+    let (ys, y_rest) = became.as_chunks::<8>();
+    for (x, y) in xs.iter().zip(ys) {
+        lanes.add(x, y);
+    }
+    // Zeros add nothing.
+    let (mut x, mut y) = ([0.0; 8], [0.0; 8]);
+    let n = x_rest.len().min(y_rest.len());
+    x[..n].copy_from_slice(&x_rest[..n]);
+    y[..n].copy_from_slice(&y_rest[..n]);
+    lanes.add(&x, &y);
+    lanes
+}
+
 impl Sums {
     /// As many pairs side by side as a vector holds.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
     pub fn of(values: &[f32], became: &[f32]) -> Self {
-        let (xs, x_rest) = values.as_chunks::<8>();
-        let (ys, y_rest) = became.as_chunks::<8>();
-        let (mut xx, mut yy, mut xy, mut ee, mut max) = ([0.0; 8], [0.0; 8], [0.0; 8], [0.0; 8], [0.0_f64; 8]);
-        let mut add = |x: &[f32], y: &[f32]| {
-            for (i, (&x, &y)) in x.iter().zip(y).enumerate() {
-                let (x, y) = (f64::from(x), f64::from(y));
-                let e = x - y;
-                xx[i] += x * x;
-                yy[i] += y * y;
-                xy[i] += x * y;
-                ee[i] += e * e;
-                max[i] = if e.abs() > max[i] { e.abs() } else { max[i] };
-            }
-        };
-        xs.iter().zip(ys).for_each(|(x, y)| add(x, y));
-        add(x_rest, y_rest);
-        let sum = |lanes: [f64; 8]| lanes.iter().sum();
-        Self { xx: sum(xx), yy: sum(yy), xy: sum(xy), ee: sum(ee), max: max.into_iter().fold(0.0, f64::max) }
+        let Lanes { xx, yy, xy, ee, max } = lanes(values, became);
+        Self {
+            xx: xx.iter().sum(),
+            yy: yy.iter().sum(),
+            xy: xy.iter().sum(),
+            ee: ee.iter().sum(),
+            max: max.into_iter().fold(0.0, f64::max),
+        }
     }
 
     pub fn and(self, more: Self) -> Self {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, bail};
+use multiversion::multiversion;
 use rayon::prelude::*;
 use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmUninitOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
@@ -175,15 +176,13 @@ pub fn block(row: usize) -> usize {
     row.max(1) * (GRAIN / row.max(1)).max(1)
 }
 
-/// Changes `values`, rows of `row` values, block by block; `work` is given where a block begins. Compiled for the widest vectors of the
-/// processor as far as `work` is inlined.
+/// Changes `values`, rows of `row` values, block by block on several threads; `work` is given where a block begins.
 pub fn change_rows(values: &mut [f32], row: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
     let block = block(row);
     if values.len() <= block {
-        pulp::Arch::new().dispatch(|| work(0, values));
+        work(0, values);
     } else {
-        let each = |(index, part): (usize, &mut [f32])| pulp::Arch::new().dispatch(|| work(index * block, part));
-        values.par_chunks_mut(block).enumerate().for_each(each);
+        values.par_chunks_mut(block).enumerate().for_each(|(index, part)| work(index * block, part));
     }
 }
 
@@ -218,32 +217,75 @@ impl<F: Fn(usize, &mut [f32]) + Sync> InplaceOp1 for InPlace<F> {
 /// Partial sums side by side, so that the compiler may use vectors: the result does not depend on which vectors the processor has.
 const LANES: usize = 16;
 
-/// `sum f(x)` over `values`.
+/// The sum of `values`.
 #[inline(always)]
-#[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
-pub fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+#[allow(clippy::inline_always)] // To be compiled for the vectors of whoever calls it.
+fn sum(values: &[f32]) -> f32 {
     let (parts, rest) = values.as_chunks::<LANES>();
     let mut lanes = [0.0; LANES];
     for part in parts {
         for (lane, &x) in lanes.iter_mut().zip(part) {
-            *lane += f(x);
+            *lane += x;
         }
     }
-    lanes.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>()
+    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
+}
+
+/// The sum of `(x - mean)^2` over `values`.
+#[inline(always)]
+#[allow(clippy::inline_always)]
+fn sum_of_squares(values: &[f32], mean: f32) -> f32 {
+    let (parts, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for part in parts {
+        for (lane, &x) in lanes.iter_mut().zip(part) {
+            *lane += (x - mean) * (x - mean);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>()
 }
 
 /// Normalizes each row of `values` to mean 0 and variance 1, then scales and shifts: a layer norm.
-#[inline(always)]
-#[allow(clippy::inline_always)]
+#[multiversion(targets = "simd")]
 pub fn normalize(values: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
     let n = weight.len() as f32;
     for row in values.chunks_exact_mut(weight.len()) {
-        let mean = sum(row, |x| x) / n;
-        let variance = sum(row, |x| (x - mean) * (x - mean)) / n;
+        let mean = sum(row) / n;
+        let variance = sum_of_squares(row, mean) / n;
         // A variance beyond float32 would make zeros of the row, without a word.
         let scale = if variance.is_finite() { 1.0 / (variance + eps).sqrt() } else { f32::NAN };
         for (x, (w, b)) in row.iter_mut().zip(weight.iter().zip(bias)) {
             *x = (*x - mean) * scale * w + b;
+        }
+    }
+}
+
+/// `scale x`
+#[multiversion(targets = "simd")]
+pub fn scale(values: &mut [f32], scale: f32) {
+    values.iter_mut().for_each(|x| *x *= scale);
+}
+
+/// `scale x + bias`
+#[multiversion(targets = "simd")]
+pub fn scale_and_add(values: &mut [f32], scale: f32, bias: &[f32]) {
+    for (x, b) in values.iter_mut().zip(bias) {
+        *x = *x * scale + b;
+    }
+}
+
+/// `x + more`
+#[multiversion(targets = "simd")]
+pub fn add(values: &mut [f32], more: &[f32]) {
+    values.iter_mut().zip(more).for_each(|(x, more)| *x += more);
+}
+
+/// `gamma x + more` for rows as long as `gamma`.
+#[multiversion(targets = "simd")]
+pub fn scale_rows_and_add(values: &mut [f32], gamma: &[f32], more: &[f32]) {
+    for (row, more) in values.chunks_exact_mut(gamma.len()).zip(more.chunks_exact(gamma.len())) {
+        for ((x, more), gamma) in row.iter_mut().zip(more).zip(gamma) {
+            *x = more + *x * gamma;
         }
     }
 }

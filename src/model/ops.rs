@@ -37,7 +37,7 @@ pub fn softmax(scores: Tensor, scale: f64, bias: Option<&Tensor>) -> Result<Tens
     };
     let Some(bias) = bias else {
         let work = |_: usize, block: &mut [f32]| {
-            block.iter_mut().for_each(|x| *x *= scale);
+            kernels::scale(block, scale);
             normalize(block);
         };
         return kernels::in_place(scores, row, work);
@@ -46,9 +46,7 @@ pub fn softmax(scores: Tensor, scale: f64, bias: Option<&Tensor>) -> Result<Tens
         let work = |start: usize, block: &mut [f32]| {
             for (index, row_values) in block.chunks_exact_mut(row).enumerate() {
                 let at = (start + index * row) % bias.len();
-                for (x, b) in row_values.iter_mut().zip(&bias[at..at + row]) {
-                    *x = *x * scale + b;
-                }
+                kernels::scale_and_add(row_values, scale, &bias[at..at + row]);
             }
             normalize(block);
         };
@@ -83,14 +81,8 @@ pub fn residual(x: &Tensor, branch: Tensor, gamma: Option<&Tensor>) -> Result<Te
         let work = |start: usize, block: &mut [f32]| {
             let stream = &stream[start..start + block.len()];
             match &gamma {
-                None => block.iter_mut().zip(stream).for_each(|(y, x)| *y += x),
-                Some(gamma) => {
-                    for (block, stream) in block.chunks_exact_mut(row).zip(stream.chunks_exact(row)) {
-                        for ((y, x), gamma) in block.iter_mut().zip(stream).zip(gamma) {
-                            *y = x + *y * gamma;
-                        }
-                    }
-                }
+                None => kernels::add(block, stream),
+                Some(gamma) => kernels::scale_rows_and_add(block, gamma, stream),
             }
         };
         kernels::in_place(branch, row, work)

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, Tensor};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::ranges::{self, Along};
@@ -117,18 +118,18 @@ fn see(site: Site, values: &[f32], last: usize) -> Seen {
     let block = kernels::block(last);
     let of_block = |(index, values): (usize, &[f32])| -> f64 {
         let first = index * block / last;
-        pulp::Arch::new().dispatch(|| {
-            let mut sum = 0.0;
-            for (row, values) in values.chunks_exact(last).enumerate() {
-                sum += if softmax {
-                    let (lower, upper) = (lower[first + row], upper[first + row]);
-                    squared_excess(values, |_| (lower, upper))
-                } else {
-                    squared_excess(values, |channel| (lower[channel], upper[channel]))
-                };
-            }
-            sum
-        })
+        let mut sum = 0.0;
+        let (mut below, mut above) = (vec![0.0; last], vec![0.0; last]);
+        for (row, values) in values.chunks_exact(last).enumerate() {
+            sum += if softmax {
+                below.fill(lower[first + row]);
+                above.fill(upper[first + row]);
+                squared_excess(values, &below, &above)
+            } else {
+                squared_excess(values, &lower, &upper)
+            };
+        }
+        sum
     };
     let sums: Vec<f64> = values.par_chunks(block).enumerate().map(of_block).collect();
     let mut excess = Excess { values: sums.into_iter().sum::<f64>() / tokens, extremes: 0.0 };
@@ -141,27 +142,29 @@ fn see(site: Site, values: &[f32], last: usize) -> Seen {
     Seen { ranges, excess, sample: values.iter().copied().step_by(stride).collect() }
 }
 
-/// `sum max(0, x - u)^2 + max(0, l - x)^2` of a row, with the bounds `inside(c)` of column `c`.
-#[inline(always)]
-#[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
-fn squared_excess(values: &[f32], inside: impl Fn(usize) -> (f32, f32)) -> f64 {
-    const LANES: usize = 8;
-    let mut lanes = [0.0_f64; LANES];
-    let mut add = |lane: usize, column: usize, x: f32| {
-        let (lower, upper) = inside(column);
-        let (above, below) = (f64::from((x - upper).max(0.0)), f64::from((lower - x).max(0.0)));
-        lanes[lane] += above * above + below * below;
-    };
-    let (parts, rest) = values.as_chunks::<LANES>();
-    for (index, part) in parts.iter().enumerate() {
-        for (lane, &x) in part.iter().enumerate() {
-            add(lane, index * LANES + lane, x);
+/// `sum max(0, x - u)^2 + max(0, l - x)^2` of a row, with bounds of its own for every column.
+#[multiversion(targets = "simd")]
+fn squared_excess(values: &[f32], lower: &[f32], upper: &[f32]) -> f64 {
+    let (parts, rest) = values.as_chunks::<8>();
+    let (lowers, lower_rest) = lower[..values.len()].as_chunks::<8>();
+    let (uppers, upper_rest) = upper[..values.len()].as_chunks::<8>();
+    let mut lanes = [0.0_f64; 8];
+    for ((part, lower), upper) in parts.iter().zip(lowers).zip(uppers) {
+        for lane in 0..8 {
+            lanes[lane] += excess_of(part[lane], lower[lane], upper[lane]);
         }
     }
-    for (lane, &x) in rest.iter().enumerate() {
-        add(lane, parts.len() * LANES + lane, x);
+    for (lane, ((&x, &lower), &upper)) in rest.iter().zip(lower_rest).zip(upper_rest).enumerate() {
+        lanes[lane] += excess_of(x, lower, upper);
     }
     lanes.iter().sum()
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)]
+fn excess_of(x: f32, lower: f32, upper: f32) -> f64 {
+    let (above, below) = (f64::from((x - upper).max(0.0)), f64::from((lower - x).max(0.0)));
+    above * above + below * below
 }
 
 /// A tap that can be cancelled between steps.

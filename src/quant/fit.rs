@@ -111,10 +111,9 @@ impl Grouping {
         };
         let block = |start: usize, quantized: &mut [f32]| {
             let values = &values[start..start + quantized.len()];
-            let rows = values.chunks_exact(last).zip(quantized.chunks_exact_mut(last)).enumerate();
             match &channels {
-                Some(channels) => rows.for_each(|(_, (row, out))| channels.apply(row, out)),
-                None => rows.for_each(|(index, (row, out))| {
+                Some(channels) => channels.apply(values, quantized),
+                None => values.chunks_exact(last).zip(quantized.chunks_exact_mut(last)).enumerate().for_each(|(index, (row, out))| {
                     let quantizer = if self.along.is_rows() { of(start / last + index) } else { self.quantizers.first() };
                     match quantizer {
                         Some(quantizer) => quantizer.apply_all(row, out),

@@ -2,7 +2,8 @@
 //! without sign, weights of 8 bits with one, sums of 32 bits; a product is scaled to floats once for each group of channels.
 //!
 //! With codes `q` of an input channel in group `g` (scale `s_g`, zero point `z_g`) and `p` of output channel `o` (`t_o`, `y_o`):
-//! `y_o = sum_g s_g t_o (sum_c (q_c - z_g) p_oc - y_o sum_c (q_c - z_g))`, the inner sums over the channels of `g`. The softmax has a scale
+//! the output is `t_o sum_g s_g (sum_c q_c p_oc - z_g sum_c p_oc - y_o sum_c (q_c - z_g))`, the inner sums over the channels of `g`: one
+//! product a group, and zero points by sums of rows and columns. The softmax has a scale
 //! for every row and values one for every column, so that their product is scaled once, by both. Queries times keys have groups along the
 //! inner dimension on both sides: they are multiplied in integers where both have one group, and in floats otherwise.
 
@@ -10,13 +11,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use candle_core::{D, Device, Tensor};
+use multiversion::multiversion;
 use rayon::prelude::*;
-use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix, QuantParams};
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, QuantParams};
 
 use super::bits::BitWidth;
 use super::fake::{self, Observation};
 use super::fit::Grouping;
-use super::integer_weight::{INTEGER, IntegerWeight, MIDDLE, matrix};
+use super::integer_weight::{COLUMNS, INTEGER, IntegerWeight, MIDDLE, Part, matrix};
 use super::plan::{Plan, SitePlan};
 use super::uniform::{ChannelQuantizer, UniformQuantizer};
 use super::weight::QuantizedWeight;
@@ -24,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::model::{Site, SiteKind, Tap, Weight, kernels};
 use crate::progress::Cancel;
 
-/// Rows whose sums are scaled while they are in the processor's caches.
+/// Most rows that are multiplied at once.
 const ROWS: usize = 64;
 /// A product of codes of `left` bits with codes of `right` bits that the processor's kernel may get wrong: without VNNI it adds two products in
 /// 16 bits.
@@ -68,16 +70,12 @@ impl Coded {
         let block = kernels::block(last);
         codes.par_chunks_mut(block).zip(values.par_chunks(block)).enumerate().for_each(|(index, (codes, values))| {
             let first = index * block / last;
-            pulp::Arch::new().dispatch(|| {
-                for (row, (codes, values)) in codes.chunks_exact_mut(last).zip(values.chunks_exact(last)).enumerate() {
-                    if rows {
-                        let quantizer = &of[first + row];
-                        codes.iter_mut().zip(values).for_each(|(code, &x)| *code = quantizer.byte(x));
-                    } else {
-                        channels.encode(values, codes);
-                    }
-                }
-            });
+            if rows {
+                let each = codes.chunks_exact_mut(last).zip(values.chunks_exact(last)).zip(&of[first..]);
+                each.for_each(|((codes, values), quantizer)| quantizer.bytes(values, codes));
+            } else {
+                channels.encode(values, codes);
+            }
         });
         Some(Self { grouping, quantizers, codes, last })
     }
@@ -94,53 +92,84 @@ impl Coded {
     /// `x W^T + b` for one picture: `(N, C)` codes to `(N, C_out)`.
     fn linear(&self, weight: &IntegerWeight, bias: &[f32], out: &mut [f32]) -> Result<()> {
         let groups = self.members();
-        let whole = groups.len() == 1;
-        let packed: Vec<PackedBMatrix<i8>> =
-            if whole { Vec::new() } else { groups.par_iter().map(|(_, channels)| weight.of_channels(channels)).collect::<Result<_>>()? };
+        let parts: Vec<Part> = match groups.len() {
+            1 => Vec::new(),
+            _ => groups.par_iter().map(|(_, channels)| weight.of_channels(channels)).collect::<Result<_>>()?,
+        };
+        let of_group = |group: usize| parts.get(group).unwrap_or_else(|| weight.whole());
+        // What zero points of inputs take away is the same for every row.
+        let mut shift = vec![0.0_f32; weight.outputs];
+        for (group, (quantizer, _)) in groups.iter().enumerate() {
+            let scaled = quantizer.scale * quantizer.zero_point;
+            shift.iter_mut().zip(&of_group(group).sums).for_each(|(shift, &sum)| *shift += scaled * sum as f32);
+        }
         let order: Vec<u32> = groups.iter().flat_map(|(_, channels)| channels.iter().copied()).collect();
         let (inputs, outputs) = (weight.inputs, weight.outputs);
-        let rows_at_once = |(index, out): (usize, &mut [f32])| -> Result<()> {
+        let rows_at_once = (self.codes.len() / inputs).div_ceil(2 * rayon::current_num_threads()).clamp(1, ROWS);
+        let multiply = |(index, out): (usize, &mut [f32])| -> Result<()> {
             let rows = out.len() / outputs;
-            let codes = &self.codes[index * ROWS * inputs..][..rows * inputs];
-            let sorted: Vec<u8> = if whole {
-                Vec::new()
-            } else {
-                let mut sorted = vec![0; codes.len()];
-                for (sorted, row) in sorted.chunks_exact_mut(inputs).zip(codes.chunks_exact(inputs)) {
-                    sorted.iter_mut().zip(&order).for_each(|(code, &channel)| *code = row[channel as usize]);
-                }
-                sorted
-            };
-            let codes = if whole { codes } else { &sorted };
-            for row in out.chunks_exact_mut(outputs) {
-                row.copy_from_slice(bias);
+            let codes = &self.codes[index * rows_at_once * inputs..][..rows * inputs];
+            let mut sorted = vec![0_u8; codes.len()];
+            for (sorted, row) in sorted.chunks_exact_mut(inputs).zip(codes.chunks_exact(inputs)) {
+                sorted.iter_mut().zip(&order).for_each(|(code, &channel)| *code = row[channel as usize]);
             }
-            let mut sums = vec![0_i32; rows * outputs];
+            // For each row, the scaled sum of its centred codes: what zero points of weights take away.
+            let mut centred = vec![0.0_f32; rows];
+            let mut left = Vec::with_capacity(groups.len());
             let mut first = 0;
-            for (index, (quantizer, channels)) in groups.iter().enumerate() {
-                let zeros = vec![quantizer.zero_point as u8; rows];
-                let left = GemmInputA::Unpacked(matrix(&codes[first..], (rows, channels.len()), (inputs, 1))?);
-                let right = GemmInputB::Packed(packed.get(index).unwrap_or(&weight.packed));
-                let options = GemmOptions { a_quant: Some(QuantParams { zero_point: &zeros }), ..GemmOptions::default() };
-                let refused = |e| Error::content("a product of codes", format!("the kernel refuses it ({e:?})"), "report this");
-                INTEGER.with(|integer| integer.gemm(&mut sums, left, right, options)).map_err(refused)?;
-                pulp::Arch::new().dispatch(|| {
-                    let zero = quantizer.zero_point as i32 * channels.len() as i32;
-                    for (row, (out, sums)) in out.chunks_exact_mut(outputs).zip(sums.chunks_exact(outputs)).enumerate() {
-                        let codes = &codes[row * inputs + first..][..channels.len()];
-                        let centred = codes.iter().map(|&q| i32::from(q)).sum::<i32>() - zero;
-                        let scales = weight.scale.iter().zip(&weight.zero);
-                        for ((y, &sum), (&scale, &zero)) in out.iter_mut().zip(sums).zip(scales) {
-                            *y += quantizer.scale * scale * (sum - zero * centred) as f32;
-                        }
-                    }
-                });
+            for (quantizer, channels) in &groups {
+                let view = matrix(&sorted[first..], (rows, channels.len()), (inputs, 1))?;
+                left.push(INTEGER.with(|integer| integer.prepack_a(view)));
+                let zero = quantizer.zero_point as i32 * channels.len() as i32;
+                for (centred, row) in centred.iter_mut().zip(sorted.chunks_exact(inputs)) {
+                    let sum = sum_of_codes(&row[first..first + channels.len()]);
+                    *centred += quantizer.scale * (sum - zero) as f32;
+                }
                 first += channels.len();
+            }
+            let mut sums = vec![0_i32; rows * COLUMNS];
+            for start in (0..outputs).step_by(COLUMNS) {
+                let columns = start..outputs.min(start + COLUMNS);
+                let sums = &mut sums[..rows * columns.len()];
+                for (group, ((quantizer, _), left)) in groups.iter().zip(&left).enumerate() {
+                    let right = GemmInputB::Packed(&of_group(group).packed[start / COLUMNS]);
+                    let refused = |e| Error::content("a product of codes", format!("the kernel refuses it ({e:?})"), "report this");
+                    let left = GemmInputA::Packed(left);
+                    INTEGER.with(|integer| integer.gemm(sums, left, right, GemmOptions::default())).map_err(refused)?;
+                    let keep = if group == 0 { 0.0 } else { 1.0 };
+                    for (out, sums) in out.chunks_exact_mut(outputs).zip(sums.chunks_exact(columns.len())) {
+                        add_scaled(&mut out[columns.clone()], sums, quantizer.scale, keep);
+                    }
+                }
+            }
+            for (out, &centred) in out.chunks_exact_mut(outputs).zip(&centred) {
+                finish(out, (&weight.scale, &weight.zero), bias, &shift, centred);
             }
             Ok(())
         };
-        out.par_chunks_mut(ROWS * outputs).enumerate().try_for_each(rows_at_once)
+        out.par_chunks_mut(rows_at_once * outputs).enumerate().try_for_each(multiply)
     }
+}
+
+/// `keep y + scale sum`
+#[multiversion(targets = "simd")]
+fn add_scaled(out: &mut [f32], sums: &[i32], scale: f32, keep: f32) {
+    for (y, &sum) in out.iter_mut().zip(sums) {
+        *y = *y * keep + scale * sum as f32;
+    }
+}
+
+/// What zero points take away, the scales of the outputs, and the bias.
+#[multiversion(targets = "simd")]
+fn finish(out: &mut [f32], (scale, zero): (&[f32], &[f32]), bias: &[f32], shift: &[f32], centred: f32) {
+    for ((y, (&scale, &zero)), (&bias, &shift)) in out.iter_mut().zip(scale.iter().zip(zero)).zip(bias.iter().zip(shift)) {
+        *y = scale * (*y - shift - zero * centred) + bias;
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn sum_of_codes(codes: &[u8]) -> i32 {
+    codes.iter().map(|&code| i32::from(code)).sum()
 }
 
 /// `A V` in codes for one picture: softmax rows `(M H n, n)` in the order of heads and windows, values `(M n, H d)`, to `(M, H, n, d)` for

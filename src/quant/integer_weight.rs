@@ -1,6 +1,7 @@
 //! A weight as the integer kernel takes it: codes of 8 bits with a sign, packed once.
 
 use candle_core::Tensor;
+use multiversion::multiversion;
 use rten_gemm::{GemmExecutor, PackedBMatrix};
 use rten_tensor::NdTensorView;
 
@@ -16,6 +17,9 @@ thread_local! {
     pub(super) static INTEGER: GemmExecutor<u8, i8, i32> = GemmExecutor::new();
 }
 
+/// Output channels that are multiplied at once: the kernel does not split so few over threads, and the sums stay in the nearest cache.
+pub(super) const COLUMNS: usize = 128;
+
 /// A weight as the integer kernel takes it.
 pub struct IntegerWeight {
     /// `C_out`
@@ -25,11 +29,19 @@ pub struct IntegerWeight {
     /// `(C, C_out)`, codes less 128.
     codes: Vec<i8>,
     /// All of it, for inputs of one group.
-    pub(super) packed: PackedBMatrix<i8>,
+    whole: Part,
     /// `t_o`
     pub(super) scale: Vec<f32>,
     /// Zero points less 128.
-    pub(super) zero: Vec<i32>,
+    pub(super) zero: Vec<f32>,
+}
+
+/// The rows of some input channels.
+pub(super) struct Part {
+    /// For [`COLUMNS`] output channels each.
+    pub(super) packed: Vec<PackedBMatrix<i8>>,
+    /// For each output channel the sum of its codes.
+    pub(super) sums: Vec<i32>,
 }
 
 impl std::fmt::Debug for IntegerWeight {
@@ -44,6 +56,28 @@ pub(super) fn matrix<T>(values: &[T], shape: (usize, usize), stride: (usize, usi
     NdTensorView::from_data_with_strides([shape.0, shape.1], values, [stride.0, stride.1]).map_err(wrong)
 }
 
+/// Codes `(rows, outputs)`, packed.
+fn pack(codes: &[i8], rows: usize, outputs: usize) -> Result<Part> {
+    let chunk = |first: usize| {
+        let view = matrix(&codes[first..], (rows, COLUMNS.min(outputs - first)), (outputs, 1))?;
+        Ok(INTEGER.with(|integer| integer.prepack_b(view)))
+    };
+    let packed = (0..outputs).step_by(COLUMNS).map(chunk).collect::<Result<_>>()?;
+    let mut sums = vec![0_i32; outputs];
+    add_rows(&mut sums, codes);
+    Ok(Part { packed, sums })
+}
+
+/// Adds rows of codes up, column by column.
+#[multiversion(targets = "simd")]
+fn add_rows(sums: &mut [i32], codes: &[i8]) {
+    for row in codes.chunks_exact(sums.len().max(1)) {
+        for (sum, &code) in sums.iter_mut().zip(row) {
+            *sum += i32::from(code);
+        }
+    }
+}
+
 impl IntegerWeight {
     /// The codes of the float weight `(C_out, C)` under its quantizers.
     ///
@@ -55,23 +89,26 @@ impl IntegerWeight {
         kernels::with_values(float, |values| {
             for (output, (row, quantizer)) in values.chunks_exact(inputs).zip(quantizers).enumerate() {
                 for (input, &w) in row.iter().enumerate() {
-                    codes[input * outputs + output] = (quantizer.code(w).0 as f32 - MIDDLE) as i8;
+                    codes[input * outputs + output] = (i16::from(quantizer.byte(w)) - 128) as i8;
                 }
             }
         })?;
-        let view = matrix(&codes, (inputs, outputs), (outputs, 1))?;
-        let packed = INTEGER.with(|integer| integer.prepack_b(view));
-        let zero = quantizers.iter().map(|q| (q.zero_point - MIDDLE) as i32).collect();
-        Ok(Self { outputs, inputs, codes, packed, scale: quantizers.iter().map(|q| q.scale).collect(), zero })
+        let whole = pack(&codes, inputs, outputs)?;
+        let zero = quantizers.iter().map(|q| q.zero_point - MIDDLE).collect();
+        Ok(Self { outputs, inputs, codes, whole, scale: quantizers.iter().map(|q| q.scale).collect(), zero })
     }
 
-    /// The rows of some input channels, packed.
-    pub(super) fn of_channels(&self, channels: &[u32]) -> Result<PackedBMatrix<i8>> {
+    /// All input channels.
+    pub(super) const fn whole(&self) -> &Part {
+        &self.whole
+    }
+
+    /// Some input channels.
+    pub(super) fn of_channels(&self, channels: &[u32]) -> Result<Part> {
         let mut rows = Vec::with_capacity(channels.len() * self.outputs);
         for &channel in channels {
             rows.extend_from_slice(&self.codes[channel as usize * self.outputs..][..self.outputs]);
         }
-        let view = matrix(&rows, (channels.len(), self.outputs), (self.outputs, 1))?;
-        Ok(INTEGER.with(|integer| integer.prepack_b(view)))
+        pack(&rows, channels.len(), self.outputs)
     }
 }

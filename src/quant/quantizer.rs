@@ -36,8 +36,6 @@ impl Quantizer {
     }
 
     /// Quantizes all of `values` into `out`.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
     pub fn apply_all(&self, values: &[f32], out: &mut [f32]) {
         match self {
             Self::Uniform(q) => q.apply_all(values, out),

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::uniform::{Bounds, widen};
+use super::uniform::{Bounds, widen_channels};
 use crate::model::{SiteKind, kernels};
 
 /// What has a range of its own in the `(rows, last)` values of one picture at a site.
@@ -45,7 +45,7 @@ pub fn of_picture(along: Along, values: &[f32], last: usize) -> Vec<Bounds> {
 pub fn of_channels(values: &[f32], channels: usize) -> Vec<Bounds> {
     let of_block = |block: &[f32]| {
         let (mut lower, mut upper) = (vec![f32::INFINITY; channels], vec![f32::NEG_INFINITY; channels]);
-        pulp::Arch::new().dispatch(|| block.chunks_exact(channels).for_each(|token| widen(&mut lower, &mut upper, token)));
+        widen_channels(&mut lower, &mut upper, block);
         (lower, upper)
     };
     let widest = |(mut lower, mut upper): (Vec<f32>, Vec<f32>), (low, high): (Vec<f32>, Vec<f32>)| {
@@ -67,11 +67,9 @@ pub fn of_channels(values: &[f32], channels: usize) -> Vec<Bounds> {
 fn of_rows(values: &[f32], columns: usize, range: impl Fn(Bounds) -> Bounds + Sync) -> Vec<Bounds> {
     let mut bounds = vec![Bounds::EMPTY; values.len() / columns.max(1)];
     let fill = |(rows, block): (&mut [Bounds], &[f32])| {
-        pulp::Arch::new().dispatch(|| {
-            for (bounds, row) in rows.iter_mut().zip(block.chunks_exact(columns)) {
-                *bounds = range(Bounds::of(row));
-            }
-        });
+        for (bounds, row) in rows.iter_mut().zip(block.chunks_exact(columns)) {
+            *bounds = range(Bounds::of(row));
+        }
     };
     let block = kernels::block(columns);
     bounds.par_chunks_mut(block / columns.max(1)).zip(values.par_chunks(block)).for_each(fill);

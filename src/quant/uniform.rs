@@ -1,5 +1,7 @@
 //! The uniform quantizer of the paper's section 3.1. One quantizer, one range; which values share it is decided elsewhere.
 
+use multiversion::multiversion;
+
 use super::bits::BitWidth;
 
 /// Ranges narrower than this quantize to themselves \[D\].
@@ -28,17 +30,9 @@ impl Bounds {
 
     /// Smallest and largest of `values`; what is not a number is passed over.
     #[must_use]
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // What is not inlined is not compiled for the wider vectors.
     pub fn of(values: &[f32]) -> Self {
-        // Side by side, so that the compiler may use vectors.
-        let (parts, rest) = values.as_chunks::<16>();
-        let (mut lower, mut upper) = ([f32::INFINITY; 16], [f32::NEG_INFINITY; 16]);
-        for part in parts {
-            widen(&mut lower, &mut upper, part);
-        }
-        widen(&mut lower, &mut upper, rest);
-        lower.into_iter().zip(upper).fold(Self::EMPTY, |all, (l, u)| all.union(Self::new(l, u)))
+        let (lower, upper) = extremes(values);
+        Self::new(lower, upper)
     }
 
     /// The range that covers both.
@@ -70,13 +64,32 @@ impl Bounds {
     }
 }
 
-/// Widens ranges side by side to hold `values`, one each; what is not a number is passed over.
+/// Smallest and largest of `values`, side by side so that the compiler may use vectors.
+#[multiversion(targets = "simd")]
+fn extremes(values: &[f32]) -> (f32, f32) {
+    let (parts, rest) = values.as_chunks::<16>();
+    let (mut lower, mut upper) = ([f32::INFINITY; 16], [f32::NEG_INFINITY; 16]);
+    for part in parts {
+        widen(&mut lower, &mut upper, part);
+    }
+    widen(&mut lower, &mut upper, rest);
+    (lower.into_iter().fold(f32::INFINITY, f32::min), upper.into_iter().fold(f32::NEG_INFINITY, f32::max))
+}
+
 #[inline(always)]
-#[allow(clippy::inline_always)]
-pub(super) fn widen(lower: &mut [f32], upper: &mut [f32], values: &[f32]) {
+#[allow(clippy::inline_always)] // To be compiled for the vectors of whoever calls it.
+fn widen(lower: &mut [f32], upper: &mut [f32], values: &[f32]) {
     for ((low, high), &v) in lower.iter_mut().zip(upper).zip(values) {
         *low = if v < *low { v } else { *low };
         *high = if v > *high { v } else { *high };
+    }
+}
+
+/// Widens the range of every channel to hold `values`, rows of channels; what is not a number is passed over.
+#[multiversion(targets = "simd")]
+pub(super) fn widen_channels(lower: &mut [f32], upper: &mut [f32], values: &[f32]) {
+    for row in values.chunks_exact(lower.len().max(1)) {
+        widen(lower, upper, row);
     }
 }
 
@@ -143,46 +156,66 @@ impl UniformQuantizer {
     }
 
     /// The code of `x`, clipped; only where the range has a step.
-    #[inline(always)]
-    #[allow(clippy::inline_always)]
     pub(super) fn byte(&self, x: f32) -> u8 {
         let (low, high) = self.limits();
         byte(x, self.scale, low, high)
     }
 
+    /// The codes of `values`; only where the range has a step.
+    pub(super) fn bytes(&self, values: &[f32], codes: &mut [u8]) {
+        let (low, high) = self.limits();
+        bytes(values, codes, self.scale, low, high);
+    }
+
     /// Quantizes all of `values` into `out`.
-    #[inline(always)]
-    #[allow(clippy::inline_always)]
     pub fn apply_all(&self, values: &[f32], out: &mut [f32]) {
         if self.is_degenerate() {
             return out.copy_from_slice(values);
         }
         let (low, high) = self.limits();
-        for (y, &x) in out.iter_mut().zip(values) {
-            *y = snap(x, self.scale, low, high);
-        }
+        snap_all(values, out, self.scale, low, high);
     }
 
-    /// `sum (x - x^)^2` over `values`, as many side by side as a vector holds.
-    #[inline(always)]
-    #[allow(clippy::inline_always)]
+    /// `sum (x - x^)^2` over `values`.
     pub(super) fn squared_error(&self, values: &[f32]) -> f64 {
         if self.is_degenerate() {
             return 0.0;
         }
         let (low, high) = self.limits();
-        let (parts, rest) = values.as_chunks::<8>();
-        let mut lanes = [0.0_f64; 8];
-        let mut add = |part: &[f32]| {
-            for (lane, &x) in lanes.iter_mut().zip(part) {
-                let error = f64::from(x - snap(x, self.scale, low, high));
-                *lane += error * error;
-            }
-        };
-        parts.iter().for_each(|part| add(part));
-        add(rest);
-        lanes.iter().sum()
+        squared_error(values, self.scale, low, high)
     }
+}
+
+#[multiversion(targets = "simd")]
+fn snap_all(values: &[f32], out: &mut [f32], scale: f32, low: f32, high: f32) {
+    for (y, &x) in out.iter_mut().zip(values) {
+        *y = snap(x, scale, low, high);
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn bytes(values: &[f32], codes: &mut [u8], scale: f32, low: f32, high: f32) {
+    for (code, &x) in codes.iter_mut().zip(values) {
+        *code = byte(x, scale, low, high);
+    }
+}
+
+/// As many values side by side as a vector holds.
+#[multiversion(targets = "simd")]
+fn squared_error(values: &[f32], scale: f32, low: f32, high: f32) -> f64 {
+    let (parts, rest) = values.as_chunks::<8>();
+    let mut lanes = [0.0_f64; 8];
+    for part in parts {
+        for (lane, &x) in lanes.iter_mut().zip(part) {
+            let error = f64::from(x - snap(x, scale, low, high));
+            *lane += error * error;
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        let error = f64::from(x - snap(x, scale, low, high));
+        *lane += error * error;
+    }
+    lanes.iter().sum()
 }
 
 /// Clipping before rounding gives the same code as after it, because the limits are whole numbers.
@@ -227,26 +260,39 @@ impl ChannelQuantizer {
         this
     }
 
-    /// The codes of one token, `C` values; only where every range has a step.
-    #[inline(always)]
-    #[allow(clippy::inline_always)]
-    pub(super) fn encode(&self, token: &[f32], codes: &mut [u8]) {
-        let limits = self.low.iter().zip(&self.high);
-        for (((code, &x), &scale), (&low, &high)) in codes.iter_mut().zip(token).zip(&self.scale).zip(limits) {
-            *code = byte(x, scale, low, high);
-        }
+    /// The codes of tokens, rows of `C` values; only where every range has a step.
+    pub(super) fn encode(&self, tokens: &[f32], codes: &mut [u8]) {
+        bytes_of_channels(tokens, codes, &self.scale, &self.low, &self.high);
     }
 
-    /// Quantizes one token, `C` values, into `out`.
-    #[inline(always)]
-    #[allow(clippy::inline_always)]
-    pub fn apply(&self, token: &[f32], out: &mut [f32]) {
-        let limits = self.low.iter().zip(&self.high);
-        for (((y, &x), &scale), (&low, &high)) in out.iter_mut().zip(token).zip(&self.scale).zip(limits) {
+    /// Quantizes tokens, rows of `C` values, into `out`.
+    pub fn apply(&self, tokens: &[f32], out: &mut [f32]) {
+        snap_channels(tokens, out, &self.scale, &self.low, &self.high);
+        if !self.degenerate.is_empty() {
+            let channels = self.scale.len();
+            for (token, out) in tokens.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+                for &channel in &self.degenerate {
+                    out[channel] = token[channel];
+                }
+            }
+        }
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn snap_channels(tokens: &[f32], out: &mut [f32], scale: &[f32], low: &[f32], high: &[f32]) {
+    for (token, out) in tokens.chunks_exact(scale.len()).zip(out.chunks_exact_mut(scale.len())) {
+        for (((y, &x), &scale), (&low, &high)) in out.iter_mut().zip(token).zip(scale).zip(low.iter().zip(high)) {
             *y = snap(x, scale, low, high);
         }
-        for &channel in &self.degenerate {
-            out[channel] = token[channel];
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn bytes_of_channels(tokens: &[f32], codes: &mut [u8], scale: &[f32], low: &[f32], high: &[f32]) {
+    for (token, codes) in tokens.chunks_exact(scale.len()).zip(codes.chunks_exact_mut(scale.len())) {
+        for (((code, &x), &scale), (&low, &high)) in codes.iter_mut().zip(token).zip(scale).zip(low.iter().zip(high)) {
+            *code = byte(x, scale, low, high);
         }
     }
 }

@@ -71,7 +71,7 @@ pub fn quantize(weight: &Tensor, bits: BitWidth) -> Result<Option<QuantizedWeigh
             let trial = |&epsilon: &f64| {
                 let bounds = Bounds::new(percentile(&tails, epsilon), percentile(&tails, 100.0 - epsilon));
                 let quantizer = UniformQuantizer::new(bounds, bits)?;
-                Some((quantizer, squared_error(row, &quantizer)))
+                Some((quantizer, quantizer.squared_error(row)))
             };
             EPSILONS.iter().filter_map(trial).collect()
         })
@@ -82,7 +82,7 @@ pub fn quantize(weight: &Tensor, bits: BitWidth) -> Result<Option<QuantizedWeigh
     let quantizers: Vec<UniformQuantizer> = tried.iter().map(|row| row[best].0).collect();
     let mut quantized = vec![0.0; values.len()];
     let each = |((out, row), quantizer): ((&mut [f32], &[f32]), &UniformQuantizer)| {
-        pulp::Arch::new().dispatch(|| quantizer.apply_all(row, out));
+        quantizer.apply_all(row, out);
     };
     quantized.par_chunks_mut(columns).zip(values.par_chunks(columns)).zip(&quantizers).for_each(each);
     let energy: f64 = values.iter().map(|&w| f64::from(w).powi(2)).sum();
@@ -94,10 +94,6 @@ pub fn quantize(weight: &Tensor, bits: BitWidth) -> Result<Option<QuantizedWeigh
         sqnr: 10.0 * (energy / errors[best]).log10(),
         integer: OnceLock::new(),
     }))
-}
-
-fn squared_error(values: &[f32], quantizer: &UniformQuantizer) -> f64 {
-    pulp::Arch::new().dispatch(|| quantizer.squared_error(values))
 }
 
 /// The values with those at both ends in order, as far in as the widest of [`EPSILONS`] looks: all that its percentiles need.
@@ -165,6 +161,6 @@ mod tests {
         let bits = BitWidth::new(8).unwrap();
         let chosen = quantize(&weight, bits).unwrap().unwrap();
         let whole = UniformQuantizer::new(Bounds::of(&values), bits).unwrap();
-        assert!(chosen.mse * 1000.0 <= squared_error(&values, &whole));
+        assert!(chosen.mse * 1000.0 <= whole.squared_error(&values));
     }
 }
