@@ -1,9 +1,15 @@
-//! What a user waits for, as ratios in one run: float, quantized and told. `cargo bench --bench speed -- MODEL...` (default: the built-in
-//! model); every figure is the median of alternating rounds, so that a noisy neighbour meets all of them.
+//! What a user waits for, as ratios in one run: float, fake-quantized, integers, told and measured. `cargo bench --bench speed -- MODEL...`
+//! (default: the built-in model); every figure is the median of alternating rounds, so that a noisy neighbour meets all of them.
+//!
+//! Where IGQ_PYTHON names a Python with onnxruntime and MODEL.onnx lies beside the folder MODEL, ONNX Runtime runs in the same rounds
+//! (benches/reference.py, which exports it too).
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use igq::cpu;
@@ -22,6 +28,33 @@ const ROUNDS: usize = 15;
 fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
+}
+
+/// ONNX Runtime in a process of its own, which runs the model once for every line.
+struct Reference {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Reference {
+    /// `None` where there is no Python or no file.
+    fn start(model: Option<&str>) -> Option<Self> {
+        let (python, file) = (std::env::var("IGQ_PYTHON").ok()?, format!("{}.onnx", model?));
+        if !Path::new(&file).exists() {
+            return None;
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/reference.py");
+        let mut command = Command::new(python);
+        let mut process = command.args([script, &file]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
+        let mut lines = BufReader::new(process.stdout.take()?).lines();
+        lines.next()?.ok()?; // It is ready.
+        Some(Self { process, lines })
+    }
+
+    fn milliseconds(&mut self) -> f64 {
+        self.process.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        self.lines.next().unwrap().unwrap().parse().unwrap()
+    }
 }
 
 fn milliseconds<T>(work: impl FnOnce() -> T) -> f64 {
@@ -43,7 +76,8 @@ fn measure(model: Option<&str>) {
     let base = session.base(0).unwrap();
     let pixels = &base.prepared.tensor;
     let planned = session.plan(settings).unwrap();
-    let mut times: [Vec<f64>; 7] = Default::default();
+    let mut reference = Reference::start(model);
+    let mut times: [Vec<f64>; 8] = Default::default();
     let eight = BitWidth::new(8).unwrap();
     let whole = Settings { method: Method::Layer, wbits: eight, abits: eight, sbits: eight, ..settings.clone() };
     let grouped = Settings { wbits: eight, abits: eight, sbits: eight, ..settings.clone() };
@@ -51,7 +85,10 @@ fn measure(model: Option<&str>) {
     for round in 0..ROUNDS {
         times[0].push(milliseconds(|| cpu::in_pool(|| forward(network, pixels, &mut Identity).unwrap())));
         times[1].push(milliseconds(|| cpu::in_pool(|| run(network, Start::pixels(pixels), &planned, &cancel).unwrap())));
-        for (plan, times) in plans.iter().zip(&mut times[5..]) {
+        if let Some(reference) = &mut reference {
+            times[7].push(reference.milliseconds());
+        }
+        for (plan, times) in plans.iter().zip(&mut times[5..7]) {
             times.push(milliseconds(|| cpu::in_pool(|| run_integer(network, Start::pixels(pixels), plan, &cancel).unwrap())));
         }
         // Other bits every time: what is the same as in the run before would be taken over from it.
@@ -78,9 +115,15 @@ fn measure(model: Option<&str>) {
         other.abits = BitWidth::new(3 + (round % 4) as u8).unwrap();
         times[4].push(milliseconds(|| session.plan(&other).unwrap()));
     }
-    let [float, quantized, told, measured, key, layer, igq] = times.map(|mut times| median(&mut times));
+    let onnx = if times[7].is_empty() {
+        String::new()
+    } else {
+        format!(" ({:.2} of ONNX Runtime)", median(&mut times[0]) / median(&mut times[7]))
+    };
+    times[7].push(0.0);
+    let [float, quantized, told, measured, key, layer, igq, _] = times.map(|mut times| median(&mut times));
     println!(
-        "{}: open {opening:.1} s, first plan {first:.0} ms | float {float:.1} ms, quantized {quantized:.1} ({:.2} of float), \
+        "{}: open {opening:.1} s, first plan {first:.0} ms | float {float:.1} ms{onnx}, quantized {quantized:.1} ({:.2} of float), \
          integer W8A8 per-tensor {layer:.1} ({:.2} of float), {} groups {igq:.1} ({:.2}), told {told:.1} ({:.2} of quantized), measured {measured:.1} ({:.2}), plan of a key {key:.2} ms",
         session.opened().model.name,
         quantized / float,

@@ -26,14 +26,20 @@
 //! ([`quant::solve`]); a classifier is a detector with one query ([`model::Output`]), and sweeps, suggestions and tables know a
 //! [`analysis::Divergence`] only; the screen is `update` and `view` over one state.
 //!
-//! Work is spread over pictures and sites, not over the elements of one tensor ([`cpu`]): two suffix runs side by side are twice as fast as
-//! one after the other with all cores. Two inner loops are written for vector instructions, by libraries that choose them at run time: GELU
-//! and softmax (`rten-vecmath`), and the search for the nearest quantizer (pulp).
+//! Matrix products are `rten-gemm`'s, with weights packed once ([`model::kernels`]); what stands between them works on slices, in place where
+//! the tensor is the operation's own, and is spread over rows and pictures by rayon, which steals work at every level: one picture uses all
+//! cores, many pictures use one each. Candle remains the container of tensors, and its operations the way of gradients. Inner loops are
+//! compiled for several levels of vector instructions and chosen at run time (`multiversion`); GELU and softmax are `rten-vecmath`'s, the
+//! search for the nearest quantizer is written for pulp. Products of codes ([`quant::integer`]) are `rten-gemm`'s too.
+//!
+//! A key comes first: studies run on threads of lowest priority and stand still at a [`progress::Gate`] until an answer is measured; a
+//! run takes over from the one before what comes before the first difference of their plans ([`quant::Plan::first_change`]); while nobody
+//! waits, the settings one key away are planned and run.
 //!
 //! Deviations from the design: a method's row and its fit stand in one file under `quant/method/` instead of a table beside a folder
 //! `fit/`, because two places a method were one too many; [`quant::fit`] is the form in which all of them end. `quant::run` is three
 //! functions over one private tap (logits only, every site shown, every boundary kept), because each caller keeps something else; its
-//! parameter `arithmetic` comes with the second arithmetic. [`model::Output`] has no boxes and masks before a network has them.
+//! arithmetic belongs to the plan, because every study runs in it. [`model::Output`] has no boxes and masks before a network has them.
 //! The Hub is asked by a client of our own ([`model::checkpoint`]), because the crate `hf-hub` sends the access token wherever a redirect
 //! leads, panics where an answer lacks a header, and sets no limit on time, size or redirects.
 //! A second thread runs studies, so that a long one never delays a run.
