@@ -154,7 +154,7 @@ fn look(before: &[f32], after: &[f32], lanes: &Lanes, places: &mut [u32], square
 impl Met {
     /// Looks at the values of one picture just before and just after the quantizers of `grouping` and in the float run, rows of `last`
     /// values.
-    pub fn new(grouping: &Grouping, before: &[f32], after: &[f32], float: &[f32], last: usize) -> Self {
+    pub fn new<'v>(grouping: &Grouping, before: &'v [f32], after: &'v [f32], float: &'v [f32], last: usize) -> Self {
         let groups = grouping.quantizers.len();
         let codes = grouping.quantizers.first().map_or(0, Quantizer::codes);
         let mut met =
@@ -173,8 +173,10 @@ impl Met {
         let of: Vec<Lane> = grouping.assignment.iter().filter_map(|&group| lanes.get(usize::from(group)).copied()).collect();
         let channels = Lanes::of(of.iter().copied().take(if rows { 0 } else { last }));
         let size = kernels::block(last);
-        let look = |(index, ((before, after), float)): (usize, ((&[f32], &[f32]), &[f32]))| {
+        let look = |index: usize| {
             let first = index * size / last;
+            let part = |values: &'v [f32]| &values[index * size..values.len().min((index + 1) * size)];
+            let (before, after, float) = (part(before), part(after), part(float));
             let mut block = Block::new(groups * codes, if rows { before.len() / last } else { last }, last);
             (block.local, block.cumulative) = (Sums::of(before, after), Sums::of(float, after));
             if of.is_empty() {
@@ -193,8 +195,7 @@ impl Met {
             }
             (first, block)
         };
-        let parts = before.par_chunks(size).zip(after.par_chunks(size)).zip(float.par_chunks(size));
-        let blocks: Vec<(usize, Block)> = parts.enumerate().map(look).collect();
+        let blocks: Vec<(usize, Block)> = (0..before.len().div_ceil(size)).into_par_iter().map(look).collect();
         for (first, block) in blocks {
             met.used.iter_mut().zip(&block.used).for_each(|(all, used)| *all |= used);
             met.squared_steps += block.squared_steps;

@@ -28,12 +28,11 @@ pub fn sites(plan: &Plan, bops: &[(Site, SiteBops)], float: &FloatRun, quantized
 fn measure(plan: &SitePlan, float: &Tensor, run: &SiteRun) -> Result<SiteReport> {
     let info = &plan.info;
     let last = run.before.dim(D::Minus1)?;
-    let (local, cumulative, quantizers) = match &run.grouping {
-        Some(grouping) => codes(grouping, run, float, last)?,
-        None => {
-            let error = between(&run.before, &run.after)?;
-            (LocalError { error, rmse_over_step: 0.0, clipped: 0.0, codes_used: 0.0 }, between(float, &run.after)?, Vec::new())
-        }
+    let (local, cumulative, quantizers) = if let Some(grouping) = &run.grouping {
+        codes(grouping, run, float, last)?
+    } else {
+        let error = between(&run.before, &run.after)?;
+        (LocalError { error, rmse_over_step: 0.0, clipped: 0.0, codes_used: 0.0 }, between(float, &run.after)?, Vec::new())
     };
     let ranges = match &run.grouping {
         Some(grouping) => grouping.ranges.clone(),

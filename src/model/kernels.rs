@@ -135,15 +135,21 @@ pub fn linear(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tens
     Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
 }
 
-/// The matrices of a tensor `(.., M, K)`: where each begins, and the strides of rows and columns.
-fn matrices(x: &Tensor) -> Result<(Vec<usize>, (usize, usize), (usize, usize))> {
+/// The matrices of a tensor `(.., M, K)`: where each begins, their rows and columns, and the strides of these.
+struct Matrices {
+    starts: Vec<usize>,
+    size: (usize, usize),
+    strides: (usize, usize),
+}
+
+fn matrices(x: &Tensor) -> Result<Matrices> {
     let (dims, stride) = (x.dims(), x.stride());
     let Some(outer) = dims.len().checked_sub(2) else { return Err(refused(dims)) };
     let mut starts = vec![x.layout().start_offset()];
     for (&size, &stride) in dims[..outer].iter().zip(&stride[..outer]) {
         starts = starts.iter().flat_map(|start| (0..size).map(move |i| start + i * stride)).collect();
     }
-    Ok((starts, (dims[outer], dims[outer + 1]), (stride[outer], stride[outer + 1])))
+    Ok(Matrices { starts, size: (dims[outer], dims[outer + 1]), strides: (stride[outer], stride[outer + 1]) })
 }
 
 /// The products of the matrices of two tensors, `(.., M, K)` by `(.., K, P)`, which may be views with any strides.
@@ -151,7 +157,8 @@ fn matrices(x: &Tensor) -> Result<(Vec<usize>, (usize, usize), (usize, usize))> 
 /// # Errors
 /// When the dimensions do not fit.
 pub fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    let ((lefts, (m, k), left_strides), (rights, (inner, p), right_strides)) = (matrices(left)?, matrices(right)?);
+    let Matrices { starts: lefts, size: (m, k), strides: left_strides } = matrices(left)?;
+    let Matrices { starts: rights, size: (inner, p), strides: right_strides } = matrices(right)?;
     if lefts.len() != rights.len() || k != inner {
         return Err(refused((left.dims(), right.dims())));
     }
@@ -263,7 +270,9 @@ pub fn normalize(values: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
 /// `scale x`
 #[multiversion(targets = "simd")]
 pub fn scale(values: &mut [f32], scale: f32) {
-    values.iter_mut().for_each(|x| *x *= scale);
+    for x in values {
+        *x *= scale;
+    }
 }
 
 /// `scale x + bias`
