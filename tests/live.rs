@@ -289,7 +289,7 @@ fn a_suggestion_is_verified_shown_and_applied_as_one_step() {
     }
     let before = live.app.settings.clone();
     assert!(matches!(live.key('F').as_slice(), [Effect::Study(Study::Suggest { .. })]));
-    assert!(text(&live.app, 80, 24).contains("looking for sites to keep in float"));
+    assert!(text(&live.app, 80, 24).contains("searching"));
     live.until(|app| app.studies.running.is_none());
     let found = live.app.studies.suggestion.clone().expect("float everywhere brings it back, so something does");
     assert!(text(&live.app, 80, 24).contains("Y applies: "));

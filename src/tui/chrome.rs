@@ -89,7 +89,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
         hits.add(Rect { x: area.x + x, width: name.len() as u16, height: 1, ..area }, Hit::View(view));
     }
     let settings = format!(" {}", app.settings.describe());
-    let state = state(app);
+    let state = state(app, area.width >= 100);
     let right = width(&state) as u16;
     let line = Rect { width: area.width.saturating_sub(right + 1), ..area };
     put(buf, line, 0, 1, &settings, Style::new());
@@ -103,13 +103,14 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     hits
 }
 
-/// Whether the numbers belong to the settings, and what is being computed.
-fn state(app: &App) -> String {
-    match &app.snapshot {
-        None => "starting ".into(),
+/// Whether the numbers belong to the settings, and what is being computed; a study has its place here, where it hides nothing.
+fn state(app: &App, wide: bool) -> String {
+    let run = match &app.snapshot {
+        None => return "starting ".into(),
         Some(_) if app.is_stale() => "stale, computing ".into(),
         Some(snapshot) => format!("{:.0} ms ", snapshot.report.seconds * 1000.0),
-    }
+    };
+    app.studies.corner(wide).map_or_else(|| run.clone(), |study| format!("{study} · {run}"))
 }
 
 /// The lines above the footer: a notice, the filter, progress, or the verdict; two where one is too short.
@@ -118,8 +119,6 @@ fn status_lines(app: &App, area: Rect) -> Vec<String> {
         notice.text.clone()
     } else if app.filtering || !app.filter.is_empty() {
         format!("filter: {}{}", app.filter, if app.filtering { "_  (Enter keeps it, Esc clears it)" } else { "" })
-    } else if let Some(line) = app.studies.line().filter(|_| app.snapshot.is_some()) {
-        line
     } else if let Some(found) = &app.studies.suggestion {
         format!("Y applies: {}", found.text)
     } else if let Some(snapshot) = &app.snapshot {

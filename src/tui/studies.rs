@@ -122,6 +122,25 @@ impl Studies {
         self.known.iter().find(|k| k.settings == *base && k.perturbation.estimate == estimate)
     }
 
+    /// The study under way in a few words, for a corner of the screen.
+    #[must_use]
+    pub fn corner(&self, wide: bool) -> Option<String> {
+        let what = match self.running.as_ref()? {
+            Study::Perturb { estimate: Estimate::Fisher, .. } => "estimating counts",
+            Study::Perturb { .. } => "measuring counts",
+            Study::Compare { .. } => "comparing",
+            Study::Suggest { .. } => "searching",
+        };
+        let mut text = what.to_string();
+        if self.progress.total > 0 {
+            text += &format!(" {}/{}", self.progress.done, self.progress.total);
+        }
+        if let Some(left) = self.left.filter(|_| wide) {
+            text += &format!(", {} s left", left.as_secs() + 1);
+        }
+        Some(text + if wide { ", Esc stops" } else { "" })
+    }
+
     /// One line about the study under way.
     #[must_use]
     pub fn line(&self) -> Option<String> {

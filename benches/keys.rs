@@ -1,0 +1,78 @@
+//! From a key to the new prediction on the screen, in the real program in a pseudo-terminal: `cargo bench --bench keys -- [MODEL [PAUSE_MS]]`.
+//! Prints the median and the 95th percentile, while nothing else runs and while Compare's study does. With a short pause the settings one
+//! key away are not there yet: quantizers are fitted and weights quantized anew.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+
+/// What the prediction panel says: its line with the KL.
+fn kl(screen: &str) -> Option<String> {
+    let line = screen.lines().find(|line| line.contains(" KL ") && line.contains("margin"))?;
+    Some(line.split(" KL ").nth(1)?.split_whitespace().next()?.to_string())
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let model = args.first().map_or("fashion-vit", String::as_str);
+    let pause = Duration::from_millis(args.get(1).and_then(|ms| ms.parse().ok()).unwrap_or(1500));
+    let pair = native_pty_system().openpty(PtySize { rows: 40, cols: 120, pixel_width: 0, pixel_height: 0 }).unwrap();
+    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_igq"));
+    command.args(["--model", model, "--calibration-images", "8", "--no-cache"]);
+    command.env("TERM", "xterm-256color");
+    command.cwd(std::env::temp_dir());
+    let mut child = pair.slave.spawn_command(command).unwrap();
+    let parser = Arc::new(Mutex::new(vt100::Parser::new(40, 120, 0)));
+    let (mut reader, shared) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&parser));
+    thread::spawn(move || {
+        let mut bytes = [0; 65536];
+        while let Ok(n) = reader.read(&mut bytes) {
+            if n == 0 {
+                break;
+            }
+            shared.lock().unwrap().process(&bytes[..n]);
+        }
+    });
+    let mut keys = pair.master.take_writer().unwrap();
+    let shown = || parser.lock().unwrap().screen().contents();
+    let wait = |holds: &dyn Fn(&str) -> bool| {
+        let started = Instant::now();
+        while !holds(&shown()) && started.elapsed() < Duration::from_secs(60) {
+            thread::sleep(Duration::from_micros(500));
+        }
+        started.elapsed()
+    };
+    wait(&|screen| kl(screen).is_some());
+    for study in [false, true] {
+        if study {
+            keys.write_all(b"6").unwrap();
+            thread::sleep(Duration::from_millis(300));
+            keys.write_all(b"1").unwrap();
+            wait(&|screen| kl(screen).is_some());
+        }
+        let mut times = Vec::new();
+        for key in b"aA]wW[sSaaAAwwWW]][[".iter().copied() {
+            thread::sleep(pause);
+            let before = kl(&shown());
+            keys.write_all(&[key]).unwrap();
+            times.push(1000.0 * wait(&|screen| kl(screen).is_some() && kl(screen) != before).as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+        println!(
+            "{model}, pause {} ms{}: key to new prediction {:.0} ms (median), {:.0} ms (95th percentile), {:.0} ms (longest)",
+            pause.as_millis(),
+            if study { ", Compare's study under way" } else { "" },
+            at(0.5),
+            at(0.95),
+            at(1.0)
+        );
+    }
+    keys.write_all(b"q").unwrap();
+    child.wait().unwrap();
+}
