@@ -131,7 +131,7 @@ fn a_distilled_model_has_a_site_for_each_head() {
         assert_eq!((&heads["head"], &heads["head_dist"]), (&vec![2, 1, 48], &vec![2, 1, 48]));
         let info = model.site("head_dist".parse().unwrap()).unwrap();
         assert_eq!((info.channels, info.layer.as_ref().unwrap().outputs, info.step), (48, 7, model.network().steps() - 1));
-        assert_eq!(model.network().weight(info.site).unwrap().tensor().dims(), [7, 48]);
+        assert_eq!(model.network().weight(info.site).unwrap().tensor().unwrap().dims(), [7, 48]);
     }
 }
 
@@ -262,7 +262,7 @@ fn sites_are_described_as_they_are_met() {
             } else {
                 assert_eq!((info.tokens, info.channels), (rows, columns), "{site}");
             }
-            let shape = model.network().weight(*site).map(|weight| weight.tensor().dims().to_vec());
+            let shape = model.network().weight(*site).map(|weight| weight.tensor().unwrap().dims().to_vec());
             assert_eq!(shape, info.layer.as_ref().map(|layer| vec![layer.outputs, info.channels]), "{site}");
         }
     }

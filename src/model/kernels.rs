@@ -21,50 +21,59 @@ thread_local! {
     static FLOAT: GemmExecutor = GemmExecutor::new();
 }
 
-/// The weight `(C_out, C)` of a linear layer, and its form for the matrix kernel, which is made at the first product and kept.
+/// The weight `(C_out, C)` of a linear layer: its values, its form for the matrix kernel, which is made at the first product and kept, or
+/// both.
 pub struct Weight {
-    tensor: Tensor,
+    size: (usize, usize),
+    tensor: Option<Tensor>,
     packed: OnceLock<PackedBMatrix<f32>>,
 }
 
 impl fmt::Debug for Weight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Weight").field("tensor", &self.tensor).field("packed", &self.packed.get().is_some()).finish()
+        write!(f, "Weight{:?}", self.size)
     }
 }
 
 impl Weight {
     /// A weight `(C_out, C)`, not packed yet.
-    #[must_use]
-    pub const fn new(tensor: Tensor) -> Self {
-        Self { tensor, packed: OnceLock::new() }
-    }
-
-    /// `(C_out, C)`
-    #[must_use]
-    pub const fn tensor(&self) -> &Tensor {
-        &self.tensor
-    }
-
-    /// Packs it now, so that the first product does not have to.
     ///
     /// # Errors
     /// When it does not have two dimensions.
-    pub fn pack(&self) -> Result<()> {
-        self.packed().map(|_| ())
+    pub fn new(tensor: Tensor) -> Result<Self> {
+        Ok(Self { size: tensor.dims2()?, tensor: Some(tensor), packed: OnceLock::new() })
+    }
+
+    /// Packs values `(C_out, C)` and does not keep them: half the memory where products are all that is asked for.
+    ///
+    /// # Errors
+    /// When there are more or fewer values.
+    pub fn packed_only(values: &[f32], size: (usize, usize)) -> Result<Self> {
+        Ok(Self { size, tensor: None, packed: OnceLock::from(pack(values, size)?) })
+    }
+
+    /// `(C_out, C)`
+    ///
+    /// # Errors
+    /// Where only its packed form was kept.
+    pub fn tensor(&self) -> Result<&Tensor> {
+        let gone = || Error::content("a weight", "only its packed form was kept", "report this");
+        self.tensor.as_ref().ok_or_else(gone)
     }
 
     fn packed(&self) -> Result<&PackedBMatrix<f32>> {
         if let Some(packed) = self.packed.get() {
             return Ok(packed);
         }
-        let (outputs, inputs) = self.tensor.dims2()?;
-        // The product takes it as `(C, C_out)`.
-        let packed = with_values(&self.tensor, |values| {
-            view(values, (inputs, outputs), (1, inputs)).map(|transposed| FLOAT.with(|float| float.prepack_b(transposed)))
-        })??;
+        let packed = with_values(self.tensor()?, |values| pack(values, self.size))??;
         Ok(self.packed.get_or_init(|| packed))
     }
+}
+
+/// Packs `(C_out, C)`, which the product takes as `(C, C_out)`.
+fn pack(values: &[f32], (outputs, inputs): (usize, usize)) -> Result<PackedBMatrix<f32>> {
+    let transposed = view(values, (inputs, outputs), (1, inputs))?;
+    Ok(FLOAT.with(|float| float.prepack_b(transposed)))
 }
 
 /// Gives `work` the values of a float32 tensor in order, without a copy where it lies in one piece.
@@ -113,7 +122,7 @@ fn refused(error: impl fmt::Debug) -> Error {
 /// # Errors
 /// When the last dimension is not `C`.
 pub fn linear(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (outputs, inputs) = weight.tensor.dims2()?;
+    let (outputs, inputs) = weight.size;
     let mut shape = x.dims().to_vec();
     if shape.pop() != Some(inputs) {
         return Err(refused(format!("input {:?}, weight ({outputs}, {inputs})", x.dims())));

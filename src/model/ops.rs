@@ -231,7 +231,7 @@ impl Linear {
     pub fn new(weights: &Weights, name: &str, site: Site, shape: (usize, usize), bias: bool) -> Result<Self> {
         Ok(Self {
             site,
-            weight: Arc::new(Weight::new(weights.get(&format!("{name}.weight"), &[shape.0, shape.1])?)),
+            weight: Arc::new(Weight::new(weights.get(&format!("{name}.weight"), &[shape.0, shape.1])?)?),
             bias: bias.then(|| weights.get(&format!("{name}.bias"), &[shape.0])).transpose()?,
         })
     }
@@ -246,7 +246,7 @@ impl Linear {
             return tap.layer(self.site, &x, &self.weight, self.bias.as_ref());
         }
         let weight = tap.weight(self.site, &self.weight)?;
-        let (weight, (b, n, c)) = (weight.tensor(), x.dims3()?);
+        let (weight, (b, n, c)) = (weight.tensor()?, x.dims3()?);
         let y = x.reshape((b * n, c))?.matmul(&weight.t()?)?;
         let y = match &self.bias {
             Some(bias) => y.broadcast_add(bias)?,
@@ -281,7 +281,7 @@ impl PatchEmbed {
         let kernel = weights.get(&format!("{name}.weight"), &[dim, in_chans, patch.0, patch.1])?;
         let proj = Linear {
             site: Site::outside(SiteKind::Patch),
-            weight: Arc::new(Weight::new(kernel.reshape((dim, in_chans * patch.0 * patch.1))?)),
+            weight: Arc::new(Weight::new(kernel.reshape((dim, in_chans * patch.0 * patch.1))?)?),
             bias: bias.then(|| weights.get(&format!("{name}.bias"), &[dim])).transpose()?,
         };
         Ok(Self { proj, grid, patch })

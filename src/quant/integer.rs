@@ -308,7 +308,7 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for IntegerTap<'_, F> {
         let (Some(coded), Ok(quantized)) = (self.coded.remove(&site), self.weight_of(site)?) else {
             return kernels::linear(x, &*self.plan.weight(site, weight)?, bias);
         };
-        let integer = quantized.integer(weight.tensor())?;
+        let integer = quantized.integer(weight.tensor()?)?;
         let bias = bias.map_or_else(|| Ok(vec![0.0; integer.outputs]), Tensor::to_vec1::<f32>)?;
         let mut shape = x.dims().to_vec();
         if let Some(last) = shape.last_mut() {

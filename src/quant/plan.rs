@@ -200,10 +200,7 @@ impl FitCache {
         if let Some(known) = self.weights.lock().unwrap_or_else(PoisonError::into_inner).get(&(site, bits)) {
             return Ok(known.clone());
         }
-        let quantized = weight::quantize(float.tensor(), bits)?.map(Arc::new);
-        if let Some(quantized) = &quantized {
-            quantized.weight.pack()?;
-        }
+        let quantized = weight::quantize(float.tensor()?, bits)?.map(Arc::new);
         self.weights.lock().unwrap_or_else(PoisonError::into_inner).insert((site, bits), quantized.clone());
         Ok(quantized)
     }

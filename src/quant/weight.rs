@@ -9,7 +9,7 @@ use super::bits::BitWidth;
 use super::integer_weight::IntegerWeight;
 use super::uniform::{Bounds, UniformQuantizer, percentile};
 use crate::error::Result;
-use crate::model::Weight;
+use crate::model::{Weight, kernels};
 
 /// Percentiles that are tried, in percent; the paper does not say which, the least weight MSE decides \[D\].
 pub const EPSILONS: [f64; 5] = [0.0, 0.01, 0.1, 0.5, 1.0];
@@ -32,6 +32,20 @@ pub struct QuantizedWeight {
 }
 
 impl QuantizedWeight {
+    /// `(C_out, C)`, quantized and dequantized; `float` is the weight that was quantized.
+    ///
+    /// # Errors
+    /// When `float` does not have two dimensions.
+    pub fn dequantized(&self, float: &Tensor) -> Result<Tensor> {
+        let mut quantized = vec![0.0; float.elem_count()];
+        let columns = float.dim(1)?;
+        kernels::with_values(float, |values| {
+            let rows = quantized.chunks_exact_mut(columns).zip(values.chunks_exact(columns)).zip(&self.quantizers);
+            rows.for_each(|((out, row), quantizer)| quantizer.apply_all(row, out));
+        })?;
+        Ok(Tensor::from_vec(quantized, float.dims(), float.device())?)
+    }
+
     /// Its codes as the integer kernel takes them; `float` is the weight that was quantized.
     ///
     /// # Errors
@@ -61,8 +75,10 @@ pub fn quantize(weight: &Tensor, bits: BitWidth) -> Result<Option<QuantizedWeigh
     if bits.is_float() {
         return Ok(None);
     }
-    let (_, columns) = weight.dims2()?;
-    let values = weight.flatten_all()?.to_vec1::<f32>()?;
+    kernels::with_values(weight, |values| quantize_values(weight.dims2()?, values, bits).map(Some))?
+}
+
+fn quantize_values((outputs, columns): (usize, usize), values: &[f32], bits: BitWidth) -> Result<QuantizedWeight> {
     // For every output channel: quantizer and squared error at every epsilon.
     let tried: Vec<Vec<(UniformQuantizer, f64)>> = values
         .par_chunks(columns)
@@ -86,14 +102,14 @@ pub fn quantize(weight: &Tensor, bits: BitWidth) -> Result<Option<QuantizedWeigh
     };
     quantized.par_chunks_mut(columns).zip(values.par_chunks(columns)).zip(&quantizers).for_each(each);
     let energy: f64 = values.iter().map(|&w| f64::from(w).powi(2)).sum();
-    Ok(Some(QuantizedWeight {
-        weight: Arc::new(Weight::new(Tensor::from_vec(quantized, weight.dims(), weight.device())?)),
+    Ok(QuantizedWeight {
+        weight: Arc::new(Weight::packed_only(&quantized, (outputs, columns))?),
         epsilon: EPSILONS[best],
         quantizers,
         mse: errors[best] / values.len() as f64,
         sqnr: 10.0 * (energy / errors[best]).log10(),
         integer: OnceLock::new(),
-    }))
+    })
 }
 
 /// The values with those at both ends in order, as far in as the widest of [`EPSILONS`] looks: all that its percentiles need.

@@ -11,6 +11,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
+use crate::model::Network;
 use crate::quant::files::write_tensors;
 use crate::quant::uniform::UniformQuantizer;
 use crate::quant::{Quantizer, Rule};
@@ -20,7 +21,7 @@ use crate::session::Outcome;
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
+pub fn write(path: &Path, outcome: &Outcome, network: &dyn Network) -> Result<()> {
     let row = |values: Vec<f32>| -> Result<Tensor> {
         let length = values.len();
         Ok(Tensor::from_vec(values, length, &Device::Cpu)?)
@@ -52,9 +53,9 @@ pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
         if let Some(Rule::LeastError(alpha)) = plan.quantizers.as_ref().map(|q| &q.rule) {
             tensors.insert(format!("{site}.alpha"), row(vec![*alpha as f32])?);
         }
-        let Some(weight) = &plan.weight else { continue };
+        let (Some(weight), Some(float)) = (&plan.weight, network.weight(*site)) else { continue };
         let each = |f: fn(&UniformQuantizer) -> f32| row(weight.quantizers.iter().map(f).collect());
-        tensors.insert(format!("{site}.weight"), weight.weight.tensor().clone());
+        tensors.insert(format!("{site}.weight"), weight.dequantized(float.tensor()?)?);
         tensors.insert(format!("{site}.weight.lower"), each(|q| q.bounds.lower)?);
         tensors.insert(format!("{site}.weight.upper"), each(|q| q.bounds.upper)?);
         if let Some(layer) = &plan.info.layer {

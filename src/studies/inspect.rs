@@ -61,7 +61,7 @@ pub struct InspectedSite {
 /// When its preprocessing configuration is unusable.
 pub fn inspect(model: &Model) -> Result<Inspection> {
     let sites = model.sites();
-    let of_layers: usize = sites.iter().filter_map(|info| Some(model.network().weight(info.site)?.tensor().elem_count())).sum();
+    let of_layers: usize = sites.iter().filter_map(|info| Some(model.network().weight(info.site)?.tensor().ok()?.elem_count())).sum();
     let float = Settings { method: Method::Float, ..Settings::default() };
     let site = |info: &SiteInfo| InspectedSite {
         site: info.site,
