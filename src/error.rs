@@ -88,6 +88,7 @@ impl Error {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Setting { .. } => 2,
+            Self::Cancelled => 130,
             _ => 1,
         }
     }

@@ -70,6 +70,12 @@ impl Cancel {
         }
     }
 
+    /// What a signal may set to cancel.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
+    }
+
     /// Whether [`Self::cancel`] was called.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

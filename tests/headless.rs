@@ -365,3 +365,26 @@ fn five_parts_merged_are_one_run_to_the_last_digit() {
     refused(&["eval", "--shard", "6/5"], 2, &["K/N"]);
     refused(&["eval", "--shard", "1/5", "--limit", "5"], 2, &["--format json"]);
 }
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_evaluation_writes_what_it_has_and_says_so() {
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_igq"));
+    let grid = ["eval", "--calibration-images", "2", "--method", "layer,channel,igq,igq-e", "--bits", "3,4,5,6,7,8", "--format", "json"];
+    let mut child = command.args(grid).args(["--output", path.to_str().unwrap()]).stderr(Stdio::piped()).spawn().unwrap();
+    // A line of progress: the first pictures are through.
+    let mut errors = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    assert!(errors.by_ref().any(|line| line.unwrap().contains("/1000 ")));
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let started = Instant::now();
+    errors.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(started.elapsed() < Duration::from_secs(20));
+    let report = without_seconds(&path);
+    assert!(report["partial"] == true && report["images"].as_u64().unwrap() < 1000, "{}", report["images"]);
+}

@@ -202,7 +202,7 @@ fn more_bits_for_some_sites_restore_agreement_for_less_than_more_bits_for_all() 
     assert!(found.before.kl > 0.005 && found.reached && found.after.kl <= 0.005);
     assert!(found.before.bops < found.after.bops && found.after.bops < best.bops);
     // The settings of the suggestion are what was measured.
-    let again = evaluate(&session, &set, std::slice::from_ref(&found.settings), None, &|_| ()).unwrap();
+    let again = evaluate(&session, &set, std::slice::from_ref(&found.settings), None, &Cancel::default(), &|_| ()).unwrap();
     assert_eq!(again.rows[0].kl, found.after.kl);
     assert_eq!(bops::total(session.opened().model.sites(), &found.settings), found.after.bops);
 }
@@ -212,7 +212,7 @@ fn the_error_aware_rule_beats_means_and_never_loses_to_the_dynamic_range() {
     let session = Session::open(&Options::default(), &|_| ()).unwrap();
     let methods = [Method::IgqE, Method::Igq, Method::LayerDynamic];
     let grid: Vec<Settings> = [6, 8].into_iter().flat_map(|b| methods.map(|m| all_at(m, b))).collect();
-    let rows = evaluate(&session, &pictures(128), &grid, None, &|_| ()).unwrap().rows;
+    let rows = evaluate(&session, &pictures(128), &grid, None, &Cancel::default(), &|_| ()).unwrap().rows;
     for of_bits in rows.chunks(3) {
         let [ours, means, dynamic] = of_bits else { unreachable!() };
         assert!(ours.kl < means.kl / 4.0, "{} against {}", ours.kl, means.kl);

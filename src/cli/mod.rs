@@ -4,6 +4,7 @@
 mod args;
 pub mod bar;
 mod commands;
+mod interrupt;
 mod open;
 mod print;
 

@@ -381,7 +381,7 @@ pub fn allocate(session: &Session, order: &Order, cancel: &Cancel, progress: &(d
     }
     if let Some(data) = order.data {
         let grid: Vec<Settings> = runs.iter().map(|(_, settings)| settings.clone()).collect();
-        let Evaluation { rows, .. } = evaluate(session, data, &grid, None, &|p| progress(p))?;
+        let Evaluation { rows, .. } = evaluate(session, data, &grid, None, cancel, &|p| progress(p))?;
         for ((measured, _), row) in runs.iter_mut().zip(rows) {
             measured.evaluation = Some(row);
         }

@@ -40,6 +40,9 @@ pub struct Evaluation {
     pub rows: Vec<EvaluationRow>,
     /// Wall time in seconds.
     pub seconds: f64,
+    /// Whether it was interrupted: not all pictures were looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// What a part of the set was looked at for; none for the whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<EvaluatedPart>,
@@ -122,7 +125,7 @@ pub fn data(session: &Session, folder: Option<&Path>, limit: Option<usize>) -> R
     Ok(set)
 }
 
-/// Runs every one of `grid` on every picture of `set`, or on a part of it.
+/// Runs every one of `grid` on every picture of `set`, or on a part of it; when `cancel` was called after the first pictures, on those.
 ///
 /// # Errors
 /// When a picture cannot be read or a setting does not fit.
@@ -131,6 +134,7 @@ pub fn evaluate(
     set: &PictureSet,
     grid: &[Settings],
     shard: Option<Shard>,
+    cancel: &Cancel,
     progress: &dyn Fn(Progress),
 ) -> Result<Evaluation> {
     let started = std::time::Instant::now();
@@ -140,10 +144,14 @@ pub fn evaluate(
     }
     let mut rows = Vec::new();
     let mut pictures = Vec::new();
-    stepwise(session, &part, grid, 4 * BATCH, &mut pictures, &Cancel::default(), &mut |seen, so_far| {
+    let ended = stepwise(session, &part, grid, 4 * BATCH, &mut pictures, cancel, &mut |seen, so_far| {
         progress(Progress { stage: format!("{} settings", grid.len()), done: seen, total: part.len() });
         rows = so_far;
-    })?;
+    });
+    let partial = matches!(ended, Err(Error::Cancelled)) && !rows.is_empty();
+    if !partial {
+        ended?;
+    }
     let (left_out, images) = counted(&set.left_out, &pictures);
     Ok(Evaluation {
         schema_version: crate::analysis::SCHEMA_VERSION,
@@ -157,7 +165,8 @@ pub fn evaluate(
         left_out: if shard.is_some() { set.left_out.clone() } else { left_out },
         rows,
         seconds: started.elapsed().as_secs_f64(),
-        part: shard.map(|shard| EvaluatedPart { shard, total: set.len(), pictures }),
+        partial,
+        part: shard.filter(|_| !partial).map(|shard| EvaluatedPart { shard, total: set.len(), pictures }),
     })
 }
 

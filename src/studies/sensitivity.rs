@@ -91,6 +91,9 @@ pub struct SensitivityReport {
     pub verdict: String,
     /// Wall time in seconds.
     pub seconds: f64,
+    /// Whether it was interrupted: not all sites were looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// Which part of the sites was looked at, in the order of the forward pass; none for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
@@ -146,7 +149,12 @@ pub fn both_ways(
         found();
         Ok(Some(site))
     };
-    let looked = sites.par_iter().map(look).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    // What is through when the study is interrupted stays.
+    let kept = |info: &&SiteInfo| match look(info) {
+        Err(Error::Cancelled) => Ok(None),
+        looked => looked,
+    };
+    let looked = sites.par_iter().map(kept).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     Ok((whole, looked))
 }
 
@@ -262,7 +270,7 @@ pub fn pictures(session: &Session, data: Option<&Path>, limit: Option<usize>, ca
     Ok((set.name, Arc::new(Reference::new(opened.model.network(), opened.model.sites(), &batches, cancel)?)))
 }
 
-/// Looks at every site both ways under `settings`.
+/// Looks at every site both ways under `settings`; when `cancel` was called after the first sites, at those.
 ///
 /// # Errors
 /// When the settings do not fit, or `cancel` was called.
@@ -299,6 +307,8 @@ pub fn report(
     let looked = Counter::new("sensitivity of each site, both ways", part.len());
     let found = || progress(looked.add(1));
     let levels = Levels { bits: &bits, groups: &groups };
+    let part_of = |part: Part| of_part(network, reference, &plan, part, cancel);
+    let (weights_only, activations_only, softmax_only) = (part_of(Part::Weights)?, part_of(Part::Activations)?, part_of(Part::Softmax)?);
     let (whole, sites) = both_ways(network, reference, &plan, &part, &levels, cancel, &found)?;
     let report = SensitivityReport {
         schema_version: SCHEMA_VERSION,
@@ -309,14 +319,15 @@ pub fn report(
         data: data.clone(),
         images: reference.images(),
         whole,
-        weights_only: of_part(network, reference, &plan, Part::Weights, cancel)?,
-        activations_only: of_part(network, reference, &plan, Part::Activations, cancel)?,
-        softmax_only: of_part(network, reference, &plan, Part::Softmax, cancel)?,
+        weights_only,
+        activations_only,
+        softmax_only,
         sum_only: sites.iter().map(|s| s.only.kl).sum(),
         sites,
         verdict: String::new(),
         seconds: started.elapsed().as_secs_f64(),
-        shard,
+        partial: cancel.is_cancelled(),
+        shard: shard.filter(|_| !cancel.is_cancelled()),
     };
-    Ok(if shard.is_some() { report } else { finished(report) })
+    Ok(if report.shard.is_some() { report } else { finished(report) })
 }

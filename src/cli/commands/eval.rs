@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::clean::tell;
 use crate::cli::bar::Bar;
-use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
+use crate::cli::{interrupt, open};
 use crate::error::Result;
 use crate::input::LeftOut;
 use crate::quant::{Method, Settings};
@@ -50,11 +50,12 @@ impl Eval {
         let mut set = evaluate::data(&session, data.as_deref(), *limit)?;
         set.strict |= *strict;
         let bar = Bar::default();
-        let evaluation = evaluate::evaluate(&session, &set, &grid, *shard, &|progress| bar.show(&progress))?;
+        let evaluation = evaluate::evaluate(&session, &set, &grid, *shard, &interrupt::cancel()?, &|progress| bar.show(&progress))?;
         drop(bar);
         for LeftOut { reason, count, example } in &evaluation.left_out {
             tell(&format!("left out: {count} ({reason}), such as {example}"));
         }
-        print::evaluation(&evaluation, output)
+        print::evaluation(&evaluation, output)?;
+        interrupt::end(evaluation.partial)
     }
 }

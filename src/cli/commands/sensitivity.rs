@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use crate::cli::args::one_of;
 use crate::cli::bar::Bar;
-use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
+use crate::cli::{interrupt, open};
 use crate::error::Result;
-use crate::progress::Cancel;
 use crate::studies::sensitivity::{self, By};
 use crate::studies::shard::Shard;
 
@@ -39,11 +38,12 @@ impl Sensitivity {
         output.require_json_of_a_part(shard)?;
         let session = open::session(&common, common.settings()?)?;
         let settings = session.opened().settings.clone();
-        let cancel = Cancel::default();
+        let cancel = interrupt::cancel()?;
         let pictures = sensitivity::pictures(&session, data.as_deref(), limit, &cancel)?;
         let bar = Bar::default();
         let report = sensitivity::report(&session, &settings, &pictures, &by, shard, &cancel, &|progress| bar.show(&progress))?;
         drop(bar);
-        print::sensitivity(&report, &output)
+        print::sensitivity(&report, &output)?;
+        interrupt::end(report.partial)
     }
 }

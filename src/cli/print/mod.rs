@@ -66,7 +66,8 @@ pub fn evaluation(evaluation: &Evaluation, output: &Output) -> Result<()> {
         Format::Text | Format::Markdown => {
             let preset = preset(output.format);
             format!(
-                "{} on {} pictures of {}; quantizers fitted on {}; {:.1} s\n\n{}\n",
+                "{}{} on {} pictures of {}; quantizers fitted on {}; {:.1} s\n\n{}\n",
+                if evaluation.partial { "PARTIAL, interrupted: " } else { "" },
                 clean(&evaluation.model),
                 evaluation.images,
                 clean(&evaluation.data),

@@ -119,7 +119,8 @@ pub fn sensitivity(report: &SensitivityReport, output: &Output) -> Result<()> {
             let wholes =
                 whole.map(|(name, e)| vec![name.to_string(), format!("{:.5}", e.kl), format!("{} of {}", e.changed, report.images)]);
             format!(
-                "{}, {}\non {} pictures of {}; {:.1} s\n\n{}\n\n{}\n\n{}\n",
+                "{}{}, {}\non {} pictures of {}; {:.1} s\n\n{}\n\n{}\n\n{}\n",
+                if report.partial { "PARTIAL, interrupted: " } else { "" },
                 report.model,
                 report.settings.describe(),
                 report.images,
