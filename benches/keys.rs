@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 
-/// What the prediction panel says: its line with the KL.
+/// What the prediction panel says: its lines of classes and of the KL.
 fn kl(screen: &str) -> Option<String> {
-    let line = screen.lines().find(|line| line.contains(" KL ") && line.contains("margin"))?;
-    Some(line.split(" KL ").nth(1)?.split_whitespace().next()?.to_string())
+    let lines: Vec<&str> = screen.lines().collect();
+    let at = lines.iter().position(|line| line.contains(" KL ") && line.contains("margin"))?;
+    Some(lines[3..=at].join("\n"))
 }
 
 fn main() {
@@ -42,7 +43,7 @@ fn main() {
     let shown = || parser.lock().unwrap().screen().contents();
     let wait = |holds: &dyn Fn(&str) -> bool| {
         let started = Instant::now();
-        while !holds(&shown()) && started.elapsed() < Duration::from_secs(60) {
+        while !holds(&shown()) && started.elapsed() < Duration::from_secs(5) {
             thread::sleep(Duration::from_micros(500));
         }
         started.elapsed()

@@ -87,6 +87,8 @@ fn measure(model: Option<&str>) {
         times[1].push(milliseconds(|| cpu::in_pool(|| run(network, Start::pixels(pixels), &planned, &cancel).unwrap())));
         if let Some(reference) = &mut reference {
             times[7].push(reference.milliseconds());
+            // Its threads go on spinning for a while.
+            std::thread::sleep(std::time::Duration::from_millis(200));
         }
         for (plan, times) in plans.iter().zip(&mut times[5..7]) {
             times.push(milliseconds(|| cpu::in_pool(|| run_integer(network, Start::pixels(pixels), plan, &cancel).unwrap())));

@@ -9,6 +9,7 @@ use super::report::{LocalError, QuantizerReport, RangesReport, SiteReport, Weigh
 use super::runs::{FloatRun, QuantizedRun, SiteRun};
 use crate::error::Result;
 use crate::model::{Site, kernels};
+use crate::progress::Cancel;
 use crate::quant::bops::SiteBops;
 use crate::quant::ranges::{self, Along};
 use crate::quant::{Grouping, Plan, SitePlan};
@@ -16,9 +17,18 @@ use crate::quant::{Grouping, Plan, SitePlan};
 /// Every site of a quantized run against the float run, in the order of `bops`.
 ///
 /// # Errors
-/// Only when candle fails.
-pub fn sites(plan: &Plan, bops: &[(Site, SiteBops)], float: &FloatRun, quantized: &QuantizedRun) -> Result<Vec<SiteReport>> {
+/// When `cancel` was called.
+pub fn sites(
+    plan: &Plan,
+    bops: &[(Site, SiteBops)],
+    float: &FloatRun,
+    quantized: &QuantizedRun,
+    cancel: &Cancel,
+) -> Result<Vec<SiteReport>> {
     let measured = |(site, bops): &(Site, SiteBops)| {
+        if let Err(cancelled) = cancel.check() {
+            return Some(Err(cancelled));
+        }
         let report = measure(plan.sites.get(site)?, float.sites.get(site)?, quantized.sites.get(site)?);
         Some(report.map(|report| SiteReport { bops: *bops, ..report }))
     };

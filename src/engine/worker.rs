@@ -226,6 +226,7 @@ fn answer(
                 *last = Some((request.id, outcome));
                 out.tell(Event::Snapshot(snapshot));
                 drop(closed.take());
+                session.plan_ahead(request, cancel).ok(); // The sweep hears of it where it was cancelled.
             }
             Stage::Timed(report) => out.tell(Event::Timed(request.id, report)),
             Stage::Swept(found, done, total) => {

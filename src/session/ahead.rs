@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use super::answer::Request;
 use super::core::{Ahead, Session};
 use crate::analysis::Prediction;
+use crate::cpu;
 use crate::error::Result;
 use crate::progress::Cancel;
 use crate::quant::{Method, Settings};
@@ -45,6 +46,19 @@ fn neighbours(settings: &Settings) -> Vec<Settings> {
 }
 
 impl Session {
+    /// Plans what is one key away from `request`, until `cancel` is called: fitting and quantizing weights takes longer than a run.
+    ///
+    /// # Errors
+    /// When `cancel` was called; what was fitted until then is kept.
+    pub fn plan_ahead(&self, request: &Request, cancel: &Cancel) -> Result<()> {
+        for settings in neighbours(&request.settings) {
+            cancel.check()?;
+            // What cannot be planned is told when it is asked for.
+            cpu::in_pool(|| self.plan_until(&settings, cancel)).ok();
+        }
+        Ok(())
+    }
+
     /// Plans and runs what is one key away from `request`, until `cancel` is called.
     ///
     /// # Errors

@@ -117,7 +117,7 @@ impl Session {
         if foreseen.is_none() {
             tell(predicted(self.prediction(&run)));
         }
-        let outcome = Arc::new(self.measure(run, &request.settings)?);
+        let outcome = Arc::new(self.measure(run, &request.settings, cancel)?);
         cancel.check()?;
         let mut snapshot = Snapshot::of(&outcome, id, picture);
         if let Some(second) = request.compare {

@@ -312,11 +312,11 @@ impl Session {
     }
 
     /// Measures every site of a run.
-    pub(super) fn measure(&self, run: Run, settings: &Settings) -> Result<Outcome> {
+    pub(super) fn measure(&self, run: Run, settings: &Settings, cancel: &Cancel) -> Result<Outcome> {
         let model = &self.opened.model;
         let prediction = self.prediction(&run);
         let costs = bops::of_network(model.sites(), settings);
-        let sites = cpu::in_pool(|| measure::sites(&run.plan, &costs, &run.base.float, &run.quantized))?;
+        let sites = cpu::in_pool(|| measure::sites(&run.plan, &costs, &run.base.float, &run.quantized, cancel))?;
         let name = |class: usize| ClassName { class, label: prediction::class_name(&model.labels, class) };
         let report = Report {
             schema_version: SCHEMA_VERSION,
@@ -355,7 +355,7 @@ impl Session {
     /// # Errors
     /// When the picture cannot be read, the settings do not fit, or `cancel` was called.
     pub fn run(&self, index: usize, settings: &Settings, cancel: &Cancel) -> Result<Outcome> {
-        self.measure(self.quantize(index, settings, cancel)?, settings)
+        self.measure(self.quantize(index, settings, cancel)?, settings, cancel)
     }
 
     /// Sensitivity of every quantized site by itself; `found` hears each.
