@@ -31,7 +31,7 @@ fn main() {
     let parser = Arc::new(Mutex::new(vt100::Parser::new(40, 120, 0)));
     let (mut reader, shared) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&parser));
     thread::spawn(move || {
-        let mut bytes = [0; 65536];
+        let mut bytes = [0; 8192];
         while let Ok(n) = reader.read(&mut bytes) {
             if n == 0 {
                 break;

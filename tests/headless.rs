@@ -349,7 +349,7 @@ fn five_parts_merged_are_one_run_to_the_last_digit() {
         path
     };
     let eval = ["eval", "--calibration-images", "4", "--limit", "23", "--method", "igq,layer", "--bits", "3", "--groups", "4"];
-    let sensitivity = ["sensitivity", "--calibration-images", "2", "--kinds", "fc2,proj", "--bits", "3"];
+    let sensitivity = ["sensitivity", "--calibration-images", "3", "--limit", "2", "--kinds", "fc2,proj", "--bits", "3"];
     for (args, kind) in [(&eval[..], "eval"), (&sensitivity, "sensitivity")] {
         let whole = json(args, &format!("{kind}.json"));
         let part = |k: usize| json(&[args, &["--shard", &format!("{k}/5")]].concat(), &format!("{kind}.{k}.json"));
@@ -357,6 +357,7 @@ fn five_parts_merged_are_one_run_to_the_last_digit() {
         let names: Vec<&str> = parts.iter().map(|part| part.to_str().unwrap()).collect();
         let merged = json(&[&["merge"], names.as_slice()].concat(), &format!("{kind}.merged.json"));
         assert_eq!(without_seconds(&merged), without_seconds(&whole));
+        assert_eq!(without_seconds(&whole)["images"], if kind == "eval" { 23 } else { 2 });
         refused(&[&["merge"], &names[1..]].concat(), 2, &["part", "4/5"]);
         refused(&[&["merge"], names.as_slice(), &names[..1]].concat(), 2, &["part 4/5", "once"]);
         refused(&["merge", whole.to_str().unwrap()], 2, &["--shard"]);

@@ -256,16 +256,23 @@ impl FromStr for By {
     }
 }
 
-/// The float runs of the pictures that are looked at, and what they are: a folder's, or the calibration pictures.
+/// The float runs of the pictures that are looked at, and what they are: a folder's, or the calibration pictures; at most `limit`.
 ///
 /// # Errors
 /// When a folder holds no pictures or one cannot be read; when there are no calibration pictures.
 pub fn pictures(session: &Session, data: Option<&Path>, limit: Option<usize>, cancel: &Cancel) -> Result<(String, Arc<Reference>)> {
+    let opened = session.opened();
     let Some(folder) = data else {
-        return Ok((format!("the calibration pictures ({})", session.calibration_report().source), session.reference(cancel)?));
+        let source = &session.calibration_report().source;
+        let Some(limit) = limit else {
+            return Ok((format!("the calibration pictures ({source})"), session.reference(cancel)?));
+        };
+        let batches = batches::cut(session.calibration_batches()?, 1)?;
+        let first = &batches[..limit.clamp(1, batches.len())];
+        let reference = Reference::new(opened.model.network(), opened.model.sites(), first, cancel)?;
+        return Ok((format!("the first {} calibration pictures ({source})", first.len()), Arc::new(reference)));
     };
     let set = evaluate::data(session, Some(folder), limit)?;
-    let opened = session.opened();
     let batches = batches::load_all(&set.pictures, &opened.preprocess)?;
     Ok((set.name, Arc::new(Reference::new(opened.model.network(), opened.model.sites(), &batches, cancel)?)))
 }
