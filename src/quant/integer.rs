@@ -3,9 +3,8 @@
 //!
 //! With codes `q` of an input channel in group `g` (scale `s_g`, zero point `z_g`) and `p` of output channel `o` (`t_o`, `y_o`):
 //! the output is `t_o sum_g s_g (sum_c q_c p_oc - z_g sum_c p_oc - y_o sum_c (q_c - z_g))`, the inner sums over the channels of `g`: one
-//! product a group, and zero points by sums of rows and columns. The softmax has a scale
-//! for every row and values one for every column, so that their product is scaled once, by both. Queries times keys have groups along the
-//! inner dimension on both sides: they are multiplied in integers where both have one group, and in floats otherwise.
+//! product a group, and zero points by sums of rows and columns. The softmax has a scale for every row and values one for every column, so
+//! that their product is scaled once, by both. Queries times keys have groups along the inner dimension on both sides and stay in floats.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, QuantParams};
 use super::bits::BitWidth;
 use super::fake::{self, Observation};
 use super::fit::Grouping;
-use super::integer_weight::{COLUMNS, INTEGER, IntegerWeight, MIDDLE, Part, matrix};
+use super::integer_weight::{COLUMNS, INTEGER, IntegerWeight, Part, matrix, middle};
 use super::plan::{Plan, SitePlan};
 use super::uniform::{ChannelQuantizer, UniformQuantizer};
 use super::weight::QuantizedWeight;
@@ -28,6 +27,7 @@ use crate::progress::Cancel;
 
 /// Most rows that are multiplied at once.
 const ROWS: usize = 64;
+
 /// A product of codes of `left` bits with codes of `right` bits that the processor's kernel may get wrong: without VNNI it adds two products in
 /// 16 bits.
 fn overflows(left: BitWidth, right: BitWidth) -> bool {
@@ -178,7 +178,8 @@ fn mix(rows: &Coded, values: &Coded, heads: usize, out: &mut [f32]) -> Result<()
     let (n, channels) = (rows.last, values.last);
     let width = channels / heads;
     let of = |coded: &Coded, index: usize| coded.quantizers[usize::from(coded.grouping.assignment[index])];
-    let signed: Vec<i8> = values.codes.iter().map(|&code| (i16::from(code) - 128) as i8).collect();
+    let middle = values.quantizers.first().map_or(0, middle);
+    let signed: Vec<i8> = values.codes.iter().map(|&code| (i16::from(code) - middle) as i8).collect();
     out.par_chunks_mut(n * width).enumerate().try_for_each(|(index, out)| {
         let (window, head) = (index / heads, index % heads);
         let left = GemmInputA::Unpacked(matrix(&rows.codes[index * n * n..][..n * n], (n, n), (n, 1))?);
@@ -186,7 +187,7 @@ fn mix(rows: &Coded, values: &Coded, heads: usize, out: &mut [f32]) -> Result<()
         let row_quantizers: Vec<UniformQuantizer> = (0..n).map(|row| of(rows, index * n + row)).collect();
         let columns: Vec<UniformQuantizer> = (0..width).map(|column| of(values, head * width + column)).collect();
         let row_zeros: Vec<u8> = row_quantizers.iter().map(|q| q.zero_point as u8).collect();
-        let column_zeros: Vec<i8> = columns.iter().map(|q| (q.zero_point - MIDDLE) as i8).collect();
+        let column_zeros: Vec<i8> = columns.iter().map(|q| (q.zero_point as i16 - middle) as i8).collect();
         let options = GemmOptions {
             a_quant: Some(QuantParams { zero_point: &row_zeros }),
             b_quant: Some(QuantParams { zero_point: &column_zeros }),

@@ -9,8 +9,10 @@ use super::uniform::UniformQuantizer;
 use crate::error::{Error, Result};
 use crate::model::kernels;
 
-/// What is taken from codes, so that they have a sign.
-pub(super) const MIDDLE: f32 = 128.0;
+/// What is taken from codes, so that they have a sign and are no larger than they must be: a kernel without VNNI has 16 bits for two products.
+pub(super) fn middle(quantizer: &UniformQuantizer) -> i16 {
+    (quantizer.max_code as i16 + 1) / 2
+}
 
 thread_local! {
     /// The integer kernel for this processor, chosen once a thread: asking the processor what it can do is slow in a virtual machine.
@@ -26,13 +28,13 @@ pub struct IntegerWeight {
     pub(super) outputs: usize,
     /// `C`
     pub(super) inputs: usize,
-    /// `(C, C_out)`, codes less 128.
+    /// `(C, C_out)`, codes less the middle one.
     codes: Vec<i8>,
     /// All of it, for inputs of one group.
     whole: Part,
     /// `t_o`
     pub(super) scale: Vec<f32>,
-    /// Zero points less 128.
+    /// Zero points less the middle code.
     pub(super) zero: Vec<f32>,
 }
 
@@ -89,12 +91,12 @@ impl IntegerWeight {
         kernels::with_values(float, |values| {
             for (output, (row, quantizer)) in values.chunks_exact(inputs).zip(quantizers).enumerate() {
                 for (input, &w) in row.iter().enumerate() {
-                    codes[input * outputs + output] = (i16::from(quantizer.byte(w)) - 128) as i8;
+                    codes[input * outputs + output] = (i16::from(quantizer.byte(w)) - middle(quantizer)) as i8;
                 }
             }
         })?;
         let whole = pack(&codes, inputs, outputs)?;
-        let zero = quantizers.iter().map(|q| q.zero_point - MIDDLE).collect();
+        let zero = quantizers.iter().map(|q| q.zero_point - f32::from(middle(q))).collect();
         Ok(Self { outputs, inputs, codes, whole, scale: quantizers.iter().map(|q| q.scale).collect(), zero })
     }
 
