@@ -77,7 +77,15 @@ impl Studies {
 
     /// How far the study is, `elapsed` after its start.
     pub fn learn_progress(&mut self, progress: Progress, elapsed: Duration) {
-        if self.running.is_none() || progress.stage.is_empty() {
+        // A study that was replaced may still tell how far it was.
+        let comparing = progress.stage.starts_with("comparing");
+        let of_this = match &self.running {
+            None => false,
+            Some(Study::Compare { .. }) => comparing,
+            Some(Study::Suggest { .. }) => progress.stage.starts_with("looking"),
+            Some(Study::Perturb { .. }) => !comparing && !progress.stage.starts_with("looking"),
+        };
+        if !of_this || progress.stage.is_empty() {
             return;
         }
         if progress.stage != self.progress.stage {
@@ -154,5 +162,21 @@ impl Studies {
         let count = if self.progress.total > 0 { format!(": {} of {}", self.progress.done, self.progress.total) } else { String::new() };
         let left = self.left.map_or_else(String::new, |left| format!(", about {} s left", left.as_secs() + 1));
         Some(format!("{stage}{count}{left}; Esc stops it"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_of_the_study_before_is_not_that_of_this_one() {
+        let mut studies = Studies::default();
+        studies.start(Study::Compare { settings: Settings::default(), picture: 0, all: false });
+        let told = |stage: &str, done| Progress { stage: stage.into(), done, total: 98 };
+        studies.learn_progress(told("perturbations, fisher", 4), Duration::from_secs(1));
+        assert_eq!(studies.corner(false).unwrap(), "comparing");
+        studies.learn_progress(told("comparing on the evaluation set", 32), Duration::from_secs(2));
+        assert_eq!(studies.corner(false).unwrap(), "comparing 32/98");
     }
 }
