@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use common::built_in;
 use igq::analysis::Divergence;
 use igq::input::PictureSet;
+use igq::model::SiteKind;
 use igq::progress::Cancel;
 use igq::quant::{BitWidth, GroupCount, Method, Settings, bops};
 use igq::session::{Options, Session};
@@ -152,20 +153,37 @@ fn cached_and_fresh_results_are_equal_and_a_poisoned_entry_is_computed_again() {
 }
 
 #[test]
+fn a_fast_sensitivity_measures_on_all_pictures_what_loses_most() {
+    let session = built_in();
+    let (cancel, settings) = (Cancel::default(), Settings { kinds: [SiteKind::Fc2, SiteKind::Proj].into(), ..Settings::default() });
+    let pictures = sensitivity::pictures(&session, None, None, &cancel).unwrap();
+    let report = |fast| sensitivity::report(&session, &settings, &pictures, &[], (None, fast), &cancel, &|_| ()).unwrap();
+    let (fast, whole) = (report(true), report(false));
+    assert_eq!((fast.whole, fast.sites.len()), (whole.whole, 12));
+    let (all, few): (Vec<_>, Vec<_>) = fast.sites.iter().partition(|site| site.images == whole.images);
+    assert!(all.len() == 10 && few.iter().all(|site| site.images == 2), "{all:?} {few:?}");
+    for site in all {
+        let known = whole.sites.iter().find(|known| known.site == site.site).unwrap();
+        assert_eq!((site.only, site.without), (known.only, known.without));
+    }
+    assert!(fast.verdict.contains("first 2 pictures"), "{}", fast.verdict);
+}
+
+#[test]
 fn sensitivity_says_what_real_runs_say() {
     let session = built_in();
     let cancel = Cancel::default();
     let settings = Settings::default();
     let pictures = sensitivity::pictures(&session, None, None, &cancel).unwrap();
     let by = [sensitivity::By::Bits, sensitivity::By::Groups];
-    let report = sensitivity::report(&session, &settings, &pictures, &by, None, &cancel, &|_| ()).unwrap();
+    let report = sensitivity::report(&session, &settings, &pictures, &by, (None, false), &cancel, &|_| ()).unwrap();
     let network = session.opened().model.network();
     let of = |settings: &Settings| -> Divergence { pictures.1.effect_of(network, &session.plan(settings).unwrap(), &cancel).unwrap() };
     assert_eq!(report.whole, of(&settings));
     assert_eq!(report.weights_only, of(&Settings { abits: BitWidth::FLOAT, sbits: BitWidth::FLOAT, ..settings.clone() }));
     assert_eq!(report.activations_only, of(&Settings { wbits: BitWidth::FLOAT, ..settings.clone() }));
     let mut softmax = Settings { wbits: BitWidth::FLOAT, abits: BitWidth::FLOAT, ..settings.clone() };
-    softmax.kinds = igq::model::SiteKind::ALL.into();
+    softmax.kinds = SiteKind::ALL.into();
     assert_eq!(report.softmax_only, of(&softmax));
     assert_eq!(report.sites.len(), 50);
     assert!(report.sites.is_sorted_by(|a, b| a.only.kl >= b.only.kl));

@@ -33,6 +33,23 @@ impl Reference {
         Ok(Self { traces, predictions })
     }
 
+    /// Those of the first `images` pictures, one by one.
+    ///
+    /// # Errors
+    /// When `cancel` was called.
+    pub fn first(&self, network: &dyn Network, sites: &[SiteInfo], images: usize, cancel: &Cancel) -> Result<Self> {
+        if self.images() <= images {
+            return Ok(self.clone());
+        }
+        let mut pixels = Vec::with_capacity(images);
+        for trace in &self.traces {
+            for index in 0..trace.boundaries[0].dim(0)?.min(images - pixels.len()) {
+                pixels.push(trace.boundaries[0].narrow(0, index, 1)?.contiguous()?);
+            }
+        }
+        Self::new(network, sites, &pixels, cancel)
+    }
+
     /// What traces say, a prediction for each picture.
     ///
     /// # Errors

@@ -52,6 +52,8 @@ pub struct SiteSensitivity {
     pub without: Divergence,
     /// KL of the whole less KL without this site, in nats.
     pub gain: f64,
+    /// Pictures that it was measured on.
+    pub images: usize,
     /// By itself at every bit-width, where asked for.
     pub by_bits: Vec<Level<BitWidth>>,
     /// By itself at several group counts, where asked for.
@@ -143,6 +145,7 @@ pub fn both_ways(
             only_weight: part(SitePlan { quantizers: None, bits: BitWidth::FLOAT, ..own.clone() })?,
             without,
             gain: whole.kl - without.kl,
+            images: reference.images(),
             by_bits: by_bits.collect::<Result<_>>()?,
             by_groups: by_groups.collect::<Result<_>>()?,
         };
@@ -221,6 +224,10 @@ pub fn verdict(report: &SensitivityReport) -> String {
     text += &format!(" All sites together {:.4}, the sum of each alone {:.4} ({ratio:.2} times): {how}.", report.whole.kl, report.sum_only);
     let parts = [("weights", report.weights_only.kl), ("activations", report.activations_only.kl), ("the softmax", report.softmax_only.kl)];
     let (most, kl) = parts.into_iter().fold(("nothing", 0.0), |most, part| if part.1 > most.1 { part } else { most });
+    if let Some(fewest) = report.sites.iter().map(|s| s.images).min().filter(|fewest| *fewest < report.images) {
+        let all = report.sites.iter().filter(|s| s.images == report.images).count();
+        text += &format!(" Only the {all} sites that lose most on the first {fewest} pictures are measured on all {}.", report.images);
+    }
     text += &format!(" Of weights, activations and softmax alone, {most} costs most (KL {kl:.4}).");
     text
 }
@@ -256,6 +263,9 @@ impl FromStr for By {
     }
 }
 
+/// Pictures that every site is measured on where the study is to be fast, and sites that are measured on all of them.
+const FAST: (usize, usize) = (2, 10);
+
 /// The float runs of the pictures that are looked at, and what they are: a folder's, or the calibration pictures; at most `limit`.
 ///
 /// # Errors
@@ -277,7 +287,7 @@ pub fn pictures(session: &Session, data: Option<&Path>, limit: Option<usize>, ca
     Ok((set.name, Arc::new(Reference::new(opened.model.network(), opened.model.sites(), &batches, cancel)?)))
 }
 
-/// Looks at every site both ways under `settings`; when `cancel` was called after the first sites, at those.
+/// Looks at every site both ways under `settings`; if `fast`, on the first pictures, and at those that lose most there on all. When `cancel` was called after the first sites, at those.
 ///
 /// # Errors
 /// When the settings do not fit, or `cancel` was called.
@@ -286,7 +296,7 @@ pub fn report(
     settings: &Settings,
     (data, reference): &(String, Arc<Reference>),
     by: &[By],
-    shard: Option<Shard>,
+    (shard, fast): (Option<Shard>, bool),
     cancel: &Cancel,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<SensitivityReport> {
@@ -316,7 +326,22 @@ pub fn report(
     let levels = Levels { bits: &bits, groups: &groups };
     let part_of = |part: Part| of_part(network, reference, &plan, part, cancel);
     let (weights_only, activations_only, softmax_only) = (part_of(Part::Weights)?, part_of(Part::Activations)?, part_of(Part::Softmax)?);
-    let (whole, sites) = both_ways(network, reference, &plan, &part, &levels, cancel, &found)?;
+    let first = reference.first(network, model.sites(), if fast { FAST.0 } else { usize::MAX }, cancel)?;
+    let (mut whole, mut sites) = both_ways(network, &first, &plan, &part, &levels, cancel, &found)?;
+    if first.images() < reference.images() {
+        let mut most: Vec<(f64, Site)> = sites.iter().map(|s| (s.only.kl.max(s.gain), s.site)).collect();
+        most.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let most: Vec<&SiteInfo> =
+            part.iter().copied().filter(|info| most.iter().take(FAST.1).any(|(_, site)| *site == info.site)).collect();
+        let looked = Counter::new("the sites that lose most, on all pictures", most.len());
+        let (of_all, again) = both_ways(network, reference, &plan, &most, &levels, cancel, &|| progress(looked.add(1)))?;
+        whole = of_all;
+        for site in again {
+            if let Some(known) = sites.iter_mut().find(|known| known.site == site.site) {
+                *known = site;
+            }
+        }
+    }
     let report = SensitivityReport {
         schema_version: SCHEMA_VERSION,
         model: model.name.clone(),

@@ -26,6 +26,9 @@ pub struct Sensitivity {
     /// Look at this many of them only.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Look at every site on two pictures, and only at the ten that lose most there on all.
+    #[arg(long, conflicts_with = "shard")]
+    fast: bool,
     /// Look at part K of N of the sites only, every N-th; `igq merge` puts the parts together.
     #[arg(long, value_name = "K/N")]
     shard: Option<Shard>,
@@ -34,14 +37,14 @@ pub struct Sensitivity {
 impl Sensitivity {
     /// Does it and prints.
     pub(super) fn run(self) -> Result<()> {
-        let Self { common, output, by, data, limit, shard } = self;
+        let Self { common, output, by, data, limit, fast, shard } = self;
         output.require_json_of_a_part(shard)?;
         let session = open::session(&common, common.settings()?)?;
         let settings = session.opened().settings.clone();
         let cancel = interrupt::cancel()?;
         let pictures = sensitivity::pictures(&session, data.as_deref(), limit, &cancel)?;
         let bar = Bar::default();
-        let report = sensitivity::report(&session, &settings, &pictures, &by, shard, &cancel, &|progress| bar.show(&progress))?;
+        let report = sensitivity::report(&session, &settings, &pictures, &by, (shard, fast), &cancel, &|progress| bar.show(&progress))?;
         drop(bar);
         print::sensitivity(&report, &output)?;
         interrupt::end(report.partial)
