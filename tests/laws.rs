@@ -16,7 +16,7 @@ use igq::quant::run::fake_quantize_picture;
 use igq::quant::{
     BitWidth, Bounds, GroupCount, Method, Plan, Rule, Scheme, Settings, SiteQuantizers, Start, UniformQuantizer, calibrate, run,
 };
-use igq::session::Session;
+use igq::session::{Request, Session, Stage};
 
 fn values(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
@@ -263,4 +263,43 @@ fn local_error_is_measured_before_against_after_and_cumulative_against_float() {
         }
         assert_eq!(site.quantizers.iter().map(|q| q.members).sum::<usize>(), site.channels, "{}", site.site);
     }
+}
+
+#[test]
+fn what_is_taken_over_from_the_run_before_changes_nothing() {
+    let (session, cancel) = (built_in(), Cancel::default());
+    let first = Settings::default();
+    let mut later = first.clone();
+    later.set_own("blocks.3.fc1".parse().unwrap(), |own| own.abits = BitWidth::new(3).ok());
+    let plans = [&first, &later].map(|settings| session.plan(settings).unwrap());
+    let step = session.opened().model.site("blocks.3.fc1".parse().unwrap()).unwrap().step;
+    assert_eq!(plans[1].first_change(&plans[0]), Some(step));
+    assert_eq!(plans[1].first_change(&session.plan(&later).unwrap()), None);
+    session.run(1, &first, &cancel).unwrap();
+    let after = session.run(1, &later, &cancel).unwrap();
+    session.run(0, &first, &cancel).unwrap(); // Another picture: nothing to take over.
+    let mut fresh = session.run(1, &later, &cancel).unwrap().report;
+    fresh.seconds = after.report.seconds;
+    assert_eq!(after.report, fresh);
+    // The same settings again, and what was run ahead of them.
+    assert_eq!(session.run(1, &later, &cancel).unwrap().quantized.prediction, after.quantized.prediction);
+}
+
+#[test]
+fn a_prediction_that_was_made_ahead_is_that_of_the_run() {
+    let (session, cancel) = (built_in(), Cancel::default());
+    let request = |settings: Settings| Request { id: 1, settings, picture: 0, compare: None };
+    session.look_ahead(&request(Settings::default()), &cancel).unwrap();
+    let fewer = Settings { abits: BitWidth::new(3).unwrap(), ..Settings::default() };
+    let (mut told, mut measured) = (Vec::new(), None);
+    let ended = session.answer(&request(fewer.clone()), &cancel, &mut |stage| match stage {
+        Stage::Predicted(predicted) => told.push(predicted.prediction.clone()),
+        Stage::Measured(snapshot, _) => {
+            measured = Some(snapshot.report.prediction.clone());
+            cancel.cancel();
+        }
+        _ => {}
+    });
+    assert!(ended.is_err() && told.len() == 1);
+    assert_eq!(Some(&told[0]), measured.as_ref());
 }

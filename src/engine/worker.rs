@@ -226,7 +226,13 @@ fn answer(
                 *last = Some((request.id, outcome));
                 out.tell(Event::Snapshot(snapshot));
                 drop(closed.take());
-                session.plan_ahead(request, cancel).ok(); // The sweep hears of it where it was cancelled.
+                let mut details = || {
+                    if let Some(wanted) = slot.take_detail() {
+                        tell_detail(wanted, last, out);
+                    }
+                };
+                details();
+                session.plan_ahead(request, cancel, &mut details).ok(); // The sweep hears of it where it was cancelled.
             }
             Stage::Timed(report) => out.tell(Event::Timed(request.id, report)),
             Stage::Swept(found, done, total) => {

@@ -47,14 +47,16 @@ fn neighbours(settings: &Settings) -> Vec<Settings> {
 
 impl Session {
     /// Plans what is one key away from `request`, until `cancel` is called: fitting and quantizing weights takes longer than a run.
+    /// `between` is called after each, for whoever waits for something else.
     ///
     /// # Errors
     /// When `cancel` was called; what was fitted until then is kept.
-    pub fn plan_ahead(&self, request: &Request, cancel: &Cancel) -> Result<()> {
+    pub fn plan_ahead(&self, request: &Request, cancel: &Cancel, between: &mut dyn FnMut()) -> Result<()> {
         for settings in neighbours(&request.settings) {
             cancel.check()?;
             // What cannot be planned is told when it is asked for.
             cpu::in_pool(|| self.plan_until(&settings, cancel)).ok();
+            between();
         }
         Ok(())
     }

@@ -75,7 +75,7 @@ pub struct Session {
     later: Mutex<Vec<PictureSource>>,
     reference: Mutex<Option<Arc<Reference>>>,
     /// The newest run, for the part of the next one that is the same.
-    newest: Mutex<Option<Newest>>,
+    newest: Mutex<Option<Arc<Newest>>>,
     /// What was run before anybody asked for it, the oldest first.
     pub(super) ahead: Mutex<VecDeque<Ahead>>,
 }
@@ -283,14 +283,14 @@ impl Session {
     pub(super) fn quantize(&self, index: usize, settings: &Settings, cancel: &Cancel) -> Result<Run> {
         let base = self.base(index)?;
         let started = Instant::now();
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let earlier = newest.as_ref().filter(|newest| newest.picture == index).map(|newest| (&newest.plan, &*newest.quantized));
         let (plan, quantized) = cpu::in_pool(|| {
             let plan = self.plan_until(settings, cancel)?;
             let quantized = QuantizedRun::after(self.opened.model.network(), &base.prepared.tensor, &plan, earlier, cancel)?;
             Ok::<_, Error>((plan, Arc::new(quantized)))
         })?;
-        let newest = Newest { picture: index, plan: plan.clone(), quantized: Arc::clone(&quantized) };
+        let newest = Arc::new(Newest { picture: index, plan: plan.clone(), quantized: Arc::clone(&quantized) });
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(newest);
         Ok(Run { base, plan, quantized, seconds: started.elapsed().as_secs_f64() })
     }
