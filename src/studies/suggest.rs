@@ -152,6 +152,8 @@ pub enum Aim {
     Kl(f64),
 }
 
+/// Calibration pictures that products are measured on where the search is to be fast; what is suggested is verified on the set all the same.
+const FAST: usize = 2;
 /// Bits that products may get.
 const LADDER: [u8; 5] = [3, 4, 5, 6, 8];
 /// Budgets between the settings as they are and all bits at 8.
@@ -176,7 +178,7 @@ pub fn restore_set(
     session: &Session,
     settings: &Settings,
     set: &PictureSet,
-    aim: Aim,
+    (aim, fast): (Aim, bool),
     cancel: &Cancel,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<(Suggestion, Standing)> {
@@ -213,7 +215,7 @@ pub fn restore_set(
         let same = Suggestion { settings: settings.clone(), changes: Vec::new(), before, after: before, reached: true, text };
         return Ok((same, best));
     }
-    let units = units(session, settings, cancel, progress)?;
+    let units = units(session, settings, if fast { FAST } else { usize::MAX }, cancel, progress)?;
     let choices: Vec<Vec<Choice>> = units.iter().map(|u| u.options.iter().map(|(_, c)| *c).collect()).collect();
     let fixed = bops::total(session.opened().model.sites(), settings) - units.iter().map(|u| u.options[0].1.bops).sum::<u64>();
     let budget = |step: usize| {
@@ -260,10 +262,16 @@ pub fn restore_set(
 }
 
 /// Every product with its options, the settings as they are first.
-fn units(session: &Session, settings: &Settings, cancel: &Cancel, progress: &(dyn Fn(Progress) + Sync)) -> Result<Vec<Unit>> {
+fn units(
+    session: &Session,
+    settings: &Settings,
+    images: usize,
+    cancel: &Cancel,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Vec<Unit>> {
     let sites = session.opened().model.sites();
-    let reference = session.reference(cancel)?;
     let network = session.opened().model.network();
+    let reference = session.reference(cancel)?.first(network, sites, images, cancel)?;
     let float = Plan::float(sites);
     let products: Vec<&SiteInfo> =
         sites.iter().filter(|info| info.product.is_some() && !settings.activation_bits(info.site).is_float()).collect();

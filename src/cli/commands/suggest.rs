@@ -32,12 +32,15 @@ pub struct Suggest {
     /// Verify on this many pictures only.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Search with what two calibration pictures show, instead of all; the suggestion is verified on the set all the same.
+    #[arg(long)]
+    fast: bool,
 }
 
 impl Suggest {
     /// Does it and prints.
     pub(super) fn run(self) -> Result<()> {
-        let Self { common, output, one, within, kl, data, limit } = self;
+        let Self { common, output, one, within, kl, data, limit, fast } = self;
         let session = open::session(&common, common.settings()?)?;
         let settings = session.opened().settings.clone();
         let (cancel, bar) = (Cancel::default(), Bar::default());
@@ -46,7 +49,7 @@ impl Suggest {
         } else {
             let set = evaluate::data(&session, data.as_deref(), limit)?;
             let aim = kl.map_or(Aim::Within(within), Aim::Kl);
-            let (found, best) = suggest::restore_set(&session, &settings, &set, aim, &cancel, &|progress| bar.show(&progress))?;
+            let (found, best) = suggest::restore_set(&session, &settings, &set, (aim, fast), &cancel, &|progress| bar.show(&progress))?;
             (found, Some(best))
         };
         drop(bar);
