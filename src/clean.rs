@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::Write;
 
 /// What stands where a control character was.
-const PLACEHOLDER: char = '\u{fffd}';
+const REPLACEMENT: char = '\u{fffd}';
 
 /// Whether a terminal would obey a character instead of showing it, or shows nothing where it stands: control characters, marks that turn
 /// the direction of text around, what has no width. What joins letters and emoji stays.
@@ -28,11 +28,11 @@ const fn is_foul(c: char) -> bool {
     )
 }
 
-/// `text` in one line, with a placeholder for every character that a terminal would obey.
+/// `text` in one line, with U+FFFD for every character that a terminal would obey.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
     if text.chars().any(is_foul) {
-        text.chars().map(|c| if is_foul(c) { PLACEHOLDER } else { c }).collect::<String>().into()
+        text.chars().map(|c| if is_foul(c) { REPLACEMENT } else { c }).collect::<String>().into()
     } else {
         text.into()
     }
@@ -43,7 +43,7 @@ pub fn clean(text: &str) -> Cow<'_, str> {
 pub fn clean_lines(text: &str) -> Cow<'_, str> {
     let foul = |c: char| is_foul(c) && c != '\n';
     if text.chars().any(foul) {
-        text.chars().map(|c| if foul(c) { PLACEHOLDER } else { c }).collect::<String>().into()
+        text.chars().map(|c| if foul(c) { REPLACEMENT } else { c }).collect::<String>().into()
     } else {
         text.into()
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn controls_become_placeholders_and_letters_stay() {
+    fn controls_are_replaced_and_letters_stay() {
         assert_eq!(clean("cat\u{1b}[31m\u{7}\u{8}\u{9b}x\u{202e}y\nz"), "cat\u{fffd}[31m\u{fffd}\u{fffd}\u{fffd}x\u{fffd}y\u{fffd}z");
         for name in ["靴子", "👩\u{200d}👩\u{200d}👧", "e\u{301}te\u{301}", "plain"] {
             assert_eq!(clean(name), name);
