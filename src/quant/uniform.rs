@@ -118,7 +118,8 @@ impl UniformQuantizer {
             return Some(Self { bounds, scale: 0.0, zero_point: 0.0, max_code });
         }
         let scale = bounds.width() / max_code;
-        let zero_point = (-bounds.lower / scale).round_ties_even().clamp(0.0, max_code);
+        // Subtracted from zero, so that a range from zero on has the zero point 0 and not -0.
+        let zero_point = ((0.0 - bounds.lower) / scale).round_ties_even().clamp(0.0, max_code);
         Some(Self { bounds, scale, zero_point, max_code })
     }
 
