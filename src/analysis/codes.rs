@@ -164,8 +164,11 @@ impl Met {
         for &group in &grouping.assignment {
             met.values[usize::from(group)] += each;
         }
-        let lanes: Option<Vec<Lane>> =
-            grouping.quantizers.iter().enumerate().map(|(g, q)| Some(Lane::of(q.as_uniform()?, g, codes))).collect();
+        let lanes: Option<Vec<Lane>> = if grouping.tiles.is_some() {
+            None
+        } else {
+            grouping.quantizers.iter().enumerate().map(|(g, q)| Some(Lane::of(q.as_uniform()?, g, codes))).collect()
+        };
         if lanes.is_none() {
             met.one_by_one(grouping, before, after, last);
         }
@@ -210,16 +213,27 @@ impl Met {
 
     /// For quantizers of other shapes.
     fn one_by_one(&mut self, grouping: &Grouping, before: &[f32], after: &[f32], last: usize) {
+        let group = |row: usize, column: usize| usize::from(grouping.assignment[if grouping.along.is_rows() { row } else { column }]);
+        let mut see = |x: f32, y: f32, group: usize, quantizer: &Quantizer| {
+            let (code, clipped) = quantizer.code(x);
+            self.used[group * self.codes + code as usize] = true;
+            self.clipped[group] += usize::from(clipped);
+            if let Some(step) = quantizer.step_at(x) {
+                self.squared_steps += (f64::from(x - y) / f64::from(step)).powi(2);
+            }
+        };
+        if let Some(tiles) = &grouping.tiles {
+            return tiles.each_row(before, last, |row, quantizers| {
+                let values = before[row * last..].iter().zip(&after[row * last..]);
+                for (column, ((&x, &y), quantizer)) in values.zip(quantizers).enumerate() {
+                    see(x, y, group(row, column), quantizer);
+                }
+            });
+        }
         for (row, (before, after)) in before.chunks_exact(last).zip(after.chunks_exact(last)).enumerate() {
             for (column, (&x, &y)) in before.iter().zip(after).enumerate() {
-                let group = usize::from(grouping.assignment[if grouping.along.is_rows() { row } else { column }]);
-                let quantizer = &grouping.quantizers[group];
-                let (code, clipped) = quantizer.code(x);
-                self.used[group * self.codes + code as usize] = true;
-                self.clipped[group] += usize::from(clipped);
-                if let Some(step) = quantizer.step_at(x) {
-                    self.squared_steps += (f64::from(x - y) / f64::from(step)).powi(2);
-                }
+                let group = group(row, column);
+                see(x, y, group, &grouping.quantizers[group]);
             }
         }
     }
@@ -241,7 +255,7 @@ mod tests {
     #[test]
     fn side_by_side_sees_what_one_by_one_sees() {
         let mut random = fastrand::Rng::with_seed(9);
-        for along in [Along::Channels, Along::SoftmaxRows, Along::Tokens] {
+        for along in [Along::Channels, Along::SoftmaxRows] {
             for bits in [2, 4, 8] {
                 let (rows, last) = (700, 37);
                 let values: Vec<f32> = (0..rows * last).map(|i| (random.f32() - 0.4) * (1.0 + (i % last) as f32)).collect();

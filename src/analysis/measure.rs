@@ -65,7 +65,8 @@ fn measure(plan: &SitePlan, float: &Tensor, run: &SiteRun) -> Result<SiteReport>
         ranges: RangesReport { min: ranges.iter().map(|r| r.lower).collect(), max: ranges.iter().map(|r| r.upper).collect() },
         weight: plan.weight.as_ref().map(|w| WeightReport {
             bits: w.bits(),
-            epsilon: w.epsilon,
+            shrink: w.shrink,
+            effective_bits: w.scheme.effective_bits(w.size.1),
             mse: w.mse,
             sqnr_db: Some(w.sqnr).filter(|s| s.is_finite()),
         }),

@@ -147,6 +147,22 @@ pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
     (norm > 0.0).then(|| product(&a, &b) / norm)
 }
 
+/// The mean of `values` and its 95 % interval by the bootstrap (percentiles of 1,000 resampled means, always the same); none of fewer than two.
+#[must_use]
+pub fn bootstrap_mean(values: &[f64]) -> Option<(f64, f64, f64)> {
+    const RESAMPLES: usize = 1000;
+    if values.len() < 2 {
+        return None;
+    }
+    let mut random = fastrand::Rng::with_seed(0);
+    let n = values.len() as f64;
+    let mut means: Vec<f64> =
+        (0..RESAMPLES).map(|_| (0..values.len()).map(|_| values[random.usize(..values.len())]).sum::<f64>() / n).collect();
+    means.sort_unstable_by(f64::total_cmp);
+    let at = |percent: f64| means[(percent * (RESAMPLES - 1) as f64).round() as usize];
+    Some((values.iter().sum::<f64>() / n, at(0.025), at(0.975)))
+}
+
 /// Wilson's 95 % interval for `hits` of `trials`, as shares.
 #[must_use]
 pub fn wilson(hits: usize, trials: usize) -> (f64, f64) {
@@ -183,6 +199,17 @@ mod tests {
         assert!((tied - 4.5 / 22.5_f64.sqrt()).abs() < 1e-12);
         assert_eq!(spearman(&[1.0, 1.0, 1.0], &[1.0, 2.0, 3.0]), None);
         assert_eq!(spearman(&[1.0], &[1.0]), None);
+    }
+
+    #[test]
+    fn the_bootstrap_interval_of_a_mean_is_near_the_normal_one() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let values: Vec<f64> = (0..400).map(|_| random.f64() + random.f64()).collect();
+        let (mean, low, high) = bootstrap_mean(&values).unwrap();
+        let sd = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 399.0).sqrt();
+        let half = 1.96 * sd / 20.0;
+        assert!((low - (mean - half)).abs() < 0.2 * half && (high - (mean + half)).abs() < 0.2 * half, "{mean} {low} {high} {half}");
+        assert_eq!(bootstrap_mean(&[1.0]), None);
     }
 
     #[test]

@@ -219,8 +219,10 @@ pub struct RangesReport {
 pub struct WeightReport {
     /// Its bits.
     pub bits: BitWidth,
-    /// The percentile at which each output channel is cut, in percent.
-    pub epsilon: f64,
+    /// Mean share of their range that the bounds of output channels (or blocks) keep.
+    pub shrink: f64,
+    /// Bits for each value, scales included.
+    pub effective_bits: f64,
     /// Mean squared error.
     pub mse: f64,
     /// Signal to quantization noise in dB; none where nothing changed.

@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
 use crate::model::{BUILT_IN, SiteKind, SitePattern};
-use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Settings, SiteOverride, SoftmaxShape};
+use crate::quant::settings::{self, Preset};
+use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Rounding, Settings, SiteOverride, SoftmaxShape, WeightScales};
 use crate::read;
 use crate::session::{Options, cache};
 use crate::studies::shard::Shard;
@@ -21,6 +22,26 @@ where
     T: FromStr<Err = Error> + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+}
+
+/// Bits of everything, or of the sites of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BitsOf {
+    /// Of everything.
+    All(BitWidth),
+    /// Of a kind, its layers' weights included.
+    Kind(SiteKind, BitWidth),
+}
+
+impl FromStr for BitsOf {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.split_once('=') {
+            None => Ok(Self::All(text.parse()?)),
+            Some((kind, bits)) => Ok(Self::Kind(kind.parse()?, bits.parse()?)),
+        }
+    }
 }
 
 /// Flags that every command shares.
@@ -59,9 +80,9 @@ pub struct RunArgs {
     /// How values share quantizers.
     #[arg(long, value_delimiter = ',', default_value = "igq", value_parser = one_of::<Method>(Method::ALL.map(Method::name)))]
     pub method: Vec<Method>,
-    /// Bits of weights, activations and softmax together: 2 to 8, or 32 for float.
-    #[arg(long, value_delimiter = ',', value_name = "BITS", conflicts_with_all = ["wbits", "abits", "sbits"])]
-    pub bits: Vec<BitWidth>,
+    /// Bits of weights, activations and softmax together: 2 to 8, or 32 for float; KIND=BITS for the sites of a kind (`4,fc2=6`).
+    #[arg(long, value_delimiter = ',', value_name = "BITS")]
+    pub bits: Vec<BitsOf>,
     /// Bits of weights.
     #[arg(long, value_delimiter = ',', value_name = "BITS")]
     pub wbits: Vec<BitWidth>,
@@ -77,6 +98,18 @@ pub struct RunArgs {
     /// Groups of softmax rows; default: as the channels.
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub row_groups: Vec<GroupCount>,
+    /// How weights become codes: to the nearest, or by GPTQ on the calibration pictures. Default: gptq.
+    #[arg(long, value_delimiter = ',', value_name = "ROUNDING", value_parser = one_of::<Rounding>(Rounding::ALL.map(Rounding::name)))]
+    pub weights: Vec<Rounding>,
+    /// What of a weight shares a scale: channel, block=N (along the inputs), mxfp4, mxint8, nvfp4 or fp8-e4m3. Default: channel.
+    #[arg(long, value_delimiter = ',', value_name = "SCALES")]
+    pub weight_scales: Vec<WeightScales>,
+    /// Values of a block, for block-int and for the attention of igq-token.
+    #[arg(long, default_value_t = settings::BLOCK, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=4096))]
+    pub block: u16,
+    /// What the first and the last layer do. Default: first-last-8.
+    #[arg(long, value_name = "PRESET", value_parser = one_of::<Preset>(Preset::ALL.map(Preset::name)))]
+    pub preset: Option<Preset>,
     /// Kinds of sites to quantize. Default: all.
     #[arg(long, value_delimiter = ',', value_name = "KIND", value_parser = one_of::<SiteKind>(SiteKind::ALL.map(SiteKind::name)))]
     pub kinds: Vec<SiteKind>,
@@ -102,7 +135,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATTERN=BITS", value_parser = parse_own::<BitWidth>)]
     pub site_wbits: Vec<(SitePattern, BitWidth)>,
     /// Take all settings from a JSON file that igq wrote (a report, an allocation, a suggestion).
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "arithmetic", "site_groups", "site_abits", "site_wbits"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "arithmetic", "weights", "weight_scales", "block", "preset", "site_groups", "site_abits", "site_wbits"])]
     pub settings_file: Option<PathBuf>,
     /// Seed of the choice of calibration pictures from a larger folder, and of --shuffle.
     #[arg(long, default_value_t = 0)]
@@ -163,24 +196,54 @@ impl RunArgs {
         let groups = self.site_groups.iter().map(|(p, g)| SiteOverride { groups: Some(*g), ..own(p) });
         let abits = self.site_abits.iter().map(|(p, b)| SiteOverride { abits: Some(*b), ..own(p) });
         let wbits = self.site_wbits.iter().map(|(p, b)| SiteOverride { wbits: Some(*b), ..own(p) });
+        let kinds = self.bits.iter().filter_map(|bits| match bits {
+            BitsOf::Kind(kind, bits) => Some((kind, *bits)),
+            BitsOf::All(_) => None,
+        });
+        let of_kind = |(kind, bits): (&SiteKind, BitWidth)| -> Result<SiteOverride> {
+            let sites = SitePattern::of_kind(*kind);
+            Ok(SiteOverride { wbits: Some(bits), abits: Some(bits), ..own(&sites) })
+        };
+        let kinds = kinds.map(of_kind).collect::<Result<Vec<_>>>()?;
+        let without_pictures = self.quantizers.is_some();
         let base = Settings {
+            block: self.block,
+            preset: self.preset.unwrap_or_default(),
             kinds: if self.kinds.is_empty() { SiteKind::ALL.into() } else { self.kinds.iter().copied().collect() },
             keep_float: self.keep_float.clone(),
-            overrides: groups.chain(abits).chain(wbits).collect(),
+            overrides: kinds.into_iter().chain(groups).chain(abits).chain(wbits).collect(),
             seed: self.seed,
             arithmetic: self.arithmetic,
             ..Settings::default()
         };
+        let listed = [&self.wbits, &self.abits, &self.sbits].into_iter().flatten().next();
+        if let (Some(BitsOf::All(all)), Some(one)) = (self.bits.iter().find(|bits| matches!(bits, BitsOf::All(_))), listed) {
+            let expected = "either --bits for all, or --wbits, --abits and --sbits";
+            return Err(Error::setting("--bits beside --wbits, --abits or --sbits", format!("{all} and {one}"), expected));
+        }
         let counts = self.group_pairs(&base)?;
         let mut grid: Vec<Settings> = Vec::new();
         for &method in &self.method {
             for &(wbits, abits, sbits) in &self.bit_triples(&base) {
                 for &(groups, row_groups) in &counts {
-                    for (softmax, gelu) in self.shapes() {
-                        let settings = Settings { method, wbits, abits, sbits, groups, row_groups, softmax, gelu, ..base.clone() };
+                    for ((softmax, gelu), (weights, weight_scales)) in self.shapes_and_weights(without_pictures) {
+                        let settings = Settings {
+                            method,
+                            wbits,
+                            abits,
+                            sbits,
+                            groups,
+                            row_groups,
+                            softmax,
+                            gelu,
+                            weights,
+                            weight_scales,
+                            ..base.clone()
+                        };
                         let same = |known: &Settings| {
                             let bits = (known.wbits, known.abits, known.sbits) == (wbits, abits, sbits);
-                            let shapes = (known.softmax, known.gelu) == (softmax, gelu);
+                            let shapes =
+                                (known.softmax, known.gelu, known.weights, known.weight_scales) == (softmax, gelu, weights, weight_scales);
                             known.method == method && (method == Method::Float || (bits && shapes && !method.uses_groups()))
                         };
                         if !grid.iter().any(same) {
@@ -193,6 +256,15 @@ impl RunArgs {
         Ok(grid)
     }
 
+    /// Without calibration pictures, GPTQ has nothing to go by: then the default is rounding to the nearest.
+    fn shapes_and_weights(&self, without_pictures: bool) -> Vec<((SoftmaxShape, GeluShape), (Rounding, WeightScales))> {
+        let usual = if without_pictures { Rounding::Nearest } else { Rounding::default() };
+        let weights = if self.weights.is_empty() { vec![usual] } else { self.weights.clone() };
+        let scales = if self.weight_scales.is_empty() { vec![WeightScales::default()] } else { self.weight_scales.clone() };
+        let pairs: Vec<_> = weights.iter().flat_map(|&w| scales.iter().map(move |&s| (w, s))).collect();
+        self.shapes().into_iter().flat_map(|shape| pairs.iter().map(move |&pair| (shape, pair))).collect()
+    }
+
     fn shapes(&self) -> Vec<(SoftmaxShape, GeluShape)> {
         let softmax = if self.softmax.is_empty() { vec![SoftmaxShape::Method] } else { self.softmax.clone() };
         let gelu = if self.gelu.is_empty() { vec![GeluShape::Method] } else { self.gelu.clone() };
@@ -200,8 +272,10 @@ impl RunArgs {
     }
 
     fn bit_triples(&self, base: &Settings) -> Vec<(BitWidth, BitWidth, BitWidth)> {
-        if !self.bits.is_empty() {
-            return self.bits.iter().map(|&b| (b, b, b)).collect();
+        let all: Vec<BitWidth> =
+            self.bits.iter().filter_map(|bits| if let BitsOf::All(bits) = bits { Some(*bits) } else { None }).collect();
+        if !all.is_empty() {
+            return all.into_iter().map(|b| (b, b, b)).collect();
         }
         let or = |list: &[BitWidth], default| if list.is_empty() { vec![default] } else { list.to_vec() };
         let mut triples = Vec::new();

@@ -218,19 +218,27 @@ fn listed(folder: &Path, list: &Path, class_of: &dyn Fn(&str) -> Named, left_out
     let mut pictures = Vec::new();
     for (line, record) in reader.records().enumerate() {
         let (line, record) = (line + 2, record.map_err(|e| broken(e.to_string()))?);
-        let label_in = |column: usize| {
-            let class = record.get(column).unwrap_or_default().trim();
-            match class_of(class) {
-                Named::Class(class) => Ok(class),
-                Named::Several(all) => Err(broken(format!("line {line}: `{class}` is the name of classes {}", list_of(&all)))),
-                Named::Nothing => Err(broken(format!("line {line}: expected a class of the model, found `{class}`"))),
+        // Each column narrows the class down: a name that several classes have is told by the number beside it.
+        let mut possible: Option<Vec<usize>> = None;
+        for column in &classes {
+            let class = record.get(*column).unwrap_or_default().trim();
+            let here = match class_of(class) {
+                Named::Class(class) => vec![class],
+                Named::Several(all) => all,
+                Named::Nothing => return Err(broken(format!("line {line}: expected a class of the model, found `{class}`"))),
+            };
+            let before = possible.take().unwrap_or_else(|| here.clone());
+            let both: Vec<usize> = before.iter().copied().filter(|class| here.contains(class)).collect();
+            if both.is_empty() {
+                let problem = format!("line {line}: expected one class, found {} and {}", list_of(&before), list_of(&here));
+                return Err(broken(problem));
             }
-        };
-        let labels = classes.iter().map(|column| label_in(*column)).collect::<Result<Vec<_>>>()?;
-        let label = labels[0];
-        if let Some(other) = labels.iter().find(|other| **other != label) {
-            return Err(broken(format!("line {line}: expected one class, found {label} and {other}")));
+            possible = Some(both);
         }
+        let possible = possible.unwrap_or_default();
+        let [label] = possible[..] else {
+            return Err(broken(format!("line {line}: the name is that of classes {}", list_of(&possible))));
+        };
         let file = record.get(*file).unwrap_or_default().trim();
         let path = folder.join(file);
         let real = fs::canonicalize(&path).map_err(Error::io("read", &path))?;

@@ -117,6 +117,20 @@ fn refused(error: impl fmt::Debug) -> Error {
     Error::content("a matrix product", format!("the kernel refuses it ({error:?})"), "report this")
 }
 
+/// `X^T X` of rows of `columns` values: `(columns, columns)`.
+///
+/// # Errors
+/// When the kernel refuses the shapes.
+pub fn gram(values: &[f32], columns: usize) -> Result<Vec<f32>> {
+    let rows = values.len() / columns.max(1);
+    let left = GemmInputA::Unpacked(view(values, (columns, rows), (1, columns))?);
+    let right = GemmInputB::Unpacked(view(values, (rows, columns), (columns, 1))?);
+    let product = computed(columns * columns, |out| {
+        FLOAT.with(|float| float.gemm_uninit(out, left, right, GemmUninitOptions::default()).map(|y| y.len()).ok())
+    });
+    product.ok_or_else(|| refused("its shapes do not fit"))
+}
+
 /// `x W^T + b`: `(.., C)` to `(.., C_out)`.
 ///
 /// # Errors

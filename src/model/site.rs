@@ -94,6 +94,12 @@ impl SiteKind {
         }
     }
 
+    /// Whether the site belongs to the first or the last layer of a network.
+    #[must_use]
+    pub const fn is_first_or_last(self) -> bool {
+        matches!(self, Self::Patch | Self::Head | Self::HeadDist)
+    }
+
     /// Whether the site is a softmax attention, whose groups are over rows (method, section 5).
     #[must_use]
     pub const fn is_softmax(self) -> bool {
@@ -216,6 +222,16 @@ impl SitePattern {
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+}
+
+impl SitePattern {
+    /// Every site of a kind, wherever it stands.
+    #[must_use]
+    pub fn of_kind(kind: SiteKind) -> Self {
+        let outside = kind.is_first_or_last();
+        let text = if outside { kind.name().to_string() } else { format!("*.{kind}") };
+        Self(glob::Pattern::new(&text).unwrap_or_default())
     }
 }
 

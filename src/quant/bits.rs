@@ -16,6 +16,8 @@ pub struct BitWidth(u8);
 impl BitWidth {
     /// Left in float, bit-exact.
     pub const FLOAT: Self = Self(32);
+    /// 8 bits.
+    pub const EIGHT: Self = Self(8);
     /// Every width, narrowest first; the last is float.
     pub const ALL: [Self; 8] = [Self(2), Self(3), Self(4), Self(5), Self(6), Self(7), Self(8), Self(32)];
 

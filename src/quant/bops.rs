@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::format::Format;
 use super::method::{Parts, Scheme};
 use super::settings::Settings;
-use crate::model::{Product, RightOperand, Site, SiteInfo};
+use crate::model::{Product, RightOperand, Site, SiteInfo, SiteKind};
 
 /// Bit operations of one 32-bit operation \[D\].
 const WIDE: u64 = 32;
@@ -58,20 +59,29 @@ pub fn of_site(info: &SiteInfo, sites: &[SiteInfo], settings: &Settings) -> Site
     let (channels, tokens) = (info.channels as u64, info.tokens as u64);
     let softmax = info.site.kind.is_softmax();
     let spec = method.spec();
+    let attention = matches!(info.site.kind, SiteKind::Attn | SiteKind::V);
+    let blocks = |length: usize| inner(info).div_ceil(length.max(1)) as u64;
     let groups = match spec.parts {
         Parts::Channels => channels,
-        Parts::Groups => settings.groups(info.site).get() as u64,
-        Parts::Tokens => tokens,
-        Parts::Whole => 1,
+        Parts::TokenGroups if attention => blocks(settings.block.into()),
+        Parts::Groups | Parts::TokenGroups => settings.groups(info.site).get() as u64,
+        Parts::Blocks(length) => blocks(length.unwrap_or(settings.block.into())),
+        // Every token of the values has a scale of its own, and they meet the softmax along tokens.
+        Parts::Tokens if info.site.kind == SiteKind::V => inner(info) as u64,
+        Parts::Tokens | Parts::Whole => 1,
     };
+    let tiled = matches!(spec.parts, Parts::TokenGroups | Parts::Blocks(_) | Parts::Tokens);
     if spec.dynamic {
         let row = info.product.map_or(tokens, |p| p.inner as u64);
         bops.ranges = WIDE * if softmax { channels * row } else { 2 * tokens * channels };
     }
-    if spec.instance_aware {
+    if spec.parts == Parts::TokenGroups && !attention {
+        bops.ranges *= 2; // Of the channels, then of every token's values in a group.
+    }
+    if spec.instance_aware && !(tiled && attention) {
         bops.assignment = WIDE * if softmax { 2 } else { 5 } * channels * groups;
     }
-    let split = if spec.parts == Parts::Tokens { split_by_tokens(info, sites) } else { split_by(info, sites) };
+    let split = if tiled && attention { split_by_tokens(info, sites) } else { split_by(info, sites) };
     if let Some(split) = split {
         let results = (split.count * split.rows * split.columns) as u64;
         bops.sums = WIDE * results * (groups.min(split.inner as u64) - 1);
@@ -87,9 +97,66 @@ fn split_by(info: &SiteInfo, sites: &[SiteInfo]) -> Option<Product> {
     }
 }
 
-/// The product whose inner dimension the tokens of a site split: that of the values, whose rows are what the softmax weights.
+/// The product whose inner dimension tiles of values split: that with the softmax, whose own tiles end where theirs do, so that the sums count
+/// once.
 fn split_by_tokens(info: &SiteInfo, sites: &[SiteInfo]) -> Option<Product> {
     sites.iter().filter_map(|left| left.product).find(|p| p.right == RightOperand::Columns(info.site))
+}
+
+/// Values along the inner dimension of the site's product: tokens of a window for softmax and values, channels of a head for queries and keys.
+fn inner(info: &SiteInfo) -> usize {
+    match info.site.kind {
+        SiteKind::Attn | SiteKind::V => info.layout.window_tokens(),
+        _ => info.channels / info.heads.max(1),
+    }
+}
+
+/// Bits for each value of the activation at a site: its code, and its share of what tiles and groups have of their own for this picture (a scale
+/// for every tile, the group of every channel).
+#[must_use]
+pub fn effective_bits(info: &SiteInfo, settings: &Settings) -> f64 {
+    let bits = settings.activation_bits(info.site);
+    let Scheme::Shared(method) = settings.scheme(info.site) else { return bits.get().into() };
+    if bits.is_float() {
+        return 32.0;
+    }
+    let (spec, inner) = (method.spec(), inner(info));
+    let attention = matches!(info.site.kind, SiteKind::Attn | SiteKind::V);
+    // A site whose bits the format does not have is quantized in integers.
+    let format = spec.format.map(|f| if f.bits().is_none_or(|own| own == bits) { f } else { Format::Int });
+    let own = format.map_or(0.0, |format| f64::from(format.scale_bits(bits)));
+    let rows = if info.site.kind.is_softmax() { info.layout.window_tokens() } else { info.tokens };
+    let assigned = |count: usize| f64::from(count.next_power_of_two().trailing_zeros()) / rows.max(1) as f64;
+    let groups = settings.groups(info.site).get();
+    let extra = match spec.parts {
+        Parts::Tokens => own / if info.site.kind == SiteKind::V { info.channels } else { inner } as f64,
+        Parts::Blocks(length) => own / length.unwrap_or(settings.block.into()).min(inner) as f64,
+        Parts::TokenGroups if attention => own / usize::from(settings.block).min(inner) as f64,
+        Parts::TokenGroups => own * groups.min(info.channels) as f64 / info.channels as f64 + assigned(groups),
+        Parts::Groups if spec.instance_aware => assigned(groups),
+        _ => 0.0,
+    };
+    f64::from(bits.get()) + extra
+}
+
+/// Mean bits for each value, codes and scales, of all weights and of all activations that are quantized: `(weights, activations)`; 32 where
+/// nothing is.
+#[must_use]
+pub fn mean_effective_bits(sites: &[SiteInfo], settings: &Settings) -> (f64, f64) {
+    let mean = |parts: &mut dyn Iterator<Item = (f64, f64)>| {
+        let (bits, values) =
+            parts.filter(|(bits, _)| *bits < 32.0).fold((0.0, 0.0), |(b, n), (bits, values)| (b + bits * values, n + values));
+        if values > 0.0 { bits / values } else { 32.0 }
+    };
+    let weights = sites.iter().filter_map(|info| {
+        let layer = info.layer.as_ref()?;
+        Some((settings.weight_scheme(info.site).effective_bits(info.channels), (info.channels * layer.outputs) as f64))
+    });
+    let activations = sites.iter().map(|info| {
+        let columns = if info.site.kind.is_softmax() { info.layout.window_tokens() } else { info.tokens };
+        (effective_bits(info, settings), (info.channels * columns) as f64)
+    });
+    (mean(&mut weights.into_iter()), mean(&mut activations.into_iter()))
 }
 
 fn multiplications(p: &Product) -> u64 {

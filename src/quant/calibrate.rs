@@ -2,11 +2,14 @@
 //! depend on bits, groups or method, so one calibration serves every setting.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
+use super::curvature::{Curvature, Gram};
+use super::group::Alpha;
 use super::ranges::{self, Along};
 use super::uniform::Bounds;
 use crate::error::Result;
@@ -18,11 +21,14 @@ use crate::progress::Cancel;
 pub struct SiteRanges {
     /// One list of ranges for each picture.
     pub images: Vec<Vec<Bounds>>,
-    /// `alpha` of the error-aware rule: the mean squared excess of a channel's values over a bound inside its range, as a share of the
-    /// squared excess of its extreme (see [`super::group::Cost::Error`]).
-    pub alpha: f64,
+    /// `alpha` of the error-aware rule (see [`super::group::Cost::Error`]).
+    pub alpha: Alpha,
+    /// Values that a range was taken from: tokens of a channel, columns of a softmax row.
+    pub values: usize,
     /// Values at even distances, for quantizers that need the distribution and not only the range.
     pub sample: Vec<f32>,
+    /// What rounding the weight of its layer needs; none where the site has no layer.
+    pub curvature: Option<Arc<Curvature>>,
 }
 
 impl SiteRanges {
@@ -57,6 +63,7 @@ pub struct Calibration {
 pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut done: impl FnMut(usize)) -> Result<Calibration> {
     let mut calibration = Calibration::default();
     let mut excess: BTreeMap<Site, Excess> = BTreeMap::new();
+    let mut grams: BTreeMap<Site, Gram> = BTreeMap::new();
     for batch in batches {
         let sites = &mut calibration.sites;
         let recorder = Recorder(|site: Site, x: &Tensor| {
@@ -68,15 +75,26 @@ pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut
             for seen in seen {
                 ranges.images.push(seen.ranges);
                 ranges.sample.extend(seen.sample);
-                excess.values += seen.excess.values;
-                excess.extremes += seen.excess.extremes;
-                ranges.alpha = excess.share();
+                ranges.values = seen.values;
+                *excess = excess.and(seen.excess);
+                ranges.alpha = excess.alpha(site);
+            }
+            if network.weight(site).is_some() {
+                kernels::with_values(x, |values| grams.entry(site).or_default().add(values, last))??;
             }
             Ok(())
         });
         forward(network, batch, &mut Cancellable { inner: recorder, cancel })?;
         calibration.images += batch.dim(0)?;
         done(calibration.images);
+    }
+    let finished = |(site, gram): (Site, Gram)| {
+        cancel.check()?;
+        Ok((site, gram.finish()?))
+    };
+    let curvatures: Vec<(Site, Curvature)> = grams.into_par_iter().map(finished).collect::<Result<_>>()?;
+    for (site, curvature) in curvatures {
+        calibration.sites.entry(site).or_default().curvature = Some(Arc::new(curvature));
     }
     Ok(calibration)
 }
@@ -86,24 +104,35 @@ const INSIDE: f32 = 0.5;
 /// Values of one picture and site that are kept.
 const SAMPLE: usize = 512;
 
-/// Squared excess over bounds inside the ranges, summed over channels.
-#[derive(Default)]
+/// The least `alpha` at a softmax \[D\]: what is measured there, below 0.01, clips the few large weights that decide.
+const SOFTMAX_FLOOR: f64 = 0.1;
+
+/// Squared excess over bounds inside the ranges, summed over channels: (below, above).
+#[derive(Clone, Copy, Default)]
 struct Excess {
     /// Mean over the values of a channel.
-    values: f64,
+    values: (f64, f64),
     /// Of the extreme.
-    extremes: f64,
+    extremes: (f64, f64),
 }
 
 impl Excess {
-    fn share(&self) -> f64 {
-        if self.extremes > 0.0 { self.values / self.extremes } else { 1.0 }
+    fn and(self, other: Self) -> Self {
+        let add = |a: (f64, f64), b: (f64, f64)| (a.0 + b.0, a.1 + b.1);
+        Self { values: add(self.values, other.values), extremes: add(self.extremes, other.extremes) }
+    }
+
+    fn alpha(self, site: Site) -> Alpha {
+        let share = |values: f64, extremes: f64| if extremes > 0.0 { values / extremes } else { 1.0 };
+        let (lower, upper) = (share(self.values.0, self.extremes.0), share(self.values.1, self.extremes.1));
+        Alpha { lower, upper: if site.kind.is_softmax() { upper.max(SOFTMAX_FLOOR) } else { upper } }
     }
 }
 
 /// What one picture shows at one site.
 struct Seen {
     ranges: Vec<Bounds>,
+    values: usize,
     excess: Excess,
     sample: Vec<f32>,
 }
@@ -112,59 +141,66 @@ struct Seen {
 fn see(site: Site, values: &[f32], last: usize) -> Seen {
     let softmax = site.kind.is_softmax();
     let ranges = ranges::of_picture(Along::of(site.kind), values, last);
-    let tokens = (values.len() / ranges.len().max(1)).max(1) as f64;
+    let each = (values.len() / ranges.len().max(1)).max(1);
     let inside: Vec<(f32, f32)> = ranges.iter().map(|r| (INSIDE * r.lower.min(0.0), INSIDE * r.upper.max(0.0))).collect();
     let (lower, upper): (Vec<f32>, Vec<f32>) = inside.into_iter().unzip();
     let block = kernels::block(last);
-    let of_block = |(index, values): (usize, &[f32])| -> f64 {
+    let of_block = |(index, values): (usize, &[f32])| -> (f64, f64) {
         let first = index * block / last;
-        let mut sum = 0.0;
+        let mut sum = (0.0, 0.0);
         let (mut below, mut above) = (vec![0.0; last], vec![0.0; last]);
         for (row, values) in values.chunks_exact(last).enumerate() {
-            sum += if softmax {
+            let (low, high) = if softmax {
                 below.fill(lower[first + row]);
                 above.fill(upper[first + row]);
                 squared_excess(values, &below, &above)
             } else {
                 squared_excess(values, &lower, &upper)
             };
+            sum = (sum.0 + low, sum.1 + high);
         }
         sum
     };
-    let sums: Vec<f64> = values.par_chunks(block).enumerate().map(of_block).collect();
-    let mut excess = Excess { values: sums.into_iter().sum::<f64>() / tokens, extremes: 0.0 };
+    let sums: Vec<(f64, f64)> = values.par_chunks(block).enumerate().map(of_block).collect();
+    let mut excess = Excess::default();
+    for (low, high) in sums {
+        excess.values = (excess.values.0 + low / each as f64, excess.values.1 + high / each as f64);
+    }
     for range in &ranges {
         let square = |extreme: f32| f64::from(extreme * (1.0 - INSIDE)).powi(2);
-        excess.extremes += square(range.upper.max(0.0)) + square(range.lower.min(0.0));
+        excess.extremes.0 += square(range.lower.min(0.0));
+        excess.extremes.1 += square(range.upper.max(0.0));
     }
     // An odd stride runs through all channels.
     let stride = (values.len() / SAMPLE).max(1) | 1;
-    Seen { ranges, excess, sample: values.iter().copied().step_by(stride).collect() }
+    Seen { ranges, values: each, excess, sample: values.iter().copied().step_by(stride).collect() }
 }
 
-/// `sum max(0, x - u)^2 + max(0, l - x)^2` of a row, with bounds of its own for every column.
+/// `sum max(0, l - x)^2` and `sum max(0, x - u)^2` of a row, with bounds of its own for every column.
 #[multiversion(targets = "simd")]
-fn squared_excess(values: &[f32], lower: &[f32], upper: &[f32]) -> f64 {
+fn squared_excess(values: &[f32], lower: &[f32], upper: &[f32]) -> (f64, f64) {
     let (parts, rest) = values.as_chunks::<8>();
     let (lowers, lower_rest) = lower[..values.len()].as_chunks::<8>();
     let (uppers, upper_rest) = upper[..values.len()].as_chunks::<8>();
-    let mut lanes = [0.0_f64; 8];
+    let (mut below, mut above) = ([0.0_f64; 8], [0.0_f64; 8]);
     for ((part, lower), upper) in parts.iter().zip(lowers).zip(uppers) {
         for lane in 0..8 {
-            lanes[lane] += excess_of(part[lane], lower[lane], upper[lane]);
+            below[lane] += squared(lower[lane] - part[lane]);
+            above[lane] += squared(part[lane] - upper[lane]);
         }
     }
     for (lane, ((&x, &lower), &upper)) in rest.iter().zip(lower_rest).zip(upper_rest).enumerate() {
-        lanes[lane] += excess_of(x, lower, upper);
+        below[lane] += squared(lower - x);
+        above[lane] += squared(x - upper);
     }
-    lanes.iter().sum()
+    (below.iter().sum(), above.iter().sum())
 }
 
 #[inline(always)]
 #[allow(clippy::inline_always)]
-fn excess_of(x: f32, lower: f32, upper: f32) -> f64 {
-    let (above, below) = (f64::from((x - upper).max(0.0)), f64::from((lower - x).max(0.0)));
-    above * above + below * below
+fn squared(excess: f32) -> f64 {
+    let excess = f64::from(excess.max(0.0));
+    excess * excess
 }
 
 /// A tap that can be cancelled between steps.

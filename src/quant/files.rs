@@ -1,5 +1,5 @@
 //! Quantizers as a file: `SITE.lower` and `SITE.upper`, one value a group; `SITE.row_upper` for the softmax, whose lower end is zero;
-//! `SITE.members`, the group of each channel, where it is the same for every picture; `SITE.alpha` of the error-aware rule. Safetensors,
+//! `SITE.members`, the group of each channel, where it is the same for every picture; `SITE.alpha` of the error-aware rule, (below, above). Safetensors,
 //! float32 and u32.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,9 @@ use safetensors::SafeTensors;
 
 use super::bits::BitWidth;
 use super::calibrate::{Calibration, SiteRanges};
+use super::curvature::{Curvature, Triangle};
 use super::fit::{Rule, SiteQuantizers};
+use super::group::Alpha;
 use super::method::{GeluShape, Method, SoftmaxShape, Stored};
 use super::plan::Plan;
 use super::settings::Settings;
@@ -60,8 +62,8 @@ pub fn write(path: &Path, plan: &Plan, settings: &Settings) -> Result<()> {
                 let length = members.len();
                 tensors.insert(format!("{site}.members"), Tensor::from_vec(members, length, &Device::Cpu)?);
             }
-            Rule::LeastError(alpha) => put("alpha", vec![*alpha as f32])?,
-            Rule::Nearest | Rule::OwnRange | Rule::OwnRanges | Rule::One(_) => {}
+            Rule::LeastError(alpha) => put("alpha", vec![alpha.lower as f32, alpha.upper as f32])?,
+            Rule::Nearest | Rule::NearestByToken | Rule::OwnRange | Rule::Tiles(_) | Rule::One(_) => {}
         }
     }
     let metadata = HashMap::from([
@@ -142,8 +144,10 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
         let rule = match tensors.get(&format!("{site}.members")) {
             None if method.spec().stored == Some(Stored::Nearest) => Rule::Nearest,
             None if method.spec().stored == Some(Stored::LeastError) => {
-                let alpha = floats(&format!("{site}.alpha"))?;
-                Rule::LeastError(f64::from(alpha.and_then(|a| a.first().copied()).ok_or_else(|| broken(format!("no {site}.alpha")))?))
+                let alpha = floats(&format!("{site}.alpha"))?.unwrap_or_default();
+                // One value for both sides is what files had before igq told them apart.
+                let (Some(lower), Some(upper)) = (alpha.first(), alpha.last()) else { return Err(broken(format!("no {site}.alpha"))) };
+                Rule::LeastError(Alpha { lower: f64::from(*lower), upper: f64::from(*upper) })
             }
             found => {
                 let members = found.map(|t| t.to_dtype(DType::U32)?.to_vec1::<u32>()).transpose()?.unwrap_or_default();
@@ -179,7 +183,14 @@ pub fn calibration_bytes(calibration: &Calibration) -> Result<Vec<u8>> {
         let mut put = |name: &str, tensor: Tensor| tensors.insert(format!("{site}.{name}"), tensor);
         put("min", Tensor::from_vec(all.iter().map(|b| b.lower).collect::<Vec<f32>>(), shape, &Device::Cpu)?);
         put("max", Tensor::from_vec(all.iter().map(|b| b.upper).collect::<Vec<f32>>(), shape, &Device::Cpu)?);
-        put("alpha", Tensor::from_vec(vec![ranges.alpha], 1, &Device::Cpu)?);
+        put("alpha", Tensor::from_vec(vec![ranges.alpha.lower, ranges.alpha.upper], 2, &Device::Cpu)?);
+        put("values", Tensor::from_vec(vec![ranges.values as u32], 1, &Device::Cpu)?);
+        if let Some(curvature) = &ranges.curvature {
+            let row = |values: &[f32]| Tensor::from_slice(values, values.len(), &Device::Cpu);
+            put("mean_squares", row(&curvature.mean_squares)?);
+            put("order", Tensor::from_slice(&curvature.order, curvature.order.len(), &Device::Cpu)?);
+            put("inverse_factor", row(&curvature.upper.values)?);
+        }
         put("sample", Tensor::from_vec(ranges.sample.clone(), ranges.sample.len(), &Device::Cpu)?);
     }
     let metadata = Metadata::from([("igq.images".into(), calibration.images.to_string())]);
@@ -206,8 +217,37 @@ pub fn read_calibration(name: String, bytes: &[u8], sites: &[SiteInfo]) -> Resul
             return Err(Error::Tensor { file: name, key: format!("{}.min", info.site), expected, found: "others".into() });
         }
         let row = |(min, max): (&Vec<f32>, &Vec<f32>)| min.iter().zip(max).map(|(&l, &u)| Bounds::new(l, u)).collect();
-        let alpha = get("alpha")?.to_vec1::<f64>()?.first().copied().unwrap_or(1.0);
-        let ranges = SiteRanges { images: min.iter().zip(&max).map(row).collect(), alpha, sample: get("sample")?.to_vec1()? };
+        let broken = |part: &str, expected: String| Error::Tensor {
+            file: name.clone(),
+            key: format!("{}.{part}", info.site),
+            expected,
+            found: "others".into(),
+        };
+        let [lower, upper] = get("alpha")?.to_vec1::<f64>()?[..] else { return Err(broken("alpha", "two values".into())) };
+        let values = get("values")?.to_vec1::<u32>()?.first().copied().unwrap_or(0) as usize;
+        let curvature = match info.layer {
+            None => None,
+            Some(_) => {
+                let (mean_squares, order) = (get("mean_squares")?.to_vec1::<f32>()?, get("order")?.to_vec1::<u32>()?);
+                let upper = Triangle { size: info.channels, values: get("inverse_factor")?.to_vec1()? };
+                let lengths = (mean_squares.len(), order.len(), upper.values.len());
+                let mut sorted = order.clone();
+                sorted.sort_unstable();
+                if lengths != (info.channels, info.channels, info.channels * (info.channels + 1) / 2)
+                    || !sorted.into_iter().eq(0..info.channels as u32)
+                {
+                    return Err(broken("inverse_factor", format!("a triangle for {} channels", info.channels)));
+                }
+                Some(Arc::new(Curvature { mean_squares, order, upper }))
+            }
+        };
+        let ranges = SiteRanges {
+            images: min.iter().zip(&max).map(row).collect(),
+            alpha: Alpha { lower, upper },
+            values,
+            sample: get("sample")?.to_vec1()?,
+            curvature,
+        };
         calibration.images = ranges.images.len();
         calibration.sites.insert(info.site, ranges);
     }

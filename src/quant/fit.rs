@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use super::bits::BitWidth;
-use super::group::{self, Cost};
+use super::format::Format;
+use super::group::{self, Alpha, Cost};
 use super::quantizer::Quantizer;
 use super::ranges::Along;
+use super::tiles::{self, Tiles};
 use super::uniform::{Bounds, ChannelQuantizer, UniformQuantizer};
 use crate::model::{SiteKind, kernels};
 
@@ -15,16 +17,31 @@ use crate::model::{SiteKind, kernels};
 pub enum Rule {
     /// The nearest by this picture's range: instance-aware.
     Nearest,
-    /// The one of least expected error for this picture's range: instance-aware, with the share of clipped values near an extreme.
-    LeastError(f64),
+    /// The one of least expected error for this picture's range: instance-aware, with how much of an extreme the other values share.
+    LeastError(Alpha),
+    /// As [`Self::Nearest`], and within a group every token has a scale from its own values.
+    NearestByToken,
     /// Decided on calibration, the same for every picture.
     Fixed(Arc<[u16]>),
     /// One quantizer whose bounds are this picture's own min and max.
     OwnRange,
-    /// A quantizer for every token, whose bounds are the token's own min and max.
-    OwnRanges,
+    /// A scale for every tile of this picture, from the tile's own values.
+    Tiles(Tiling),
     /// One quantizer of another shape for all.
     One(Quantizer),
+}
+
+/// Which values of a site share a scale, where scales are this picture's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    /// How the values of a tile become codes.
+    pub format: Format,
+    /// Values of a tile, which lie side by side along the inner dimension of the product.
+    pub length: usize,
+    /// Values of the inner dimension after which tiles begin anew: those of a head or a window.
+    pub unit: usize,
+    /// Whether the inner dimension is that of the rows: the tokens of values (`v`), which the softmax weights.
+    pub down: bool,
 }
 
 /// The fitted quantizers of one site.
@@ -47,6 +64,8 @@ pub struct Grouping {
     pub ranges: Vec<Bounds>,
     /// Which of them it is.
     pub along: Along,
+    /// Where a group has more than one scale: `quantizers` are then those of the groups' whole ranges, and these quantize.
+    pub tiles: Option<Tiles>,
 }
 
 impl SiteQuantizers {
@@ -65,41 +84,61 @@ impl SiteQuantizers {
     /// What has a range of its own at a site of `kind`.
     #[must_use]
     pub const fn along(&self, kind: SiteKind) -> Along {
-        match self.rule {
-            Rule::OwnRanges => Along::Tokens,
-            _ => Along::of(kind),
-        }
+        Along::of(kind)
     }
 
     /// The groups of one picture, from the ranges of its channels or rows. `None` for float bits.
     #[must_use]
     pub fn group(&self, ranges: Vec<Bounds>, along: Along, bits: BitWidth) -> Option<Grouping> {
+        let whole = || ranges.iter().copied().fold(Bounds::EMPTY, Bounds::union);
+        let mut tiles = None;
         let (bounds, assignment) = match &self.rule {
             Rule::Nearest => (self.bounds.clone(), group::assign(&ranges, &self.bounds, Cost::Distance)),
             Rule::LeastError(alpha) => {
                 let cost = Cost::Error { alpha: *alpha, max_code: f64::from(bits.max_code()?) };
                 (self.bounds.clone(), group::assign(&ranges, &self.bounds, cost))
             }
-            Rule::Fixed(assignment) => (self.bounds.clone(), assignment.to_vec()),
-            Rule::OwnRange => {
-                let whole = ranges.iter().copied().fold(Bounds::EMPTY, Bounds::union);
-                (vec![whole], vec![0; ranges.len()])
+            Rule::NearestByToken => {
+                let assignment = group::assign(&ranges, &self.bounds, Cost::Distance);
+                tiles = Some(Tiles::groups(Format::Int, bits, whole(), &assignment));
+                (covering(&ranges, &assignment, self.bounds.len()), assignment)
             }
-            Rule::OwnRanges => (ranges.clone(), (0..ranges.len()).map(|i| i as u16).collect()),
+            Rule::Tiles(tiling) => {
+                let columns = ranges.len();
+                let along_columns = !along.is_rows() && !tiling.down;
+                let assignment = if along_columns { tiles::blocks(columns, tiling.unit, tiling.length) } else { vec![0; columns] };
+                let groups = assignment.last().map_or(0, |&last| usize::from(last) + 1);
+                tiles = Some(match tiling {
+                    Tiling { format, down: true, length, unit } => Tiles::bands(*format, bits, whole(), *length, *unit),
+                    Tiling { format, length, unit, .. } => {
+                        let columns = if along.is_rows() { *unit } else { columns };
+                        Tiles::blocks(*format, bits, whole(), columns, *unit, *length)
+                    }
+                });
+                (covering(&ranges, &assignment, groups), assignment)
+            }
+            Rule::Fixed(assignment) => (self.bounds.clone(), assignment.to_vec()),
+            Rule::OwnRange => (vec![whole()], vec![0; ranges.len()]),
             Rule::One(quantizer) => {
                 let assignment = vec![0; ranges.len()];
-                return Some(Grouping { quantizers: vec![*quantizer], assignment, ranges, along });
+                return Some(Grouping { quantizers: vec![*quantizer], assignment, ranges, along, tiles: None });
             }
         };
-        let uniform = |b| UniformQuantizer::new(b, bits).map(Quantizer::Uniform);
-        let quantizers = bounds.into_iter().map(uniform).collect::<Option<Vec<_>>>()?;
-        Some(Grouping { quantizers, assignment, ranges, along })
+        let of_group = |range: Bounds| match &tiles {
+            Some(tiles) => tiles.format.quantizer(range, tiles.whole, bits),
+            None => UniformQuantizer::new(range, bits).map(Quantizer::Uniform),
+        };
+        let quantizers = bounds.into_iter().map(of_group).collect::<Option<Vec<_>>>()?;
+        Some(Grouping { quantizers, assignment, ranges, along, tiles })
     }
 }
 
 impl Grouping {
     /// Quantizes and dequantizes the values of the picture that it was made for into `quantized`, rows of `last` values.
     pub fn apply(&self, values: &[f32], quantized: &mut [f32], last: usize) {
+        if let Some(tiles) = &self.tiles {
+            return tiles.apply(values, quantized, last);
+        }
         let of = |index: usize| self.assignment.get(index).and_then(|&group| self.quantizers.get(usize::from(group)));
         let channels = match self.quantizers.as_slice() {
             [_] => None,

@@ -1,22 +1,39 @@
 //! Groups of ranges: fitting the group quantizers from calibration, and assigning the channels of one picture to them (section 3.2).
 
-use super::uniform::Bounds;
+use super::uniform::{Bounds, percentile};
 
 /// Most rounds of the alternation \[D\].
 const MAX_ROUNDS: usize = 50;
 /// Quantiles of the members' extremes that are tried as bounds \[D\].
 const QUANTILES: usize = 32;
 
+/// How much of a channel's extreme its other values share, on each side: the mean squared excess of its values over a bound inside its range,
+/// as a share of the squared excess of the extreme. After GELU the sides differ by a factor of ten and more.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Alpha {
+    /// Below.
+    pub lower: f64,
+    /// Above.
+    pub upper: f64,
+}
+
+impl Default for Alpha {
+    /// All values as far out as the extreme.
+    fn default() -> Self {
+        Self { lower: 1.0, upper: 1.0 }
+    }
+}
+
 /// What it costs to give a range to a quantizer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cost {
     /// The paper's: squared distance of the bounds (section 3.2).
     Distance,
-    /// The expected squared error of a value: `(u - l)^2 / (12 n^2)` for rounding, `alpha (max(0, max - u)^2 + max(0, l - min)^2)` for
-    /// clipping \[D\]; for the softmax rows `l` is 0.
+    /// The expected squared error of a value: `(u - l)^2 / (12 n^2)` for rounding, `alpha_u max(0, max - u)^2 + alpha_l max(0, l - min)^2`
+    /// for clipping \[D\]; for the softmax rows `l` is 0.
     Error {
-        /// Mean squared excess of the values of a channel, as a share of the squared excess of its extreme.
-        alpha: f64,
+        /// Mean squared excess of the values of a channel, as a share of the squared excess of its extreme, on each side.
+        alpha: Alpha,
         /// `n = 2^b - 1`
         max_code: f64,
     },
@@ -29,7 +46,7 @@ impl Cost {
         let (alpha, inside) = self.clipping();
         let above = (f64::from(range.upper) - f64::from(bounds.upper)).max(inside);
         let below = (f64::from(bounds.lower) - f64::from(range.lower)).max(inside);
-        self.rounding(bounds) + alpha * (above * above + below * below)
+        self.rounding(bounds) + (alpha.upper * (above * above) + alpha.lower * (below * below))
     }
 
     /// The part of the cost that does not depend on the range.
@@ -42,9 +59,9 @@ impl Cost {
 
     /// The weight of squared distances of the ends, and the least distance that counts: a range that ends inside the bounds costs
     /// nothing to clip, but is as far from them in the paper's distance as one that ends outside.
-    const fn clipping(self) -> (f64, f64) {
+    const fn clipping(self) -> (Alpha, f64) {
         match self {
-            Self::Distance => (1.0, f64::NEG_INFINITY),
+            Self::Distance => (Alpha { lower: 1.0, upper: 1.0 }, f64::NEG_INFINITY),
             Self::Error { alpha, .. } => (alpha, 0.0),
         }
     }
@@ -77,6 +94,50 @@ pub fn fit(ranges: &[Bounds], groups: usize, cost: Cost) -> Vec<Bounds> {
     }
     quantizers.sort_by(|a, b| a.width().total_cmp(&b.width()).then(a.upper.total_cmp(&b.upper)));
     quantizers
+}
+
+/// Percentiles of the members' ends that [`at_percentile`] tries as bounds \[D\].
+const PERCENTILES: [f64; 5] = [75.0, 85.0, 90.0, 95.0, 100.0];
+
+/// The groups that [`fit`] finds by distance, with bounds that hold most of their members' ranges instead of half: at the percentile of the
+/// members' reaches which leaves the least expected error once every range is assigned again, by distance \[D\].
+#[must_use]
+pub fn at_percentile(ranges: &[Bounds], groups: usize, alpha: Alpha, max_code: f64) -> Vec<Bounds> {
+    let means = fit(ranges, groups, Cost::Distance);
+    let ends = Ends::of(ranges);
+    let members = ends.nearest(&means, Cost::Distance);
+    let mut reaches = vec![(Vec::new(), Vec::new()); means.len()];
+    for (range, &group) in ranges.iter().zip(&members) {
+        let (lower, upper) = &mut reaches[usize::from(group)];
+        lower.push((-range.lower).max(0.0));
+        upper.push(range.upper.max(0.0));
+    }
+    for (lower, upper) in &mut reaches {
+        sort_tail(lower);
+        sort_tail(upper);
+    }
+    let error = Cost::Error { alpha, max_code };
+    let tried = PERCENTILES.map(|percent| {
+        let bounds = reaches.iter().zip(&means).map(|((lower, upper), mean)| match upper.is_empty() {
+            true => *mean,
+            false => Bounds::new(-percentile(lower, percent), percentile(upper, percent)),
+        });
+        let mut bounds: Vec<Bounds> = bounds.collect();
+        bounds.sort_by(|a, b| a.width().total_cmp(&b.width()).then(a.upper.total_cmp(&b.upper)));
+        let assigned = ends.nearest(&bounds, Cost::Distance);
+        let cost: f64 = ranges.iter().zip(assigned).map(|(range, group)| error.of(*range, bounds[usize::from(group)])).sum();
+        (cost, bounds)
+    });
+    tried.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, bounds)| bounds).unwrap_or_default()
+}
+
+/// Puts what the percentiles look at in order, and nothing else.
+fn sort_tail(reaches: &mut [f32]) {
+    let from = (PERCENTILES[0] / 100.0 * reaches.len().saturating_sub(1) as f64) as usize;
+    if from > 0 {
+        reaches.select_nth_unstable_by(from, f32::total_cmp);
+    }
+    reaches[from..].sort_unstable_by(f32::total_cmp);
 }
 
 /// Start of the alternation: the ranges at evenly spaced quantiles of the width.
@@ -153,10 +214,10 @@ impl Reaches {
 }
 
 /// The bounds among quantiles of the members' reaches (sorted) that minimise the members' summed [`Cost::Error`].
-fn least_error(uppers: &[f64], lowers: &[f64], alpha: f64, max_code: f64) -> Bounds {
+fn least_error(uppers: &[f64], lowers: &[f64], alpha: Alpha, max_code: f64) -> Bounds {
     let rounding = uppers.len() as f64 / (12.0 * max_code * max_code);
     // One side at a time; clipping costs of a side do not depend on the other.
-    let side = |reach: &[f64]| -> Vec<(f64, f64)> {
+    let side = |reach: &[f64], alpha: f64| -> Vec<(f64, f64)> {
         // Sums over the members beyond a bound, from the widest down.
         let (mut sum, mut squares) = (vec![0.0; reach.len() + 1], vec![0.0; reach.len() + 1]);
         for i in (0..reach.len()).rev() {
@@ -173,7 +234,7 @@ fn least_error(uppers: &[f64], lowers: &[f64], alpha: f64, max_code: f64) -> Bou
         bounds.dedup();
         bounds.into_iter().map(|bound| (bound, clipped(bound))).collect()
     };
-    let (uppers, lowers) = (side(uppers), side(lowers));
+    let (uppers, lowers) = (side(uppers, alpha.upper), side(lowers, alpha.lower));
     let mut best = (f64::INFINITY, Bounds::new(0.0, 0.0));
     for &(upper, above) in &uppers {
         for &(lower, below) in &lowers {
@@ -236,7 +297,8 @@ impl pulp::WithSimd for Search<'_> {
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
         let (alpha, inside) = self.cost.clipping();
-        let (alpha, inside) = (simd.splat_f64s(alpha), simd.splat_f64s(inside));
+        let (share_above, share_below) = (simd.splat_f64s(alpha.upper), simd.splat_f64s(alpha.lower));
+        let inside = simd.splat_f64s(inside);
         let lower = S::as_simd_f64s(&self.ends.lower).0.chunks_exact(2);
         let upper = S::as_simd_f64s(&self.ends.upper).0.chunks_exact(2);
         let nearest = S::as_mut_simd_f64s(self.nearest).0.chunks_exact_mut(2);
@@ -250,8 +312,9 @@ impl pulp::WithSimd for Search<'_> {
                 for i in 0..2 {
                     let above = simd.max_f64s(simd.sub_f64s(upper[i], u), inside);
                     let below = simd.max_f64s(simd.sub_f64s(l, lower[i]), inside);
-                    let squares = simd.add_f64s(simd.mul_f64s(above, above), simd.mul_f64s(below, below));
-                    let cost = simd.add_f64s(rounding, simd.mul_f64s(alpha, squares));
+                    let above = simd.mul_f64s(share_above, simd.mul_f64s(above, above));
+                    let clipping = simd.add_f64s(above, simd.mul_f64s(share_below, simd.mul_f64s(below, below)));
+                    let cost = simd.add_f64s(rounding, clipping);
                     let less = simd.less_than_f64s(cost, least[i]);
                     least[i] = simd.select_f64s(less, cost, least[i]);
                     first[i] = simd.select_f64s(less, index, first[i]);
@@ -274,15 +337,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_first_of_the_cheapest_is_found(ranges in ranges(), twice in ranges(), alpha in 0.01..1.0_f64) {
+        fn the_first_of_the_cheapest_is_found(ranges in ranges(), twice in ranges(), lower in 0.01..1.0_f64, upper in 0.01..1.0_f64) {
             let quantizers = [twice.clone(), twice].concat();
+            let alpha = Alpha { lower, upper };
             for cost in [Cost::Distance, Cost::Error { alpha, max_code: 15.0 }] {
                 let of = |range: &Bounds, quantizer: &Bounds| match cost {
                     Cost::Distance => range.distance(*quantizer),
                     Cost::Error { alpha, max_code } => {
                         let above = (f64::from(range.upper) - f64::from(quantizer.upper)).max(0.0);
                         let below = (f64::from(quantizer.lower) - f64::from(range.lower)).max(0.0);
-                        (f64::from(quantizer.width()) / max_code).powi(2) / 12.0 + alpha * (above * above + below * below)
+                        (f64::from(quantizer.width()) / max_code).powi(2) / 12.0
+                            + (alpha.upper * (above * above) + alpha.lower * (below * below))
                     }
                 };
                 for (range, group) in ranges.iter().zip(assign(&ranges, &quantizers, cost)) {

@@ -57,7 +57,7 @@ struct Coded {
 impl Coded {
     /// `None` where a quantizer is not uniform or its range is too narrow to have codes.
     fn new(site: Site, plan: &SitePlan, values: &[f32], last: usize) -> Option<Self> {
-        let grouping = fake::group(site, values, last, plan.quantizers.as_ref()?, plan.bits)?;
+        let grouping = fake::group(site, values, last, plan.quantizers.as_ref()?, plan.bits).filter(|g| g.tiles.is_none())?;
         let quantizers = grouping.quantizers.iter().map(|q| q.as_uniform().copied()).collect::<Option<Vec<_>>>()?;
         let inhabited = || grouping.assignment.iter().map(|&group| &quantizers[usize::from(group)]);
         if inhabited().any(UniformQuantizer::is_degenerate) {
@@ -237,7 +237,8 @@ impl<'p, F: FnMut(&Observation) -> Result<()>> IntegerTap<'p, F> {
         Ok(match &plan.weight {
             _ if plan.bits.is_float() => Err("its input stays in float"),
             None => Err("its weight stays in float"),
-            Some(weight) if weight.quantizers.iter().any(UniformQuantizer::is_degenerate) => Err("a row of its weight has no step"),
+            Some(weight) if weight.per_channel().is_none() => Err("its weight has more than one scale for an output channel"),
+            Some(weight) if weight.integer()?.is_none() => Err("a row of its weight has no step"),
             Some(weight) if overflows(plan.bits, weight.bits()) => {
                 Err("this processor has no VNNI: its kernel would overflow at these bits")
             }
@@ -309,7 +310,9 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for IntegerTap<'_, F> {
         let (Some(coded), Ok(quantized)) = (self.coded.remove(&site), self.weight_of(site)?) else {
             return kernels::linear(x, &*self.plan.weight(site, weight)?, bias);
         };
-        let integer = quantized.integer(weight.tensor()?)?;
+        let Some(integer) = quantized.integer()? else {
+            return kernels::linear(x, &*self.plan.weight(site, weight)?, bias);
+        };
         let bias = bias.map_or_else(|| Ok(vec![0.0; integer.outputs]), Tensor::to_vec1::<f32>)?;
         let mut shape = x.dims().to_vec();
         if let Some(last) = shape.last_mut() {

@@ -1,13 +1,11 @@
 //! A weight as the integer kernel takes it: codes of 8 bits with a sign, packed once.
 
-use candle_core::Tensor;
 use multiversion::multiversion;
 use rten_gemm::{GemmExecutor, PackedBMatrix};
 use rten_tensor::NdTensorView;
 
 use super::uniform::UniformQuantizer;
 use crate::error::{Error, Result};
-use crate::model::kernels;
 
 /// What is taken from codes, so that they have a sign and are no larger than they must be: a kernel without VNNI has 16 bits for two products.
 pub(super) fn middle(quantizer: &UniformQuantizer) -> i16 {
@@ -81,20 +79,17 @@ fn add_rows(sums: &mut [i32], codes: &[i8]) {
 }
 
 impl IntegerWeight {
-    /// The codes of the float weight `(C_out, C)` under its quantizers.
+    /// Codes `(C_out, C)` under one quantizer for each output channel.
     ///
     /// # Errors
-    /// When it does not have two dimensions.
-    pub fn new(float: &Tensor, quantizers: &[UniformQuantizer]) -> Result<Self> {
-        let (outputs, inputs) = float.dims2()?;
+    /// When the kernel refuses the shapes.
+    pub fn new(of_weight: &[u8], (outputs, inputs): (usize, usize), quantizers: &[UniformQuantizer]) -> Result<Self> {
         let mut codes = vec![0_i8; outputs * inputs];
-        kernels::with_values(float, |values| {
-            for (output, (row, quantizer)) in values.chunks_exact(inputs).zip(quantizers).enumerate() {
-                for (input, &w) in row.iter().enumerate() {
-                    codes[input * outputs + output] = (i16::from(quantizer.byte(w)) - middle(quantizer)) as i8;
-                }
+        for (output, (row, quantizer)) in of_weight.chunks_exact(inputs).zip(quantizers).enumerate() {
+            for (input, &code) in row.iter().enumerate() {
+                codes[input * outputs + output] = (i16::from(code) - middle(quantizer)) as i8;
             }
-        })?;
+        }
         let whole = pack(&codes, inputs, outputs)?;
         let zero = quantizers.iter().map(|q| q.zero_point - f32::from(middle(q))).collect();
         Ok(Self { outputs, inputs, codes, whole, scale: quantizers.iter().map(|q| q.scale).collect(), zero })

@@ -9,9 +9,9 @@ use rayon::prelude::*;
 use super::bits::{BitWidth, GroupCount};
 use super::calibrate::Calibration;
 use super::fit::SiteQuantizers;
-use super::method::Scheme;
+use super::method::{Fit, Scheme};
 use super::settings::{Arithmetic, Settings};
-use super::weight::{self, QuantizedWeight};
+use super::weight::{self, QuantizedWeight, WeightScheme};
 use crate::error::{Error, Result};
 use crate::model::{Model, Site, SiteInfo, Weight};
 use crate::progress::Cancel;
@@ -151,14 +151,14 @@ impl Plan {
     }
 }
 
-type Fitted = HashMap<(Site, Scheme, GroupCount, BitWidth), Option<Arc<SiteQuantizers>>>;
-type WeightsByBits = HashMap<(Site, BitWidth), Option<Arc<QuantizedWeight>>>;
+type Fitted = HashMap<(Site, Scheme, GroupCount, BitWidth, u16), Option<Arc<SiteQuantizers>>>;
+type WeightsByScheme = HashMap<(Site, WeightScheme), Option<Arc<QuantizedWeight>>>;
 
 /// Fits and quantized weights of one model and one calibration, kept as they are asked for.
 #[derive(Debug, Default)]
 pub struct FitCache {
     fitted: Mutex<Fitted>,
-    weights: Mutex<WeightsByBits>,
+    weights: Mutex<WeightsByScheme>,
     imported: HashMap<Site, Arc<SiteQuantizers>>,
 }
 
@@ -175,8 +175,9 @@ impl FitCache {
         !self.imported.is_empty()
     }
 
-    /// The quantizers of `site` under `settings`.
-    fn quantizers(&self, site: Site, calibration: &Calibration, settings: &Settings) -> Result<Option<Arc<SiteQuantizers>>> {
+    /// The quantizers of a site under `settings`.
+    fn quantizers(&self, info: &SiteInfo, calibration: &Calibration, settings: &Settings) -> Result<Option<Arc<SiteQuantizers>>> {
+        let site = info.site;
         if self.is_imported() {
             let missing = || Error::setting("quantizer file", site, "quantizers for every site that is quantized");
             return self.imported.get(&site).cloned().map(Some).ok_or_else(missing);
@@ -184,24 +185,25 @@ impl FitCache {
         let (scheme, groups, bits) = (settings.scheme(site), settings.groups(site), settings.activation_bits(site));
         // Bounds that do not depend on bits are kept once for all of them.
         let keyed = if scheme.depends_on_bits() { bits } else { BitWidth::FLOAT };
-        let key = (site, scheme, groups, keyed);
+        let key = (site, scheme, groups, keyed, settings.block);
         if let Some(known) = self.fitted.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(known.clone());
         }
         let ranges = calibration.sites.get(&site);
         let ranges = ranges.ok_or_else(|| Error::setting("calibration", site, "ranges for every site of the model"))?;
-        let fitted = scheme.fit(ranges, groups, bits).map(Arc::new);
+        let fitted = scheme.fit(&Fit { ranges, info, groups, bits, block: settings.block.into() }).map(Arc::new);
         self.fitted.lock().unwrap_or_else(PoisonError::into_inner).insert(key, fitted.clone());
         Ok(fitted)
     }
 
-    fn weight(&self, model: &Model, site: Site, bits: BitWidth) -> Result<Option<Arc<QuantizedWeight>>> {
+    fn weight(&self, model: &Model, calibration: &Calibration, site: Site, scheme: WeightScheme) -> Result<Option<Arc<QuantizedWeight>>> {
         let Some(float) = model.network().weight(site) else { return Ok(None) };
-        if let Some(known) = self.weights.lock().unwrap_or_else(PoisonError::into_inner).get(&(site, bits)) {
+        if let Some(known) = self.weights.lock().unwrap_or_else(PoisonError::into_inner).get(&(site, scheme)) {
             return Ok(known.clone());
         }
-        let quantized = weight::quantize(float.tensor()?, bits)?.map(Arc::new);
-        self.weights.lock().unwrap_or_else(PoisonError::into_inner).insert((site, bits), quantized.clone());
+        let curvature = calibration.sites.get(&site).and_then(|ranges| ranges.curvature.as_deref());
+        let quantized = weight::quantize(float.tensor()?, scheme, curvature)?.map(Arc::new);
+        self.weights.lock().unwrap_or_else(PoisonError::into_inner).insert((site, scheme), quantized.clone());
         Ok(quantized)
     }
 }
@@ -212,8 +214,8 @@ impl FitCache {
 /// When the calibration or the quantizer file does not cover it.
 pub fn site_plan(model: &Model, calibration: &Calibration, settings: &Settings, cache: &FitCache, info: &SiteInfo) -> Result<SitePlan> {
     let bits = settings.activation_bits(info.site);
-    let quantizers = if bits.is_float() { None } else { cache.quantizers(info.site, calibration, settings)? };
-    let weight = cache.weight(model, info.site, settings.weight_bits(info.site))?;
+    let quantizers = if bits.is_float() { None } else { cache.quantizers(info, calibration, settings)? };
+    let weight = cache.weight(model, calibration, info.site, settings.weight_scheme(info.site))?;
     Ok(SitePlan { info: info.clone(), bits, quantizers, weight })
 }
 

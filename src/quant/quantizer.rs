@@ -1,6 +1,7 @@
 //! One quantizer of any shape: the uniform one of the method, and the published ones for the softmax and for what follows GELU.
 
 use super::bits::BitWidth;
+use super::format::ElementQuantizer;
 use super::uniform::{Bounds, UniformQuantizer};
 
 /// A map from values to codes and back.
@@ -12,6 +13,8 @@ pub enum Quantizer {
     Log(LogQuantizer),
     /// Two rows of evenly spaced levels.
     Twin(TwinQuantizer),
+    /// Small floats times a scale.
+    Element(ElementQuantizer),
 }
 
 impl Quantizer {
@@ -22,6 +25,7 @@ impl Quantizer {
             Self::Uniform(q) => q.apply(x),
             Self::Log(q) => q.apply(x),
             Self::Twin(q) => q.apply(x),
+            Self::Element(q) => q.apply(x),
         }
     }
 
@@ -32,6 +36,17 @@ impl Quantizer {
             Self::Uniform(q) => q.code(x),
             Self::Log(q) => q.code(x),
             Self::Twin(q) => q.code(x),
+            Self::Element(q) => q.code(x),
+        }
+    }
+
+    /// What a code stands for, where codes are integers or small floats; 0 for the others, whose codes do not tell all.
+    #[must_use]
+    pub fn value(&self, code: u32) -> f32 {
+        match self {
+            Self::Uniform(q) => (code as f32 - q.zero_point) * q.scale,
+            Self::Element(q) => q.element.number(code) * q.scale,
+            Self::Log(_) | Self::Twin(_) => 0.0,
         }
     }
 
@@ -50,6 +65,7 @@ impl Quantizer {
             Self::Uniform(q) => q.bounds,
             Self::Log(q) => Bounds::new(0.0, q.scale),
             Self::Twin(q) => Bounds::new(if q.by_sign { -q.max_code * q.low_scale } else { 0.0 }, q.max_code * q.high_scale),
+            Self::Element(q) => q.bounds(),
         }
     }
 
@@ -60,6 +76,7 @@ impl Quantizer {
             Self::Uniform(q) => q.scale,
             Self::Log(q) => q.scale,
             Self::Twin(q) => q.high_scale,
+            Self::Element(q) => q.scale,
         }
     }
 
@@ -79,6 +96,7 @@ impl Quantizer {
             Self::Uniform(q) => q.max_code as usize + 1,
             Self::Log(q) => q.codes as usize,
             Self::Twin(q) => 2 * (q.max_code as usize + 1),
+            Self::Element(q) => q.codes(),
         }
     }
 
@@ -89,6 +107,7 @@ impl Quantizer {
             Self::Uniform(q) => (!q.is_degenerate()).then_some(q.scale),
             Self::Log(q) => Some(q.step_at(x)),
             Self::Twin(q) => Some(q.step_at(x)),
+            Self::Element(q) => q.step_at(x),
         }
     }
 

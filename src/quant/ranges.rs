@@ -12,8 +12,6 @@ pub enum Along {
     Channels,
     /// Rows of a softmax, whose lower end is zero.
     SoftmaxRows,
-    /// Tokens: the rows.
-    Tokens,
 }
 
 impl Along {
@@ -26,7 +24,7 @@ impl Along {
     /// Whether a range belongs to a row and not to a column.
     #[must_use]
     pub const fn is_rows(self) -> bool {
-        matches!(self, Self::SoftmaxRows | Self::Tokens)
+        matches!(self, Self::SoftmaxRows)
     }
 }
 
@@ -36,7 +34,6 @@ pub fn of_picture(along: Along, values: &[f32], last: usize) -> Vec<Bounds> {
     match along {
         Along::Channels => of_channels(values, last),
         Along::SoftmaxRows => of_rows(values, last, |range| Bounds::new(0.0, range.upper)),
-        Along::Tokens => of_rows(values, last, |range| range),
     }
 }
 

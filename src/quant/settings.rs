@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bits::{BitWidth, GroupCount};
+use super::format::Format;
 use super::method::{GeluShape, Method, Scheme, SoftmaxShape};
+use super::weight::{Rounding, WeightScales, WeightScheme};
 use crate::error::{Error, Result};
 use crate::model::{Site, SiteKind, SitePattern};
 
@@ -84,6 +86,74 @@ impl std::str::FromStr for Arithmetic {
     }
 }
 
+/// What the first and the last layer of a network do, whose sites are `patch`, `head` and `head_dist`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// As all others.
+    All,
+    /// They stay in float.
+    Inside,
+    /// They have 8 bits, the field's usual convention.
+    #[default]
+    #[serde(rename = "first-last-8")]
+    FirstLast8,
+}
+
+impl Preset {
+    /// All presets.
+    pub const ALL: [Self; 3] = [Self::FirstLast8, Self::Inside, Self::All];
+
+    /// The name used in flags and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Inside => "inside",
+            Self::FirstLast8 => "first-last-8",
+        }
+    }
+
+    /// What it says, for the screen.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::All => "first and last layer like the others",
+            Self::Inside => "first and last layer in float",
+            Self::FirstLast8 => "first and last layer at 8 bits",
+        }
+    }
+
+    /// The next one, around the end.
+    #[must_use]
+    pub fn next(self) -> Self {
+        let at = Self::ALL.iter().position(|p| *p == self).unwrap_or(0);
+        Self::ALL[(at + 1) % Self::ALL.len()]
+    }
+
+    /// The bits that it gives a site in place of `bits`.
+    fn bits(self, site: Site, bits: BitWidth) -> BitWidth {
+        match self {
+            Self::All => bits,
+            _ if !site.kind.is_first_or_last() || bits.is_float() => bits,
+            Self::Inside => BitWidth::FLOAT,
+            Self::FirstLast8 => BitWidth::EIGHT.max(bits),
+        }
+    }
+}
+
+impl std::str::FromStr for Preset {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|p| p.name() == text);
+        known.ok_or_else(|| Error::setting("preset", text, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
+    }
+}
+
+/// Neighbouring values that share a scale where nothing else is said.
+pub const BLOCK: u16 = 32;
+
 /// Everything that decides a quantized run, as resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Settings {
@@ -99,6 +169,18 @@ pub struct Settings {
     pub groups: GroupCount,
     /// Groups of rows of a softmax attention.
     pub row_groups: GroupCount,
+    /// How weights become codes.
+    #[serde(default)]
+    pub weights: Rounding,
+    /// What of a weight shares a scale.
+    #[serde(default, skip_serializing_if = "WeightScales::is_channel")]
+    pub weight_scales: WeightScales,
+    /// Neighbouring values of a block, for methods with blocks of any length.
+    #[serde(default = "block", skip_serializing_if = "is_usual_block")]
+    pub block: u16,
+    /// What the first and the last layer do.
+    #[serde(default)]
+    pub preset: Preset,
     /// Kinds of sites that are quantized; a linear layer's weight goes with its input.
     pub kinds: BTreeSet<SiteKind>,
     /// Sites that stay in float, weight included.
@@ -119,8 +201,17 @@ pub struct Settings {
     pub seed: u64,
 }
 
+const fn block() -> u16 {
+    BLOCK
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+const fn is_usual_block(block: &u16) -> bool {
+    *block == BLOCK
+}
+
 impl Default for Settings {
-    /// The paper's hardest published setting: 4 bits for all, 8 groups, every kind.
+    /// The paper's hardest published setting, 4 bits and 8 groups for every kind, with the first and the last layer at 8 bits.
     fn default() -> Self {
         let four = BitWidth::ALL[2];
         let eight = GroupCount::new(8).unwrap_or_else(|_| unreachable!("8 is a group count"));
@@ -131,6 +222,10 @@ impl Default for Settings {
             sbits: four,
             groups: eight,
             row_groups: eight,
+            weights: Rounding::default(),
+            weight_scales: WeightScales::Channel,
+            block: BLOCK,
+            preset: Preset::default(),
             kinds: SiteKind::ALL.into(),
             keep_float: Vec::new(),
             softmax: SoftmaxShape::Method,
@@ -160,13 +255,37 @@ impl Settings {
         if !self.quantizes(site) {
             return BitWidth::FLOAT;
         }
-        self.own(site, |o| o.abits).unwrap_or(if site.kind.is_softmax() { self.sbits } else { self.abits })
+        if let Some(own) = self.own(site, |o| o.abits) {
+            return own;
+        }
+        let bits = if site.kind.is_softmax() { self.sbits } else { self.abits };
+        let of_format = self.method.spec().format.and_then(Format::bits);
+        let bits = of_format.filter(|_| !bits.is_float() && matches!(self.scheme(site), Scheme::Shared(_))).unwrap_or(bits);
+        self.preset.bits(site, bits)
     }
 
     /// Bits of the weight of the layer whose input is `site`.
     #[must_use]
     pub fn weight_bits(&self, site: Site) -> BitWidth {
-        if self.quantizes(site) { self.own(site, |o| o.wbits).unwrap_or(self.wbits) } else { BitWidth::FLOAT }
+        if !self.quantizes(site) {
+            return BitWidth::FLOAT;
+        }
+        let of_format = self.weight_scales.format().bits().filter(|_| !self.wbits.is_float());
+        self.own(site, |o| o.wbits).unwrap_or_else(|| self.preset.bits(site, of_format.unwrap_or(self.wbits)))
+    }
+
+    /// How the weight of the layer whose input is `site` is quantized. Bits that a block format does not have, as those of the classifier at
+    /// 8 bits, are integers in blocks of the same length \[D\].
+    #[must_use]
+    pub fn weight_scheme(&self, site: Site) -> WeightScheme {
+        let bits = self.weight_bits(site);
+        let fits = self.weight_scales.format().bits().is_none_or(|own| own == bits);
+        let scales = match self.weight_scales {
+            scales if fits => scales,
+            WeightScales::Fp8 => WeightScales::Channel,
+            scales => WeightScales::Block(scales.block(usize::MAX) as u16),
+        };
+        WeightScheme { bits, rounding: self.weights, scales }
     }
 
     /// Group count of `site`.
@@ -269,9 +388,18 @@ impl Settings {
     /// One line: `igq W4 A4 S4, 8 groups, 8 row groups`.
     #[must_use]
     pub fn describe(&self) -> String {
-        let mut text = format!("{} W{} A{} S{}", self.method, self.wbits, self.abits, self.sbits);
+        let bits = |bits: BitWidth| self.method.spec().format.and_then(Format::bits).filter(|_| !bits.is_float()).unwrap_or(bits);
+        let weights = self.weight_scales.format().bits().filter(|_| !self.wbits.is_float()).unwrap_or(self.wbits);
+        let mut text = format!("{} W{weights} A{} S{}", self.method, bits(self.abits), bits(self.sbits));
         if self.method.uses_groups() {
             text += &format!(", {} groups, {} row groups", self.groups, self.row_groups);
+        }
+        if self.method != Method::Float {
+            text += &format!(", weights {}", self.weights.name());
+            if !self.weight_scales.is_channel() {
+                text += &format!(" {}", self.weight_scales);
+            }
+            text += &format!(", {}", self.preset.describe());
         }
         let off: Vec<&str> = SiteKind::ALL.into_iter().filter(|k| !self.kinds.contains(k)).map(SiteKind::name).collect();
         if !off.is_empty() {

@@ -123,6 +123,26 @@ impl UniformQuantizer {
         Some(Self { bounds, scale, zero_point, max_code })
     }
 
+    /// The same with a scale in half precision, no smaller than that of [`Self::new`], so that nothing is clipped: what a block of integers
+    /// keeps of its own is then 16 bits and a zero point. `None` for float.
+    #[must_use]
+    pub fn in_half(bounds: Bounds, bits: BitWidth) -> Option<Self> {
+        let mut this = Self::new(bounds, bits)?;
+        let half = half::f16::from_f32(this.scale);
+        let half = if half.to_f32() < this.scale { half::f16::from_bits(half.to_bits() + 1) } else { half };
+        if !this.is_degenerate() && half.is_finite() {
+            this.scale = half.to_f32();
+            this.zero_point = ((0.0 - this.bounds.lower) / this.scale).round_ties_even().clamp(0.0, this.max_code);
+        }
+        Some(this)
+    }
+
+    /// Integers from -128 to 127 times `scale`; 0 for nothing to quantize.
+    #[must_use]
+    pub const fn signed_byte(scale: f32) -> Self {
+        Self { bounds: Bounds::new(-128.0 * scale, 127.0 * scale), scale, zero_point: 128.0, max_code: 255.0 }
+    }
+
     /// Whether the range is too narrow to quantize.
     #[must_use]
     pub fn is_degenerate(&self) -> bool {
@@ -130,7 +150,7 @@ impl UniformQuantizer {
     }
 
     /// Smallest and largest code before the zero point is added: `-z` and `n - z`.
-    const fn limits(&self) -> (f32, f32) {
+    pub(super) const fn limits(&self) -> (f32, f32) {
         (-self.zero_point, self.max_code - self.zero_point)
     }
 

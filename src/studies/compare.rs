@@ -3,6 +3,7 @@
 use crate::analysis::report::PredictionReport;
 use crate::error::{Error, Result};
 use crate::progress::Cancel;
+use crate::quant::format::Format;
 use crate::quant::{BitWidth, Method, Settings, bops};
 use crate::session::Session;
 use crate::studies::evaluate::{self, EvaluationRow, Looked};
@@ -76,7 +77,10 @@ pub fn stepwise(
     let (model, base) = (&session.opened().model, session.base(picture)?);
     let mut rows = Vec::new();
     for method in Method::ALL.into_iter().filter(|m| *m != Method::Float) {
-        for bits in [4, 6, 8].into_iter().filter_map(|b| BitWidth::new(b).ok()) {
+        // A block format has one width.
+        let of_format = method.spec().format.and_then(Format::bits);
+        let widths = [4, 6, 8].into_iter().filter_map(|b| BitWidth::new(b).ok());
+        for bits in widths.filter(|bits| of_format.is_none_or(|own| own == *bits)) {
             let settings = Settings { method, wbits: bits, abits: bits, sbits: bits, ..settings.clone() };
             let prediction = session.predict(&base, &session.plan_until(&settings, cancel)?, cancel)?;
             rows.push(ComparisonRow {

@@ -2,8 +2,8 @@
 //!
 //! `input`; `logits.float`, `logits.quantized`; for every site `SITE.float` (the float run), `SITE.input` (the quantized run, just before
 //! the quantizer), `SITE.quantized` (just after), `SITE.assignment` (the group of each channel or row), `SITE.lower`, `SITE.upper`,
-//! `SITE.scale`, `SITE.zero_point` (one value a group), for igq-e `SITE.alpha`; for every quantized layer `LAYER.weight` with `LAYER.weight.lower` and
-//! `LAYER.weight.upper` (one value an output channel), where LAYER is the address of the layer's input, such as `blocks.3.fc2`.
+//! `SITE.scale`, `SITE.zero_point` (one value a group), for igq-e `SITE.alpha` (below, above); for every quantized layer `LAYER.weight`, `LAYER.weight.codes`
+//! and `LAYER.weight.scale`, `.zero_point`, `.lower`, `.upper` (one value an output channel, or a row of blocks), where LAYER is the address of the layer's input, such as `blocks.3.fc2`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -11,9 +11,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
-use crate::model::Network;
 use crate::quant::files::write_tensors;
-use crate::quant::uniform::UniformQuantizer;
 use crate::quant::{Quantizer, Rule};
 use crate::session::Outcome;
 
@@ -21,7 +19,7 @@ use crate::session::Outcome;
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(path: &Path, outcome: &Outcome, network: &dyn Network) -> Result<()> {
+pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
     let row = |values: Vec<f32>| -> Result<Tensor> {
         let length = values.len();
         Ok(Tensor::from_vec(values, length, &Device::Cpu)?)
@@ -51,13 +49,21 @@ pub fn write(path: &Path, outcome: &Outcome, network: &dyn Network) -> Result<()
     let mut metadata = HashMap::from([("igq.settings".to_string(), outcome.report.settings.describe())]);
     for (site, plan) in &outcome.plan.sites {
         if let Some(Rule::LeastError(alpha)) = plan.quantizers.as_ref().map(|q| &q.rule) {
-            tensors.insert(format!("{site}.alpha"), row(vec![*alpha as f32])?);
+            tensors.insert(format!("{site}.alpha"), row(vec![alpha.lower as f32, alpha.upper as f32])?);
         }
-        let (Some(weight), Some(float)) = (&plan.weight, network.weight(*site)) else { continue };
-        let each = |f: fn(&UniformQuantizer) -> f32| row(weight.quantizers.iter().map(f).collect());
-        tensors.insert(format!("{site}.weight"), weight.dequantized(float.tensor()?)?);
-        tensors.insert(format!("{site}.weight.lower"), each(|q| q.bounds.lower)?);
-        tensors.insert(format!("{site}.weight.upper"), each(|q| q.bounds.upper)?);
+        let Some(weight) = &plan.weight else { continue };
+        let blocks = weight.quantizers.len() / weight.size.0.max(1);
+        let each = |f: fn(&Quantizer) -> f32| {
+            let values: Vec<f32> = weight.quantizers.iter().map(f).collect();
+            let shape = if blocks == 1 { vec![weight.size.0] } else { vec![weight.size.0, blocks] };
+            Tensor::from_vec(values, shape, &Device::Cpu)
+        };
+        tensors.insert(format!("{site}.weight"), Tensor::from_vec(weight.values(), weight.size, &Device::Cpu)?);
+        tensors.insert(format!("{site}.weight.codes"), Tensor::from_slice(&weight.codes, weight.size, &Device::Cpu)?);
+        tensors.insert(format!("{site}.weight.scale"), each(Quantizer::scale)?);
+        tensors.insert(format!("{site}.weight.zero_point"), each(Quantizer::zero_point)?);
+        tensors.insert(format!("{site}.weight.lower"), each(|q| q.bounds().lower)?);
+        tensors.insert(format!("{site}.weight.upper"), each(|q| q.bounds().upper)?);
         if let Some(layer) = &plan.info.layer {
             metadata.insert(format!("igq.layer.{site}"), layer.name.clone());
         }

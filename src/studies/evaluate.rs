@@ -7,13 +7,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::Prediction;
-use crate::analysis::metrics::wilson;
+use crate::analysis::metrics::{bootstrap_mean, wilson};
 use crate::error::{Error, Result};
 use crate::input::batches::{self, BATCH, Batch};
 use crate::input::{LeftOut, PictureSet};
+use crate::model::SiteInfo;
 use crate::progress::Cancel;
 use crate::progress::Progress;
-use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Plan, Settings, SoftmaxShape, Start, bops, run};
+use crate::quant::format::Format;
+use crate::quant::{
+    Arithmetic, BitWidth, GeluShape, GroupCount, Method, Plan, Rounding, Settings, SoftmaxShape, Start, WeightScales, bops, run,
+};
 use crate::session::Session;
 use crate::studies::shard::{Shard, interleave};
 
@@ -96,6 +100,15 @@ pub struct EvaluationRow {
     /// What products were computed in.
     #[serde(default, skip_serializing_if = "Arithmetic::is_default")]
     pub arithmetic: Arithmetic,
+    /// How weights became codes.
+    #[serde(default)]
+    pub weights: Rounding,
+    /// What of a weight shares a scale.
+    #[serde(default)]
+    pub weight_scales: WeightScales,
+    /// Mean bits for each value, codes and scales, of weights and of activations; 32 for float.
+    #[serde(default)]
+    pub effective_bits: (f64, f64),
     /// Bit operations of the whole network for one picture.
     pub bops: u64,
     /// Percent of pictures whose most likely class is the true one; none without labels.
@@ -106,6 +119,10 @@ pub struct EvaluationRow {
     pub kl: f64,
     /// Wilson's 95 % interval in percent, of `top1`, or of `agreement` without labels.
     pub interval: (f64, f64),
+    /// How much the KL lies above that of the row with the least, picture by picture, with its bootstrap 95 % interval: mean, low, high. None
+    /// for that row itself, and where not all pictures were kept. Jitter of the calibration is not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_best: Option<(f64, f64, f64)>,
 }
 
 /// The set that `igq eval` looks at: a folder, the pictures that were named, or the built-in test set.
@@ -152,6 +169,7 @@ pub fn evaluate(
     if !partial {
         ended?;
     }
+    beside_the_best(&mut rows, &pictures);
     let (left_out, images) = counted(&set.left_out, &pictures);
     Ok(Evaluation {
         schema_version: crate::analysis::SCHEMA_VERSION,
@@ -170,6 +188,17 @@ pub fn evaluate(
     })
 }
 
+/// Compares every quantized row with the one of least KL, picture by picture.
+pub fn beside_the_best(rows: &mut [EvaluationRow], pictures: &[Looked]) {
+    let quantized = rows.iter().enumerate().filter(|(_, row)| row.method != Method::Float);
+    let Some(best) = quantized.min_by(|a, b| a.1.kl.total_cmp(&b.1.kl)).map(|(index, _)| index) else { return };
+    for (index, row) in rows.iter_mut().enumerate().filter(|(index, row)| *index != best && row.method != Method::Float) {
+        let difference = |seen: &Vec<Seen>| Some(seen.get(index)?.kl - seen.get(best)?.kl);
+        let differences: Vec<f64> = pictures.iter().flatten().filter_map(difference).collect();
+        row.behind_best = bootstrap_mean(&differences);
+    }
+}
+
 /// What was left out before and among the pictures, and how many pictures were looked at.
 fn counted(before: &[LeftOut], pictures: &[Looked]) -> (Vec<LeftOut>, usize) {
     let mut left_out = before.to_vec();
@@ -186,7 +215,14 @@ fn counted(before: &[LeftOut], pictures: &[Looked]) -> (Vec<LeftOut>, usize) {
 pub fn merge(parts: Vec<Evaluation>) -> Result<Evaluation> {
     let (mut parts, shards) = sorted_parts(parts, |evaluation| evaluation.part.as_ref().map(|part| part.shard))?;
     let about = |e: &Evaluation| {
-        let rows = e.rows.iter().map(|row| EvaluationRow { top1: None, agreement: 0.0, kl: 0.0, interval: (0.0, 0.0), ..row.clone() });
+        let rows = e.rows.iter().map(|row| EvaluationRow {
+            top1: None,
+            agreement: 0.0,
+            kl: 0.0,
+            interval: (0.0, 0.0),
+            behind_best: None,
+            ..row.clone()
+        });
         let total = e.part.as_ref().map_or(0, |part| part.total);
         (e.model.clone(), e.settings.clone(), e.calibration.clone(), e.data.clone(), rows.collect::<Vec<_>>(), total, e.left_out.clone())
     };
@@ -207,6 +243,7 @@ pub fn merge(parts: Vec<Evaluation>) -> Result<Evaluation> {
     for (row, tally) in whole.rows.iter_mut().zip(&tallies) {
         tally.write(row);
     }
+    beside_the_best(&mut whole.rows, &pictures);
     (whole.left_out, whole.images) = counted(&whole.left_out, &pictures);
     whole.seconds = seconds;
     Ok(whole)
@@ -267,7 +304,7 @@ pub fn stepwise(
         tallies.iter_mut().zip(seen).for_each(|(tally, seen)| tally.add(*seen));
     }
     let rows = |tallies: &[Tally]| {
-        let row = |(settings, tally): (&Settings, &Tally)| tally.row(settings, bops::total(opened.model.sites(), settings));
+        let row = |(settings, tally): (&Settings, &Tally)| tally.row(settings, opened.model.sites());
         grid.iter().zip(tallies).map(row).collect()
     };
     if !pictures.is_empty() {
@@ -353,26 +390,32 @@ impl Tally {
         row.interval = (100.0 * low, 100.0 * high);
     }
 
-    fn row(&self, settings: &Settings, bops: u64) -> EvaluationRow {
+    fn row(&self, settings: &Settings, sites: &[SiteInfo]) -> EvaluationRow {
         let is_float = settings.method == Method::Float;
         let bits = |bits: BitWidth| if is_float { BitWidth::FLOAT } else { bits };
+        let of_format = |own: Option<BitWidth>, bits: BitWidth| own.filter(|_| !bits.is_float()).unwrap_or(bits);
+        let activations = settings.method.spec().format.and_then(Format::bits);
         let counted = settings.method.uses_groups();
         let by_rows = settings.method.is_instance_aware();
         let mut row = EvaluationRow {
             method: settings.method,
-            wbits: bits(settings.wbits),
-            abits: bits(settings.abits),
-            sbits: bits(settings.sbits),
+            wbits: bits(of_format(settings.weight_scales.format().bits(), settings.wbits)),
+            abits: bits(of_format(activations, settings.abits)),
+            sbits: bits(of_format(activations, settings.sbits)),
             groups: counted.then_some(settings.groups),
             row_groups: by_rows.then_some(settings.row_groups),
             softmax: settings.softmax,
             gelu: settings.gelu,
             arithmetic: settings.arithmetic,
-            bops,
+            weights: settings.weights,
+            weight_scales: settings.weight_scales,
+            effective_bits: bops::mean_effective_bits(sites, settings),
+            bops: bops::total(sites, settings),
             top1: None,
             agreement: 0.0,
             kl: 0.0,
             interval: (0.0, 0.0),
+            behind_best: None,
         };
         self.write(&mut row);
         row

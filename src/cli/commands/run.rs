@@ -30,7 +30,7 @@ impl Run {
         let session = open::session(common, common.settings()?)?;
         let outcome = session.run(common.picture, &session.opened().settings, &Cancel::default())?;
         if let Some(path) = dump_to {
-            dump::write(path, &outcome, session.opened().model.network())?;
+            dump::write(path, &outcome)?;
         }
         let mut report = outcome.report.clone();
         if report.settings.arithmetic == Arithmetic::Integer {

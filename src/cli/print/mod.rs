@@ -151,16 +151,23 @@ const EVALUATION_HEADER: &[&str] = &[
     "row_groups",
     "softmax",
     "gelu",
+    "weights",
+    "effective W",
+    "effective A",
     "GBOPs",
     "top1",
     "agreement",
     "kl",
     "interval_low",
     "interval_high",
+    "behind_best",
+    "behind_low",
+    "behind_high",
 ];
 
 fn evaluation_row(row: &EvaluationRow) -> Vec<String> {
     let count = |c: Option<crate::quant::GroupCount>| c.map(|c| c.to_string()).unwrap_or_default();
+    let behind = |part: fn((f64, f64, f64)) -> f64| row.behind_best.map(|b| format!("{:.4}", part(b))).unwrap_or_default();
     vec![
         row.method.to_string(),
         row.wbits.to_string(),
@@ -170,12 +177,18 @@ fn evaluation_row(row: &EvaluationRow) -> Vec<String> {
         count(row.row_groups),
         row.softmax.name().into(),
         row.gelu.name().into(),
+        if row.weight_scales.is_channel() { row.weights.name().into() } else { format!("{} {}", row.weights.name(), row.weight_scales) },
+        format!("{:.2}", row.effective_bits.0),
+        format!("{:.2}", row.effective_bits.1),
         format!("{:.3}", row.bops as f64 / 1e9),
         row.top1.map(|t| format!("{t:.1}")).unwrap_or_default(),
         format!("{:.1}", row.agreement),
         format!("{:.4}", row.kl),
         format!("{:.1}", row.interval.0),
         format!("{:.1}", row.interval.1),
+        behind(|b| b.0),
+        behind(|b| b.1),
+        behind(|b| b.2),
     ]
 }
 

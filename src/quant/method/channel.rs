@@ -13,8 +13,9 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     instance_aware: false,
     depends_on_bits: false,
     at_softmax: Some(Method::Layer),
+    format: None,
     stored: Some(Stored::Fixed),
-    fit: |ranges, _, _| Some(fit(ranges)),
+    fit: |to| Some(fit(to.ranges)),
 };
 
 fn fit(ranges: &SiteRanges) -> SiteQuantizers {

@@ -10,6 +10,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     instance_aware: false,
     depends_on_bits: false,
     at_softmax: None,
+    format: None,
     stored: None,
-    fit: |_, _, _| None,
+    fit: |_| None,
 };

@@ -1,10 +1,8 @@
 //! Instance-aware groups by expected error instead of distance, beyond the paper \[D\].
 
-use super::{MethodSpec, Parts, Stored};
-use crate::quant::bits::{BitWidth, GroupCount};
-use crate::quant::calibrate::SiteRanges;
+use super::{Fit, MethodSpec, Parts, Stored};
 use crate::quant::fit::{Rule, SiteQuantizers};
-use crate::quant::group::{self, Cost};
+use crate::quant::group::{self, Alpha, Cost};
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "igq-e",
@@ -14,11 +12,14 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     instance_aware: true,
     depends_on_bits: true,
     at_softmax: None,
+    format: None,
     stored: Some(Stored::LeastError),
     fit,
 };
 
-fn fit(ranges: &SiteRanges, groups: GroupCount, bits: BitWidth) -> Option<SiteQuantizers> {
-    let cost = Cost::Error { alpha: ranges.alpha, max_code: f64::from(bits.max_code()?) };
-    Some(SiteQuantizers { bounds: group::fit(&ranges.all(), groups.get(), cost), rule: Rule::LeastError(ranges.alpha) })
+fn fit(to: &Fit) -> Option<SiteQuantizers> {
+    // Where a picture has one value for every channel, what is clipped is that value itself.
+    let alpha = if to.ranges.values == 1 { Alpha::default() } else { to.ranges.alpha };
+    let cost = Cost::Error { alpha, max_code: f64::from(to.bits.max_code()?) };
+    Some(SiteQuantizers { bounds: group::fit(&to.ranges.all(), to.groups.get(), cost), rule: Rule::LeastError(alpha) })
 }

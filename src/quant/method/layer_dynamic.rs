@@ -11,6 +11,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     instance_aware: false,
     depends_on_bits: false,
     at_softmax: None,
+    format: None,
     stored: None,
-    fit: |_, _, _| Some(SiteQuantizers { bounds: Vec::new(), rule: Rule::OwnRange }),
+    fit: |_| Some(SiteQuantizers { bounds: Vec::new(), rule: Rule::OwnRange }),
 };

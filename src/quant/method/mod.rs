@@ -3,13 +3,21 @@
 //! A new method is a file beside this one and, here, its module, its variant and its place in the two lists: the compiler asks for the
 //! second of them, a test for the first.
 
+mod block_int;
 mod channel;
 mod contiguous;
 mod float;
+mod fp8;
 mod igq;
 mod igq_e;
+mod igq_means;
+mod igq_token;
 mod layer;
 mod layer_dynamic;
+mod mxfp4;
+mod mxint8;
+mod nvfp4;
+mod per_token;
 mod shapes;
 mod sorted;
 
@@ -21,9 +29,10 @@ use serde::{Deserialize, Serialize};
 
 use super::bits::{BitWidth, GroupCount};
 use super::calibrate::SiteRanges;
-use super::fit::SiteQuantizers;
+use super::fit::{Rule, SiteQuantizers, Tiling};
+use super::format::Format;
 use crate::error::Error;
-use crate::model::SiteKind;
+use crate::model::{SiteInfo, SiteKind};
 
 /// How the values of a site share quantizers (method, section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -41,12 +50,32 @@ pub enum Method {
     Contiguous,
     /// Channels clustered once by their calibration ranges, the same groups for every picture.
     Sorted,
-    /// Instance-aware groups: fixed quantizers, channels assigned by this picture's ranges (the paper). That the bounds of a group are the
-    /// means of its members' is our reading of the paper's distance \[D\]; its published 6/6 results are nearly float, while means clip
-    /// visibly at 6 bits on our models, so the authors' bounds may clip less than ours.
+    /// Per-token dynamic: min and max of every token of this picture.
+    PerToken,
+    /// Integers in blocks of neighbouring channels of one token.
+    BlockInt,
+    /// MXFP4 (OCP Microscaling Formats 1.0).
+    #[serde(rename = "mxfp4")]
+    MxFp4,
+    /// MXINT8 (OCP Microscaling Formats 1.0).
+    #[serde(rename = "mxint8")]
+    MxInt8,
+    /// NVFP4.
+    #[serde(rename = "nvfp4")]
+    NvFp4,
+    /// E4M3 with a float scale for every token.
+    #[serde(rename = "fp8-e4m3")]
+    Fp8,
+    /// Instance-aware groups: fixed quantizers, channels assigned by this picture's ranges (the paper). The paper's distance and assignment;
+    /// bounds at a percentile of the members \[D\].
     Igq,
+    /// The same with bounds at the mean of the members, our first reading of the paper's distance \[D\]. Its published 6/6 results are nearly
+    /// float, while means clip visibly at 6 bits on our models.
+    IgqMeans,
     /// Instance-aware groups by expected error instead of distance, beyond the paper \[D\].
     IgqE,
+    /// Instance-aware groups with a scale for every token and group, beyond the paper \[D\].
+    IgqToken,
 }
 
 /// What a method divides the values of a site into, each with a scale of its own.
@@ -60,6 +89,51 @@ pub enum Parts {
     Channels,
     /// Every token.
     Tokens,
+    /// Every token and block of neighbouring channels: so many, or as many as the settings say.
+    Blocks(Option<usize>),
+    /// Every token and group of channels.
+    TokenGroups,
+}
+
+/// What a fit is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Fit<'f> {
+    /// Calibration of the site.
+    pub ranges: &'f SiteRanges,
+    /// The site.
+    pub info: &'f SiteInfo,
+    /// How many groups.
+    pub groups: GroupCount,
+    /// Bits of its activation.
+    pub bits: BitWidth,
+    /// Values of a block, where the method does not say.
+    pub block: usize,
+}
+
+impl Fit<'_> {
+    /// A scale for every block of `length` values along the inner dimension of the site's product. A site whose bits the format does not
+    /// have, as the classifier at 8 bits, has integers of those in the same blocks \[D\].
+    fn tiles(&self, format: Format, length: usize) -> SiteQuantizers {
+        let (kind, tokens) = (self.info.site.kind, self.info.layout.window_tokens());
+        let unit = match kind {
+            SiteKind::Attn | SiteKind::V => tokens,
+            SiteKind::Q | SiteKind::K => self.info.channels / self.info.heads.max(1),
+            _ => self.info.channels,
+        };
+        let tiling = Tiling { format: self.format(format), length: length.clamp(1, unit.max(1)), unit, down: kind == SiteKind::V };
+        SiteQuantizers { bounds: Vec::new(), rule: Rule::Tiles(tiling) }
+    }
+
+    /// A scale for every token, or row of a softmax.
+    fn rows(&self, format: Format) -> SiteQuantizers {
+        let unit = if self.info.site.kind.is_softmax() { self.info.layout.window_tokens() } else { self.info.channels };
+        let tiling = Tiling { format: self.format(format), length: unit, unit, down: false };
+        SiteQuantizers { bounds: Vec::new(), rule: Rule::Tiles(tiling) }
+    }
+
+    fn format(&self, format: Format) -> Format {
+        if format.bits().is_none_or(|bits| bits == self.bits) { format } else { Format::Int }
+    }
 }
 
 /// How a quantizer file tells the rule of a method ([`super::files`]).
@@ -90,16 +164,34 @@ pub struct MethodSpec {
     pub depends_on_bits: bool,
     /// What takes its place at the softmax; none where it quantizes the softmax itself.
     pub at_softmax: Option<Method>,
+    /// The number format of a block, where scales are those of this picture's blocks.
+    pub format: Option<Format>,
     /// How a quantizer file tells its rule; none where there is nothing to store.
     pub stored: Option<Stored>,
     /// From calibration to quantizers; none for float.
-    pub fit: fn(&SiteRanges, GroupCount, BitWidth) -> Option<SiteQuantizers>,
+    pub fit: fn(&Fit) -> Option<SiteQuantizers>,
 }
 
 impl Method {
-    /// All methods, the reference first, then the baselines, the paper's, and ours.
-    pub const ALL: [Self; 8] =
-        [Self::Float, Self::Layer, Self::LayerDynamic, Self::Channel, Self::Contiguous, Self::Sorted, Self::Igq, Self::IgqE];
+    /// All methods, the reference first, then the baselines, today's formats, the paper's, and ours.
+    pub const ALL: [Self; 16] = [
+        Self::Float,
+        Self::Layer,
+        Self::LayerDynamic,
+        Self::Channel,
+        Self::Contiguous,
+        Self::Sorted,
+        Self::PerToken,
+        Self::BlockInt,
+        Self::MxFp4,
+        Self::MxInt8,
+        Self::NvFp4,
+        Self::Fp8,
+        Self::Igq,
+        Self::IgqMeans,
+        Self::IgqE,
+        Self::IgqToken,
+    ];
 
     /// Its row.
     #[must_use]
@@ -111,8 +203,16 @@ impl Method {
             Self::Channel => &channel::SPEC,
             Self::Contiguous => &contiguous::SPEC,
             Self::Sorted => &sorted::SPEC,
+            Self::PerToken => &per_token::SPEC,
+            Self::BlockInt => &block_int::SPEC,
+            Self::MxFp4 => &mxfp4::SPEC,
+            Self::MxInt8 => &mxint8::SPEC,
+            Self::NvFp4 => &nvfp4::SPEC,
+            Self::Fp8 => &fp8::SPEC,
             Self::Igq => &igq::SPEC,
+            Self::IgqMeans => &igq_means::SPEC,
             Self::IgqE => &igq_e::SPEC,
+            Self::IgqToken => &igq_token::SPEC,
         }
     }
 
@@ -131,7 +231,7 @@ impl Method {
     /// Whether the group counts mean anything to it.
     #[must_use]
     pub const fn uses_groups(self) -> bool {
-        matches!(self.spec().parts, Parts::Groups)
+        matches!(self.spec().parts, Parts::Groups | Parts::TokenGroups)
     }
 
     /// Whether channels are assigned by the ranges of the picture at hand.
@@ -294,11 +394,11 @@ impl Scheme {
 
     /// From calibration to the quantizers of a site; none for float.
     #[must_use]
-    pub fn fit(self, ranges: &SiteRanges, groups: GroupCount, bits: BitWidth) -> Option<SiteQuantizers> {
+    pub fn fit(self, to: &Fit) -> Option<SiteQuantizers> {
         match self {
-            Self::Shared(method) => (method.spec().fit)(ranges, groups, bits),
-            Self::Log(per_octave) => shapes::log(&ranges.sample, per_octave, bits),
-            Self::Twin => shapes::twin(&ranges.sample, bits),
+            Self::Shared(method) => (method.spec().fit)(to),
+            Self::Log(per_octave) => shapes::log(&to.ranges.sample, per_octave, to.bits),
+            Self::Twin => shapes::twin(&to.ranges.sample, to.bits),
         }
     }
 

@@ -15,8 +15,9 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     instance_aware: false,
     depends_on_bits: false,
     at_softmax: Some(Method::Layer),
+    format: None,
     stored: Some(Stored::Fixed),
-    fit: |ranges, groups, _| Some(fit(ranges, groups)),
+    fit: |to| Some(fit(to.ranges, to.groups)),
 };
 
 fn fit(ranges: &SiteRanges, groups: GroupCount) -> SiteQuantizers {

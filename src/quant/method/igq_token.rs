@@ -1,0 +1,28 @@
+//! The paper's groups with a scale for every token and group, from the token's own values \[D\]: what current hardware does with blocks of
+//! neighbouring channels, done with channels whose ranges are alike in this picture.
+
+use super::{Fit, MethodSpec, Parts, igq};
+use crate::model::SiteKind;
+use crate::quant::fit::{Rule, SiteQuantizers};
+use crate::quant::format::Format;
+
+pub(super) const SPEC: MethodSpec = MethodSpec {
+    name: "igq-token",
+    describe: "instance-aware groups with a scale for every token and group",
+    parts: Parts::TokenGroups,
+    dynamic: true,
+    instance_aware: true,
+    depends_on_bits: true,
+    at_softmax: None,
+    format: Some(Format::Int),
+    stored: None,
+    fit,
+};
+
+/// The softmax and the values that it weights meet along tokens, so that their scales are those of blocks of tokens.
+fn fit(to: &Fit) -> Option<SiteQuantizers> {
+    match to.info.site.kind {
+        SiteKind::Attn | SiteKind::V => Some(to.tiles(Format::Int, to.block)),
+        _ => Some(SiteQuantizers { bounds: igq::bounds(to)?, rule: Rule::NearestByToken }),
+    }
+}
