@@ -10,7 +10,9 @@ use igq::analysis::{FloatRun, metrics};
 use igq::model::{Site, SiteKind};
 use igq::progress::Cancel;
 use igq::quant::calibrate::SiteRanges;
+use igq::quant::format::Format;
 use igq::quant::group::Cost;
+use igq::quant::method::Fit;
 use igq::quant::ranges::{self, Along};
 use igq::quant::run::fake_quantize_picture;
 use igq::quant::{
@@ -51,15 +53,27 @@ fn float_bits_leave_every_logit_bit_for_bit() {
 #[test]
 fn one_group_equals_one_quantizer_for_the_layer() {
     let session = built_in();
-    for bits in widths() {
-        let outcome = session.run(3, &settings(Method::Igq, bits.get(), 1), &Cancel::default()).unwrap();
+    for (method, bits) in [Method::IgqMeans, Method::Igq].into_iter().flat_map(|method| widths().map(move |bits| (method, bits))) {
+        let outcome = session.run(3, &settings(method, bits.get(), 1), &Cancel::default()).unwrap();
         for (site, run) in &outcome.quantized.sites {
             let calibrated = session.calibration().sites[site].all();
             let n = calibrated.len() as f64;
             let mean = |f: fn(&Bounds) -> f32| (calibrated.iter().map(|b| f64::from(f(b))).sum::<f64>() / n) as f32;
-            let whole = UniformQuantizer::new(Bounds::new(mean(|b| b.lower), mean(|b| b.upper)), bits).unwrap();
+            let bounds = match method {
+                Method::IgqMeans => Bounds::new(mean(|b| b.lower), mean(|b| b.upper)),
+                // In kind as `layer`: one static range, inside that of the whole calibration; all of it where a channel has one value.
+                _ => {
+                    let [bounds] = outcome.plan.sites[site].quantizers.as_ref().unwrap().bounds[..] else { panic!("{site}") };
+                    let whole = calibrated.iter().copied().fold(Bounds::EMPTY, Bounds::union).with_zero();
+                    assert!(bounds.lower >= whole.lower && bounds.upper <= whole.upper, "{site} {bounds:?} {whole:?}");
+                    assert!(site.kind != SiteKind::Head || bounds == whole, "{site} {bounds:?} {whole:?}");
+                    bounds
+                }
+            };
+            let bits = outcome.report.site(*site).unwrap().bits;
+            let whole = UniformQuantizer::new(bounds, bits).unwrap();
             for (before, after) in values(&run.before).into_iter().zip(values(&run.after)) {
-                assert_eq!(whole.apply(before), after, "{site} at {bits} bits");
+                assert_eq!(whole.apply(before), after, "{method} {site} at {bits} bits");
             }
         }
     }
@@ -74,8 +88,10 @@ fn as_many_groups_as_channels_on_the_own_picture_equal_one_quantizer_a_channel()
     for (site, ranges) in &calibration.sites {
         // Beyond 64 the product's type ends; the fit itself does not.
         let own = ranges.all();
-        let grouped = SiteQuantizers { bounds: igq::quant::group::fit(&own, own.len(), Cost::Distance), rule: Rule::Nearest };
-        let channel = Scheme::Shared(Method::Channel).fit(ranges, GroupCount::new(1).unwrap(), BitWidth::FLOAT).unwrap();
+        let grouped = SiteQuantizers { bounds: igq::quant::group::fit(&own, own.len(), Cost::Distance), rule: Rule::Nearest(None) };
+        let info = session.opened().model.site(*site).unwrap();
+        let to = Fit { ranges, info, groups: GroupCount::new(1).unwrap(), bits: BitWidth::FLOAT, block: 32 };
+        let channel = Scheme::Shared(Method::Channel).fit(&to).unwrap();
         let along = Along::of(site.kind);
         for bits in widths() {
             let (a, b) = (grouped.group(own.clone(), along, bits).unwrap(), channel.group(own.clone(), along, bits).unwrap());
@@ -90,7 +106,9 @@ fn as_many_groups_as_channels_on_the_own_picture_equal_one_quantizer_a_channel()
 #[test]
 fn error_of_the_whole_network_falls_as_bits_grow() {
     let session = built_in();
-    for method in Method::ALL.into_iter().filter(|m| *m != Method::Float && !m.is_instance_aware()) {
+    // A block format has bits of its own.
+    let widths = |m: &Method| m.spec().format.and_then(Format::bits).is_none();
+    for method in Method::ALL.into_iter().filter(|m| *m != Method::Float && !m.is_instance_aware()).filter(widths) {
         let sum = |bits: u8| -> f64 {
             let report = session.run(0, &settings(method, bits, 8), &Cancel::default()).unwrap().report;
             report.sites.iter().map(|s| s.cumulative.mse).sum()
@@ -112,9 +130,17 @@ fn the_error_at_every_site_by_itself_falls_as_its_bits_grow() {
         // Fitted on this picture itself, so that methods which cover their ranges clip nothing.
         let own = vec![ranges::of_picture(along, &values, last)];
         let ranges = SiteRanges { images: own, ..session.calibration().sites[site].clone() };
-        for method in Method::ALL.into_iter().filter(|m| *m != Method::Float) {
+        let widths_of = |m: &Method| *m != Method::Float && m.spec().format.and_then(Format::bits).is_none();
+        for method in Method::ALL.into_iter().filter(widths_of) {
             let error = |bits: BitWidth| -> f64 {
-                let fitted = Scheme::Shared(method.at(site.kind)).fit(&ranges, GroupCount::new(8).unwrap(), bits).unwrap();
+                let fitted = Scheme::Shared(method.at(site.kind)).fit(&Fit {
+                    ranges: &ranges,
+                    info,
+                    groups: GroupCount::new(8).unwrap(),
+                    bits,
+                    block: 32,
+                });
+                let fitted = fitted.unwrap();
                 let mut quantized = values.clone();
                 fake_quantize_picture(*site, &values, &mut quantized, last, &fitted, bits);
                 values.iter().zip(&quantized).map(|(x, y)| f64::from(x - y).powi(2)).sum()
@@ -143,8 +169,9 @@ fn the_rounding_error_of_igq_is_at_most_half_a_step_and_falls_as_bits_grow() {
         let columns = if along.is_rows() { values.len() / info.channels } else { info.channels };
         let own = ranges::of_picture(along, &values, columns);
         let ranges = SiteRanges { images: vec![own.clone()], ..SiteRanges::default() };
-        let fitted = Scheme::Shared(Method::Igq).fit(&ranges, GroupCount::new(8).unwrap(), BitWidth::FLOAT).unwrap();
-        assert_eq!(fitted.rule, Rule::Nearest);
+        let to = Fit { ranges: &ranges, info, groups: GroupCount::new(8).unwrap(), bits: BitWidth::FLOAT, block: 32 };
+        let fitted = Scheme::Shared(Method::IgqMeans).fit(&to).unwrap();
+        assert_eq!(fitted.rule, Rule::Nearest(None));
         let mut last = f64::INFINITY;
         for bits in widths() {
             let grouping = fitted.group(own.clone(), along, bits).unwrap();

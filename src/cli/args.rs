@@ -8,9 +8,8 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
 use crate::model::{BUILT_IN, SiteKind, SitePattern};
-use crate::quant::settings::{self, Preset};
-use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Rounding, Settings, SiteOverride, SoftmaxShape, WeightScales};
-use crate::read;
+use crate::quant::settings;
+use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Preset, Rounding, Settings, SoftmaxShape, WeightScales};
 use crate::session::{Options, cache};
 use crate::studies::shard::Shard;
 use crate::tui::ScreenOptions;
@@ -152,18 +151,6 @@ fn is_of_model(file: &Path) -> bool {
         || (name.starts_with("model") && name.ends_with(".safetensors"))
 }
 
-/// The settings that a report, an allocation or a suggestion holds, or settings by themselves.
-fn read_settings(path: &Path) -> Result<Settings> {
-    let text = read::text(path)?;
-    let broken = |e: serde_json::Error| {
-        let found = format!("expected the settings of a JSON file that igq wrote ({e})");
-        Error::content(path.display().to_string(), found, "write it with `igq run --format json --output FILE`")
-    };
-    let mut value: serde_json::Value = serde_json::from_str(&text).map_err(broken)?;
-    let settings = value.get_mut("settings").map(serde_json::Value::take).unwrap_or(value);
-    serde_json::from_value(settings).map_err(broken)
-}
-
 /// `PATTERN=VALUE`
 fn parse_own<T: FromStr<Err = Error>>(text: &str) -> Result<(SitePattern, T)> {
     let malformed = || Error::setting("setting of a site", text, "PATTERN=VALUE, such as blocks.*.fc2=16");
@@ -172,136 +159,6 @@ fn parse_own<T: FromStr<Err = Error>>(text: &str) -> Result<(SitePattern, T)> {
 }
 
 impl RunArgs {
-    /// The settings of a single run.
-    ///
-    /// # Errors
-    /// When a flag has several values, which only `eval` takes.
-    pub fn settings(&self) -> Result<Settings> {
-        let mut grid = self.grid()?;
-        match grid.len() {
-            1 => Ok(grid.remove(0)),
-            n => Err(Error::setting("flags", format!("{n} settings"), "one value for each flag (lists are for `igq eval`)")),
-        }
-    }
-
-    /// Every combination of the listed values; methods without groups appear once for each bit-width.
-    ///
-    /// # Errors
-    /// When row group counts do not pair with channel group counts.
-    pub fn grid(&self) -> Result<Vec<Settings>> {
-        if let Some(path) = &self.settings_file {
-            return Ok(vec![read_settings(path)?]);
-        }
-        let own = |sites: &SitePattern| SiteOverride { sites: sites.clone(), wbits: None, abits: None, groups: None };
-        let groups = self.site_groups.iter().map(|(p, g)| SiteOverride { groups: Some(*g), ..own(p) });
-        let abits = self.site_abits.iter().map(|(p, b)| SiteOverride { abits: Some(*b), ..own(p) });
-        let wbits = self.site_wbits.iter().map(|(p, b)| SiteOverride { wbits: Some(*b), ..own(p) });
-        let kinds = self.bits.iter().filter_map(|bits| match bits {
-            BitsOf::Kind(kind, bits) => Some((kind, *bits)),
-            BitsOf::All(_) => None,
-        });
-        let of_kind = |(kind, bits): (&SiteKind, BitWidth)| -> Result<SiteOverride> {
-            let sites = SitePattern::of_kind(*kind);
-            Ok(SiteOverride { wbits: Some(bits), abits: Some(bits), ..own(&sites) })
-        };
-        let kinds = kinds.map(of_kind).collect::<Result<Vec<_>>>()?;
-        let without_pictures = self.quantizers.is_some();
-        let base = Settings {
-            block: self.block,
-            preset: self.preset.unwrap_or_default(),
-            kinds: if self.kinds.is_empty() { SiteKind::ALL.into() } else { self.kinds.iter().copied().collect() },
-            keep_float: self.keep_float.clone(),
-            overrides: kinds.into_iter().chain(groups).chain(abits).chain(wbits).collect(),
-            seed: self.seed,
-            arithmetic: self.arithmetic,
-            ..Settings::default()
-        };
-        let listed = [&self.wbits, &self.abits, &self.sbits].into_iter().flatten().next();
-        if let (Some(BitsOf::All(all)), Some(one)) = (self.bits.iter().find(|bits| matches!(bits, BitsOf::All(_))), listed) {
-            let expected = "either --bits for all, or --wbits, --abits and --sbits";
-            return Err(Error::setting("--bits beside --wbits, --abits or --sbits", format!("{all} and {one}"), expected));
-        }
-        let counts = self.group_pairs(&base)?;
-        let mut grid: Vec<Settings> = Vec::new();
-        for &method in &self.method {
-            for &(wbits, abits, sbits) in &self.bit_triples(&base) {
-                for &(groups, row_groups) in &counts {
-                    for ((softmax, gelu), (weights, weight_scales)) in self.shapes_and_weights(without_pictures) {
-                        let settings = Settings {
-                            method,
-                            wbits,
-                            abits,
-                            sbits,
-                            groups,
-                            row_groups,
-                            softmax,
-                            gelu,
-                            weights,
-                            weight_scales,
-                            ..base.clone()
-                        };
-                        let same = |known: &Settings| {
-                            let bits = (known.wbits, known.abits, known.sbits) == (wbits, abits, sbits);
-                            let shapes =
-                                (known.softmax, known.gelu, known.weights, known.weight_scales) == (softmax, gelu, weights, weight_scales);
-                            known.method == method && (method == Method::Float || (bits && shapes && !method.uses_groups()))
-                        };
-                        if !grid.iter().any(same) {
-                            grid.push(settings);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(grid)
-    }
-
-    /// Without calibration pictures, GPTQ has nothing to go by: then the default is rounding to the nearest.
-    fn shapes_and_weights(&self, without_pictures: bool) -> Vec<((SoftmaxShape, GeluShape), (Rounding, WeightScales))> {
-        let usual = if without_pictures { Rounding::Nearest } else { Rounding::default() };
-        let weights = if self.weights.is_empty() { vec![usual] } else { self.weights.clone() };
-        let scales = if self.weight_scales.is_empty() { vec![WeightScales::default()] } else { self.weight_scales.clone() };
-        let pairs: Vec<_> = weights.iter().flat_map(|&w| scales.iter().map(move |&s| (w, s))).collect();
-        self.shapes().into_iter().flat_map(|shape| pairs.iter().map(move |&pair| (shape, pair))).collect()
-    }
-
-    fn shapes(&self) -> Vec<(SoftmaxShape, GeluShape)> {
-        let softmax = if self.softmax.is_empty() { vec![SoftmaxShape::Method] } else { self.softmax.clone() };
-        let gelu = if self.gelu.is_empty() { vec![GeluShape::Method] } else { self.gelu.clone() };
-        softmax.iter().flat_map(|&s| gelu.iter().map(move |&g| (s, g))).collect()
-    }
-
-    fn bit_triples(&self, base: &Settings) -> Vec<(BitWidth, BitWidth, BitWidth)> {
-        let all: Vec<BitWidth> =
-            self.bits.iter().filter_map(|bits| if let BitsOf::All(bits) = bits { Some(*bits) } else { None }).collect();
-        if !all.is_empty() {
-            return all.into_iter().map(|b| (b, b, b)).collect();
-        }
-        let or = |list: &[BitWidth], default| if list.is_empty() { vec![default] } else { list.to_vec() };
-        let mut triples = Vec::new();
-        for wbits in or(&self.wbits, base.wbits) {
-            for abits in or(&self.abits, base.abits) {
-                triples.extend(or(&self.sbits, abits).into_iter().map(|sbits| (wbits, abits, sbits)));
-            }
-        }
-        triples
-    }
-
-    fn group_pairs(&self, base: &Settings) -> Result<Vec<(GroupCount, GroupCount)>> {
-        let (groups, rows) = (&self.groups, &self.row_groups);
-        Ok(match (groups.as_slice(), rows.as_slice()) {
-            ([], []) => vec![(base.groups, base.row_groups)],
-            (groups, []) => groups.iter().map(|&g| (g, g)).collect(),
-            ([], rows) => rows.iter().map(|&r| (base.groups, r)).collect(),
-            (groups, [row]) => groups.iter().map(|&g| (g, *row)).collect(),
-            (groups, rows) if groups.len() == rows.len() => groups.iter().copied().zip(rows.iter().copied()).collect(),
-            (groups, rows) => {
-                let expected = format!("one value or {}, as for --groups", groups.len());
-                return Err(Error::setting("--row-groups", format!("{} values", rows.len()), expected));
-            }
-        })
-    }
-
     /// Refuses an output that would be written over something that this command reads.
     pub(super) fn refuse_overwriting(&self, output: Option<&Path>) -> Result<()> {
         let Some(target) = output.and_then(|path| path.canonicalize().ok()) else { return Ok(()) };
@@ -468,37 +325,12 @@ pub(super) fn parse_tolerance(text: &str) -> std::result::Result<f32, String> {
 mod tests {
     use clap::Parser;
 
-    use super::*;
-    use crate::cli::{Cli, Command};
-
-    fn common(flags: &[&str]) -> RunArgs {
-        let args = ["igq", "eval"].iter().chain(flags);
-        match Cli::try_parse_from(args).unwrap().command {
-            Some(Command::Eval(eval)) => eval.common,
-            other => unreachable!("{other:?}"),
-        }
-    }
+    use crate::cli::Cli;
 
     #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn softmax_bits_and_row_groups_follow_unless_they_are_given() {
-        let settings = common(&["--abits", "6", "--groups", "16"]).settings().unwrap();
-        assert_eq!((settings.wbits.get(), settings.abits.get(), settings.sbits.get()), (4, 6, 6));
-        assert_eq!((settings.groups.get(), settings.row_groups.get()), (16, 16));
-        let settings = common(&["--abits", "6", "--sbits", "8", "--row-groups", "2"]).settings().unwrap();
-        assert_eq!((settings.sbits.get(), settings.groups.get(), settings.row_groups.get()), (8, 8, 2));
-    }
-
-    #[test]
-    fn a_grid_has_no_row_twice() {
-        let grid = common(&["--method", "float,layer,igq", "--bits", "4,6,8", "--groups", "4,8,16"]).grid().unwrap();
-        assert_eq!(grid.len(), 1 + 3 + 9);
-        assert!(common(&["--method", "layer,igq"]).settings().is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod args;
 pub mod bar;
 mod commands;
+mod grid;
 mod interrupt;
 mod open;
 mod print;

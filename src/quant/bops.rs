@@ -182,7 +182,7 @@ mod tests {
     use crate::model::network::LayerShape;
     use crate::model::positions::Resampling;
     use crate::model::{SiteKind, vit};
-    use crate::quant::{BitWidth, GroupCount, Method};
+    use crate::quant::{BitWidth, GroupCount, Method, Preset};
 
     fn vit_b_16() -> Vec<SiteInfo> {
         vit::sites(&VitConfig {
@@ -216,7 +216,7 @@ mod tests {
 
     fn settings(groups: u8) -> Settings {
         let groups = GroupCount::new(groups).unwrap();
-        Settings { groups, row_groups: groups, ..Settings::default() }
+        Settings { groups, row_groups: groups, preset: Preset::All, ..Settings::default() }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Quantizers as a file: `SITE.lower` and `SITE.upper`, one value a group; `SITE.row_upper` for the softmax, whose lower end is zero;
+//! Quantizers as a file: `SITE.lower` and `SITE.upper`, one value a group; `SITE.centre_lower` and
+//! `SITE.centre_upper`, to which distances are where not to the bounds; `SITE.row_upper` for the softmax, whose lower end is zero;
 //! `SITE.members`, the group of each channel, where it is the same for every picture; `SITE.alpha` of the error-aware rule, (below, above). Safetensors,
 //! float32 and u32.
 
@@ -63,7 +64,11 @@ pub fn write(path: &Path, plan: &Plan, settings: &Settings) -> Result<()> {
                 tensors.insert(format!("{site}.members"), Tensor::from_vec(members, length, &Device::Cpu)?);
             }
             Rule::LeastError(alpha) => put("alpha", vec![alpha.lower as f32, alpha.upper as f32])?,
-            Rule::Nearest | Rule::NearestByToken | Rule::OwnRange | Rule::Tiles(_) | Rule::One(_) => {}
+            Rule::Nearest(Some(centres)) => {
+                put("centre_lower", centres.iter().map(|b| b.lower).collect())?;
+                put("centre_upper", centres.iter().map(|b| b.upper).collect())?;
+            }
+            Rule::Nearest(None) | Rule::NearestByToken | Rule::OwnRange | Rule::Tiles(_) | Rule::One(_) => {}
         }
     }
     let metadata = HashMap::from([
@@ -104,13 +109,14 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
     let method: Method = entry("igq.method")?.parse()?;
     // Files of other programs may have the plain entries only.
     let settings: Settings = if let Some(text) = entries.get("igq.settings") {
-        serde_json::from_str(text).map_err(|e| broken(format!("expected settings in the metadata `igq.settings` ({e})")))?
+        serde_json::from_str(text)
+            .and_then(Settings::read)
+            .map_err(|e| broken(format!("expected settings in the metadata `igq.settings` ({e})")))?
     } else {
         let (groups, row_groups) = (entry("igq.groups")?.parse()?, entry("igq.row_groups")?.parse()?);
         let bits = |key: &str| entries.get(key).map_or(Ok(BitWidth::FLOAT), |text| text.parse());
-        Settings { groups, row_groups, abits: bits("igq.abits")?, sbits: bits("igq.sbits")?, ..Settings::default() }
+        Settings { method, groups, row_groups, abits: bits("igq.abits")?, sbits: bits("igq.sbits")?, ..Settings::default() }
     };
-    let settings = Settings { method, ..settings };
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
     let floats = |key: &str| -> Result<Option<Vec<f32>>> {
         let Some(tensor) = tensors.get(key) else { return Ok(None) };
@@ -142,7 +148,16 @@ pub fn read(path: &Path, model: &Model) -> Result<QuantizerFile> {
             lower.into_iter().zip(upper).map(|(l, u)| Bounds::new(l, u)).collect()
         };
         let rule = match tensors.get(&format!("{site}.members")) {
-            None if method.spec().stored == Some(Stored::Nearest) => Rule::Nearest,
+            None if method.spec().stored == Some(Stored::Nearest) => {
+                let (lower, upper) = (floats(&format!("{site}.centre_lower"))?, floats(&format!("{site}.centre_upper"))?);
+                Rule::Nearest(match (lower, upper) {
+                    (Some(lower), Some(upper)) if lower.len() == bounds.len() && upper.len() == bounds.len() => {
+                        Some(lower.into_iter().zip(upper).map(|(l, u)| Bounds::new(l, u)).collect())
+                    }
+                    (None, None) => None,
+                    _ => return Err(broken(format!("expected {} values in {site}.centre_lower and .centre_upper", bounds.len()))),
+                })
+            }
             None if method.spec().stored == Some(Stored::LeastError) => {
                 let alpha = floats(&format!("{site}.alpha"))?.unwrap_or_default();
                 // One value for both sides is what files had before igq told them apart.

@@ -15,11 +15,11 @@ use crate::model::{SiteKind, kernels};
 /// Which channel (or softmax row) takes which quantizer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rule {
-    /// The nearest by this picture's range: instance-aware.
-    Nearest,
+    /// The nearest by this picture's range: instance-aware. Distances are to the centres where there are any, else to the bounds.
+    Nearest(Option<Arc<[Bounds]>>),
     /// The one of least expected error for this picture's range: instance-aware, with how much of an extreme the other values share.
     LeastError(Alpha),
-    /// As [`Self::Nearest`], and within a group every token has a scale from its own values.
+    /// The nearest, and within a group every token has a scale from its own values.
     NearestByToken,
     /// Decided on calibration, the same for every picture.
     Fixed(Arc<[u16]>),
@@ -93,7 +93,10 @@ impl SiteQuantizers {
         let whole = || ranges.iter().copied().fold(Bounds::EMPTY, Bounds::union);
         let mut tiles = None;
         let (bounds, assignment) = match &self.rule {
-            Rule::Nearest => (self.bounds.clone(), group::assign(&ranges, &self.bounds, Cost::Distance)),
+            Rule::Nearest(centres) => {
+                let centres = centres.as_deref().unwrap_or(&self.bounds);
+                (self.bounds.clone(), group::assign(&ranges, centres, Cost::Distance))
+            }
             Rule::LeastError(alpha) => {
                 let cost = Cost::Error { alpha: *alpha, max_code: f64::from(bits.max_code()?) };
                 (self.bounds.clone(), group::assign(&ranges, &self.bounds, cost))

@@ -99,15 +99,12 @@ pub fn fit(ranges: &[Bounds], groups: usize, cost: Cost) -> Vec<Bounds> {
 /// Percentiles of the members' ends that [`at_percentile`] tries as bounds \[D\].
 const PERCENTILES: [f64; 5] = [75.0, 85.0, 90.0, 95.0, 100.0];
 
-/// The groups that [`fit`] finds by distance, with bounds that hold most of their members' ranges instead of half: at the percentile of the
-/// members' reaches which leaves the least expected error once every range is assigned again, by distance \[D\].
+/// For the groups of `centres`, which [`fit`] found by distance, bounds that hold most of their members' ranges instead of half: for each group at
+/// the percentile of the members' reaches with the least expected error. Ranges still go to the nearest centre \[D\].
 #[must_use]
-pub fn at_percentile(ranges: &[Bounds], groups: usize, alpha: Alpha, max_code: f64) -> Vec<Bounds> {
-    let means = fit(ranges, groups, Cost::Distance);
-    let ends = Ends::of(ranges);
-    let members = ends.nearest(&means, Cost::Distance);
-    let mut reaches = vec![(Vec::new(), Vec::new()); means.len()];
-    for (range, &group) in ranges.iter().zip(&members) {
+pub fn at_percentile(ranges: &[Bounds], centres: &[Bounds], alpha: Alpha, max_code: f64) -> Vec<Bounds> {
+    let mut reaches = vec![(Vec::new(), Vec::new()); centres.len()];
+    for (range, group) in ranges.iter().zip(Ends::of(ranges).nearest(centres, Cost::Distance)) {
         let (lower, upper) = &mut reaches[usize::from(group)];
         lower.push((-range.lower).max(0.0));
         upper.push(range.upper.max(0.0));
@@ -116,16 +113,23 @@ pub fn at_percentile(ranges: &[Bounds], groups: usize, alpha: Alpha, max_code: f
         sort_tail(lower);
         sort_tail(upper);
     }
-    let error = Cost::Error { alpha, max_code };
+    let (rounding, clipping) =
+        (|width: f64| (width / max_code).powi(2) / 12.0, |reach: f32, bound: f32| f64::from((reach - bound).max(0.0)).powi(2));
+    // All groups of a site at one percentile.
     let tried = PERCENTILES.map(|percent| {
-        let bounds = reaches.iter().zip(&means).map(|((lower, upper), mean)| match upper.is_empty() {
-            true => *mean,
-            false => Bounds::new(-percentile(lower, percent), percentile(upper, percent)),
-        });
-        let mut bounds: Vec<Bounds> = bounds.collect();
-        bounds.sort_by(|a, b| a.width().total_cmp(&b.width()).then(a.upper.total_cmp(&b.upper)));
-        let assigned = ends.nearest(&bounds, Cost::Distance);
-        let cost: f64 = ranges.iter().zip(assigned).map(|(range, group)| error.of(*range, bounds[usize::from(group)])).sum();
+        let mut cost = 0.0;
+        let mut bounds = Vec::with_capacity(centres.len());
+        for ((lower, upper), centre) in reaches.iter().zip(centres) {
+            if upper.is_empty() {
+                bounds.push(*centre);
+                continue;
+            }
+            let (low, high) = (percentile(lower, percent), percentile(upper, percent));
+            let beyond = |reaches: &[f32], bound: f32| reaches.iter().map(|&reach| clipping(reach, bound)).sum::<f64>();
+            cost += upper.len() as f64 * rounding(f64::from(low + high));
+            cost += alpha.upper * beyond(upper, high) + alpha.lower * beyond(lower, low);
+            bounds.push(Bounds::new(-low, high));
+        }
         (cost, bounds)
     });
     tried.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, bounds)| bounds).unwrap_or_default()

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use candle_core::{D, Device, Tensor};
 use multiversion::multiversion;
 use rayon::prelude::*;
-use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, QuantParams};
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
 
 use super::bits::BitWidth;
 use super::fake::{self, Observation};
@@ -186,19 +186,21 @@ fn mix(rows: &Coded, values: &Coded, heads: usize, out: &mut [f32]) -> Result<()
         let right = GemmInputB::Unpacked(matrix(&signed[window * n * channels + head * width..], (n, width), (channels, 1))?);
         let row_quantizers: Vec<UniformQuantizer> = (0..n).map(|row| of(rows, index * n + row)).collect();
         let columns: Vec<UniformQuantizer> = (0..width).map(|column| of(values, head * width + column)).collect();
-        let row_zeros: Vec<u8> = row_quantizers.iter().map(|q| q.zero_point as u8).collect();
-        let column_zeros: Vec<i8> = columns.iter().map(|q| (q.zero_point as i16 - middle) as i8).collect();
-        let options = GemmOptions {
-            a_quant: Some(QuantParams { zero_point: &row_zeros }),
-            b_quant: Some(QuantParams { zero_point: &column_zeros }),
-            ..GemmOptions::default()
-        };
         let mut sums = vec![0_i32; n * width];
         let refused = |e| Error::content("a product of codes", format!("the kernel refuses it ({e:?})"), "report this");
-        INTEGER.with(|integer| integer.gemm(&mut sums, left, right, options)).map_err(refused)?;
-        for ((out, sums), row) in out.chunks_exact_mut(width).zip(sums.chunks_exact(width)).zip(&row_quantizers) {
-            for ((y, &sum), column) in out.iter_mut().zip(sums).zip(&columns) {
-                *y = row.scale * column.scale * sum as f32;
+        INTEGER.with(|integer| integer.gemm(&mut sums, left, right, GemmOptions::default())).map_err(refused)?;
+        // What zero points take away, by sums of rows and columns.
+        let mut of_columns = vec![0_i32; width];
+        for row in signed[window * n * channels..].chunks_exact(channels).take(n) {
+            of_columns.iter_mut().zip(&row[head * width..]).for_each(|(sum, &code)| *sum += i32::from(code));
+        }
+        let zeros: Vec<i32> = columns.iter().map(|q| q.zero_point as i32 - i32::from(middle)).collect();
+        let of_rows = rows.codes[index * n * n..].chunks_exact(n);
+        for (((out, sums), row), codes) in out.chunks_exact_mut(width).zip(sums.chunks_exact(width)).zip(&row_quantizers).zip(of_rows) {
+            let (zero, of_row) = (row.zero_point as i32, sum_of_codes(codes));
+            for (column, (y, &sum)) in out.iter_mut().zip(sums).enumerate() {
+                let centred = sum - zero * of_columns[column] - zeros[column] * (of_row - zero * n as i32);
+                *y = row.scale * columns[column].scale * centred as f32;
             }
         }
         Ok(())

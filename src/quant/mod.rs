@@ -5,7 +5,9 @@
 pub mod bits;
 pub mod bops;
 pub mod calibrate;
+pub mod choices;
 pub mod curvature;
+pub mod element;
 pub mod fake;
 pub mod files;
 pub mod fit;
@@ -24,14 +26,16 @@ pub mod solve;
 pub mod tiles;
 pub mod uniform;
 pub mod weight;
+pub mod weight_scheme;
 
 pub use bits::{BitWidth, GroupCount};
 pub use calibrate::{Calibration, calibrate};
+pub use choices::{Arithmetic, Preset};
 pub use fit::{Grouping, Rule, SiteQuantizers};
 pub use method::{GeluShape, Method, Scheme, SoftmaxShape};
 pub use plan::{FitCache, Part, Plan, SitePlan, plan};
 pub use quantizer::Quantizer;
 pub use run::{Observation, Start, run};
-pub use settings::{Arithmetic, Preset, Settings, SiteOverride};
+pub use settings::{Settings, SiteOverride};
 pub use uniform::{Bounds, UniformQuantizer};
-pub use weight::{Rounding, WeightScales};
+pub use weight_scheme::{Rounding, WeightScales};

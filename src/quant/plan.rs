@@ -8,10 +8,12 @@ use rayon::prelude::*;
 
 use super::bits::{BitWidth, GroupCount};
 use super::calibrate::Calibration;
+use super::choices::Arithmetic;
 use super::fit::SiteQuantizers;
 use super::method::{Fit, Scheme};
-use super::settings::{Arithmetic, Settings};
-use super::weight::{self, QuantizedWeight, WeightScheme};
+use super::settings::Settings;
+use super::weight::{self, QuantizedWeight};
+use super::weight_scheme::WeightScheme;
 use crate::error::{Error, Result};
 use crate::model::{Model, Site, SiteInfo, Weight};
 use crate::progress::Cancel;

@@ -1,7 +1,7 @@
 //! One quantizer of any shape: the uniform one of the method, and the published ones for the softmax and for what follows GELU.
 
 use super::bits::BitWidth;
-use super::format::ElementQuantizer;
+use super::element::ElementQuantizer;
 use super::uniform::{Bounds, UniformQuantizer};
 
 /// A map from values to codes and back.

@@ -2,11 +2,11 @@
 
 use candle_core::Tensor;
 
+use super::choices::Arithmetic;
 use super::fake::FakeQuantize;
 pub use super::fake::{Observation, fake_quantize, fake_quantize_picture};
 use super::integer::{IntegerTap, Multiplied};
 use super::plan::Plan;
-use super::settings::Arithmetic;
 use crate::error::Result;
 use crate::model::{Network, Output, Trace, forward_from, trace_from};
 use crate::progress::Cancel;

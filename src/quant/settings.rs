@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bits::{BitWidth, GroupCount};
+use super::choices::{Arithmetic, Preset};
 use super::format::Format;
 use super::method::{GeluShape, Method, Scheme, SoftmaxShape};
-use super::weight::{Rounding, WeightScales, WeightScheme};
+use super::weight_scheme::{Rounding, WeightScales, WeightScheme};
 use crate::error::{Error, Result};
 use crate::model::{Site, SiteKind, SitePattern};
 
@@ -35,119 +36,6 @@ impl fmt::Display for SiteOverride {
         self.wbits.map_or(Ok(()), |b| write!(f, " W{b}"))?;
         self.abits.map_or(Ok(()), |b| write!(f, " A{b}"))?;
         self.groups.map_or(Ok(()), |g| write!(f, " {g} groups"))
-    }
-}
-
-/// What the products of a quantized run are computed in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Arithmetic {
-    /// Floats that were quantized and dequantized.
-    #[default]
-    FakeQuantized,
-    /// Codes, with sums of 32 bits, wherever that can be ([`super::integer`]).
-    Integer,
-}
-
-impl Arithmetic {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::FakeQuantized, Self::Integer];
-
-    /// The name on the command line and in files.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::FakeQuantized => "fake-quantized",
-            Self::Integer => "integer",
-        }
-    }
-
-    /// Whether files leave it out.
-    #[must_use]
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// The other one.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        match self {
-            Self::FakeQuantized => Self::Integer,
-            Self::Integer => Self::FakeQuantized,
-        }
-    }
-}
-
-impl std::str::FromStr for Arithmetic {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|a| a.name() == text).ok_or_else(|| Error::setting("arithmetic", text, "fake-quantized or integer"))
-    }
-}
-
-/// What the first and the last layer of a network do, whose sites are `patch`, `head` and `head_dist`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Preset {
-    /// As all others.
-    All,
-    /// They stay in float.
-    Inside,
-    /// They have 8 bits, the field's usual convention.
-    #[default]
-    #[serde(rename = "first-last-8")]
-    FirstLast8,
-}
-
-impl Preset {
-    /// All presets.
-    pub const ALL: [Self; 3] = [Self::FirstLast8, Self::Inside, Self::All];
-
-    /// The name used in flags and reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Inside => "inside",
-            Self::FirstLast8 => "first-last-8",
-        }
-    }
-
-    /// What it says, for the screen.
-    #[must_use]
-    pub const fn describe(self) -> &'static str {
-        match self {
-            Self::All => "first and last layer like the others",
-            Self::Inside => "first and last layer in float",
-            Self::FirstLast8 => "first and last layer at 8 bits",
-        }
-    }
-
-    /// The next one, around the end.
-    #[must_use]
-    pub fn next(self) -> Self {
-        let at = Self::ALL.iter().position(|p| *p == self).unwrap_or(0);
-        Self::ALL[(at + 1) % Self::ALL.len()]
-    }
-
-    /// The bits that it gives a site in place of `bits`.
-    fn bits(self, site: Site, bits: BitWidth) -> BitWidth {
-        match self {
-            Self::All => bits,
-            _ if !site.kind.is_first_or_last() || bits.is_float() => bits,
-            Self::Inside => BitWidth::FLOAT,
-            Self::FirstLast8 => BitWidth::EIGHT.max(bits),
-        }
-    }
-}
-
-impl std::str::FromStr for Preset {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let known = Self::ALL.into_iter().find(|p| p.name() == text);
-        known.ok_or_else(|| Error::setting("preset", text, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
     }
 }
 
@@ -238,6 +126,22 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Settings from JSON. Those of before igq rounded by GPTQ and had presets say neither: they keep what they meant as far as it still exists,
+    /// rounding to the nearest, the first and the last layer like the others, and means as bounds of `igq`.
+    ///
+    /// # Errors
+    /// When they are no settings.
+    pub fn read(mut value: serde_json::Value) -> serde_json::Result<Self> {
+        if let Some(entries) = value.as_object_mut().filter(|entries| !entries.contains_key("preset")) {
+            entries.insert("preset".into(), Preset::All.name().into());
+            entries.entry("weights").or_insert(Rounding::Nearest.name().into());
+            if entries.get("method").is_some_and(|method| method == Method::Igq.name()) {
+                entries.insert("method".into(), Method::IgqMeans.name().into());
+            }
+        }
+        serde_json::from_value(value)
+    }
+
     /// Whether `site` is quantized at all under these settings.
     #[must_use]
     pub fn quantizes(&self, site: Site) -> bool {
@@ -457,9 +361,10 @@ mod tests {
     #[test]
     fn a_fit_decides_what_belongs_to_it_and_refuses_the_rest() {
         let (fc2, head) = (site("blocks.0.fc2"), site("head"));
-        let fitted = Settings { overrides: vec![own("blocks.*.fc2", None, Some(32)), own("head", Some(8), None)], ..Settings::default() };
+        let base = Settings { method: Method::IgqMeans, preset: Preset::All, ..Settings::default() };
+        let fitted = Settings { overrides: vec![own("blocks.*.fc2", None, Some(32)), own("head", Some(8), None)], ..base.clone() };
         let eight = BitWidth::new(8).unwrap();
-        let wanted = Settings { abits: eight, wbits: eight, ..Settings::default() };
+        let wanted = Settings { abits: eight, wbits: eight, ..base };
         let laid = fitted.laid_over(&wanted).unwrap();
         assert_eq!((laid.groups(fc2).get(), laid.activation_bits(fc2), laid.activation_bits(head)), (32, eight, eight));
         assert!(laid.same_fit(&fitted, fc2) && !wanted.same_fit(&fitted, fc2));

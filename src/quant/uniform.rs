@@ -176,12 +176,6 @@ impl UniformQuantizer {
         ((unclipped.clamp(low, high) + self.zero_point) as u32, clipped)
     }
 
-    /// The code of `x`, clipped; only where the range has a step.
-    pub(super) fn byte(&self, x: f32) -> u8 {
-        let (low, high) = self.limits();
-        byte(x, self.scale, low, high)
-    }
-
     /// The codes of `values`; only where the range has a step.
     pub(super) fn bytes(&self, values: &[f32], codes: &mut [u8]) {
         let (low, high) = self.limits();
@@ -195,15 +189,6 @@ impl UniformQuantizer {
         }
         let (low, high) = self.limits();
         snap_all(values, out, self.scale, low, high);
-    }
-
-    /// `sum (x - x^)^2` over `values`.
-    pub(super) fn squared_error(&self, values: &[f32]) -> f64 {
-        if self.is_degenerate() {
-            return 0.0;
-        }
-        let (low, high) = self.limits();
-        squared_error(values, self.scale, low, high)
     }
 }
 
@@ -219,24 +204,6 @@ fn bytes(values: &[f32], codes: &mut [u8], scale: f32, low: f32, high: f32) {
     for (code, &x) in codes.iter_mut().zip(values) {
         *code = byte(x, scale, low, high);
     }
-}
-
-/// As many values side by side as a vector holds.
-#[multiversion(targets = "simd")]
-fn squared_error(values: &[f32], scale: f32, low: f32, high: f32) -> f64 {
-    let (parts, rest) = values.as_chunks::<8>();
-    let mut lanes = [0.0_f64; 8];
-    for part in parts {
-        for (lane, &x) in lanes.iter_mut().zip(part) {
-            let error = f64::from(x - snap(x, scale, low, high));
-            *lane += error * error;
-        }
-    }
-    for (lane, &x) in lanes.iter_mut().zip(rest) {
-        let error = f64::from(x - snap(x, scale, low, high));
-        *lane += error * error;
-    }
-    lanes.iter().sum()
 }
 
 /// Clipping before rounding gives the same code as after it, because the limits are whole numbers.

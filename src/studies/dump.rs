@@ -2,7 +2,8 @@
 //!
 //! `input`; `logits.float`, `logits.quantized`; for every site `SITE.float` (the float run), `SITE.input` (the quantized run, just before
 //! the quantizer), `SITE.quantized` (just after), `SITE.assignment` (the group of each channel or row), `SITE.lower`, `SITE.upper`,
-//! `SITE.scale`, `SITE.zero_point` (one value a group), for igq-e `SITE.alpha` (below, above); for every quantized layer `LAYER.weight`, `LAYER.weight.codes`
+//! `SITE.scale`, `SITE.zero_point` (one value a group), for igq-e `SITE.alpha` (below, above), for igq
+//! `SITE.centre_lower` and `SITE.centre_upper`; for every quantized layer `LAYER.weight`, `LAYER.weight.codes`
 //! and `LAYER.weight.scale`, `.zero_point`, `.lower`, `.upper` (one value an output channel, or a row of blocks), where LAYER is the address of the layer's input, such as `blocks.3.fc2`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -50,6 +51,10 @@ pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
     for (site, plan) in &outcome.plan.sites {
         if let Some(Rule::LeastError(alpha)) = plan.quantizers.as_ref().map(|q| &q.rule) {
             tensors.insert(format!("{site}.alpha"), row(vec![alpha.lower as f32, alpha.upper as f32])?);
+        }
+        if let Some(Rule::Nearest(Some(centres))) = plan.quantizers.as_ref().map(|q| &q.rule) {
+            tensors.insert(format!("{site}.centre_lower"), row(centres.iter().map(|b| b.lower).collect())?);
+            tensors.insert(format!("{site}.centre_upper"), row(centres.iter().map(|b| b.upper).collect())?);
         }
         let Some(weight) = &plan.weight else { continue };
         let blocks = weight.quantizers.len() / weight.size.0.max(1);

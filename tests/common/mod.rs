@@ -59,5 +59,10 @@ pub fn edited(name: &str, edit: impl FnOnce(HashMap<String, Tensor>) -> HashMap<
 
 /// A session on the built-in model with few calibration pictures, so that tests are quick.
 pub fn built_in() -> Session {
-    Session::open(&Options { calibration_images: 8, ..Options::default() }, &|_| ()).unwrap()
+    built_in_on(8)
+}
+
+/// The same on so many calibration pictures.
+pub fn built_in_on(calibration_images: usize) -> Session {
+    Session::open(&Options { calibration_images, ..Options::default() }, &|_| ()).unwrap()
 }

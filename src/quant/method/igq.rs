@@ -2,10 +2,8 @@
 //! ranges of their group, at a percentile of them \[D\].
 
 use super::{Fit, MethodSpec, Parts, Stored};
-use crate::quant::bits::BitWidth;
 use crate::quant::fit::{Rule, SiteQuantizers, covering};
 use crate::quant::group::{self, Cost};
-use crate::quant::uniform::Bounds;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "igq",
@@ -17,18 +15,17 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     at_softmax: None,
     format: None,
     stored: Some(Stored::Nearest),
-    fit: |to| Some(SiteQuantizers { bounds: bounds(to)?, rule: Rule::Nearest }),
+    fit,
 };
 
-/// Groups by distance, with bounds at the percentile of least expected error. Where a picture has one value for every channel, its ranges are
-/// points, and bounds hold all of them.
-pub(super) fn bounds(to: &Fit) -> Option<Vec<Bounds>> {
+/// Where a picture has one value for every channel, its ranges are points, and bounds hold all of them.
+fn fit(to: &Fit) -> Option<SiteQuantizers> {
     let ranges = to.ranges.all();
-    if to.ranges.values == 1 {
-        let means = group::fit(&ranges, to.groups.get(), Cost::Distance);
-        return Some(covering(&ranges, &group::assign(&ranges, &means, Cost::Distance), means.len()));
-    }
-    // The bits decide between percentiles; what is left in float needs none.
-    let max_code = BitWidth::max_code(to.bits)?;
-    Some(group::at_percentile(&ranges, to.groups.get(), to.ranges.alpha, f64::from(max_code)))
+    let centres = group::fit(&ranges, to.groups.get(), Cost::Distance);
+    let bounds = if to.ranges.values == 1 {
+        covering(&ranges, &group::assign(&ranges, &centres, Cost::Distance), centres.len())
+    } else {
+        group::at_percentile(&ranges, &centres, to.ranges.alpha, f64::from(to.bits.max_code()?))
+    };
+    Some(SiteQuantizers { bounds, rule: Rule::Nearest(Some(centres.into())) })
 }

@@ -14,5 +14,5 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     at_softmax: None,
     format: None,
     stored: Some(Stored::Nearest),
-    fit: |to| Some(SiteQuantizers { bounds: group::fit(&to.ranges.all(), to.groups.get(), Cost::Distance), rule: Rule::Nearest }),
+    fit: |to| Some(SiteQuantizers { bounds: group::fit(&to.ranges.all(), to.groups.get(), Cost::Distance), rule: Rule::Nearest(None) }),
 };

@@ -1,10 +1,11 @@
 //! The paper's groups with a scale for every token and group, from the token's own values \[D\]: what current hardware does with blocks of
 //! neighbouring channels, done with channels whose ranges are alike in this picture.
 
-use super::{Fit, MethodSpec, Parts, igq};
+use super::{Fit, MethodSpec, Parts};
 use crate::model::SiteKind;
 use crate::quant::fit::{Rule, SiteQuantizers};
 use crate::quant::format::Format;
+use crate::quant::group::{self, Cost};
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "igq-token",
@@ -23,6 +24,9 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
 fn fit(to: &Fit) -> Option<SiteQuantizers> {
     match to.info.site.kind {
         SiteKind::Attn | SiteKind::V => Some(to.tiles(Format::Int, to.block)),
-        _ => Some(SiteQuantizers { bounds: igq::bounds(to)?, rule: Rule::NearestByToken }),
+        _ => {
+            let centres = group::fit(&to.ranges.all(), to.groups.get(), Cost::Distance);
+            Some(SiteQuantizers { bounds: centres, rule: Rule::NearestByToken })
+        }
     }
 }
