@@ -181,8 +181,10 @@ fn integer(x: f64, lower: f64, upper: f64, bits: i32) -> f64 {
     if upper - lower < 1e-8 {
         return x;
     }
-    let half = half::f16::from_f64((upper - lower) / n);
-    let half = if half.to_f64() < (upper - lower) / n * (1.0 - 1e-7) { half::f16::from_bits(half.to_bits() + 1) } else { half };
+    // The quotient is one of float32: where it is a half-precision number to the last bit, the next digit would decide.
+    let single = (upper as f32 - lower as f32) / n as f32;
+    let half = half::f16::from_f32(single);
+    let half = if half.to_f32() < single { half::f16::from_bits(half.to_bits() + 1) } else { half };
     let s = half.to_f64();
     let z = (-lower / s).round_ties_even().clamp(0.0, n);
     ((x / s).round_ties_even() + z).clamp(0.0, n).mul_add(s, -z * s)

@@ -94,11 +94,11 @@ fn quantizers_go_to_a_file_and_come_back_unchanged() {
         let file = folder.path().join(format!("{method}.safetensors"));
         let file = file.to_str().unwrap();
         let common = ["--calibration-images", "4", "--method", method, "--groups", "6", "--row-groups", "3"];
-        // A file of quantizers has no calibration pictures for GPTQ.
-        let nearest = ["--weights", "nearest"];
+        // A file of quantizers is about activations: without calibration pictures, weights have other ranges.
+        let float = ["--wbits", "32"];
         igq(&[&["calibrate", "--output", file][..], &common].concat()).success();
-        let fresh: Value = serde_json::from_str(&stdout(&[&["run", "--format", "json"][..], &common, &nearest].concat())).unwrap();
-        let reused: Value = serde_json::from_str(&stdout(&["run", "--format", "json", "--quantizers", file])).unwrap();
+        let fresh: Value = serde_json::from_str(&stdout(&[&["run", "--format", "json"][..], &common, &float].concat())).unwrap();
+        let reused: Value = serde_json::from_str(&stdout(&["run", "--format", "json", "--wbits", "32", "--quantizers", file])).unwrap();
         assert_eq!(fresh["sites"], reused["sites"], "{method}");
         assert_eq!(fresh["prediction"], reused["prediction"], "{method}");
     }
@@ -109,7 +109,7 @@ fn quantizers_go_to_a_file_and_come_back_unchanged() {
     igq(&[&["calibrate", "--keep-float", "patch", "--output", file][..], &own].concat())
         .success()
         .stderr(predicates::str::contains("wrote the quantizers of 49 sites"));
-    let keep = ["--keep-float", "patch", "--format", "json"];
+    let keep = ["--keep-float", "patch", "--wbits", "32", "--format", "json"];
     let fresh: Value = serde_json::from_str(&stdout(&[&["run"][..], &own, &keep].concat())).unwrap();
     let reused: Value = serde_json::from_str(&stdout(&[&["run", "--quantizers", file][..], &keep].concat())).unwrap();
     assert_eq!((&fresh["sites"], &fresh["bops"]), (&reused["sites"], &reused["bops"]));
@@ -137,7 +137,7 @@ fn a_frame_is_drawn_in_every_form_and_size() {
         assert_eq!(text.lines().count(), 40);
         assert!(text.contains("? help  q quit") && text.lines().all(|l| l.chars().count() <= 120), "{text}");
     }
-    let compared = stdout(&["snapshot", "--view", "compare", "--size", "120x40", "--calibration-images", "4"]);
+    let compared = stdout(&["snapshot", "--view", "compare", "--size", "120x60", "--calibration-images", "4"]);
     let rows = compared.lines().filter(|l| l.contains("igq-e") && l.contains('%')).count();
     assert!(rows >= 3 && compared.contains("32 of 100 "), "{compared}");
     let svg = stdout(&["snapshot", "--format", "svg", "--calibration-images", "4"]);
