@@ -30,11 +30,15 @@
 //! the tensor is the operation's own, and is spread over rows and pictures by rayon, which steals work at every level: one picture uses all
 //! cores, many pictures use one each. Candle remains the container of tensors, and its operations the way of gradients. Inner loops are
 //! compiled for several levels of vector instructions and chosen at run time (`multiversion`); GELU and softmax are `rten-vecmath`'s, the
-//! search for the nearest quantizer is written for pulp. Products of codes ([`quant::integer`]) are `rten-gemm`'s too.
+//! search for the nearest quantizer is written for pulp; GPTQ's factor is faer's. Products of codes ([`quant::integer`]) are `rten-gemm`'s too.
 //!
 //! A key comes first: studies run on threads of lowest priority and stand still at a [`progress::Gate`] until an answer is measured; a
 //! run takes over from the one before what comes before the first difference of their plans ([`quant::Plan::first_change`]); while nobody
 //! waits, the settings one key away are planned and run.
+//!
+//! A method is an assignment and a scale: groups of channels that are fixed, fitted or this picture's, and one scale a group
+//! ([`quant::fit`]) or one for every token's values in it ([`quant::tiles`], [`mod@quant::format`]); block formats are the case of neighbouring channels. Weights
+//! are rounded with what calibration keeps of a layer's inputs ([`quant::curvature`], [`quant::weight`]).
 //!
 //! Deviations from the design: a method's row and its fit stand in one file under `quant/method/` instead of a table beside a folder
 //! `fit/`, because two places a method were one too many; [`quant::fit`] is the form in which all of them end. `quant::run` is three

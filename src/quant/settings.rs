@@ -299,11 +299,11 @@ impl Settings {
             text += &format!(", {} groups, {} row groups", self.groups, self.row_groups);
         }
         if self.method != Method::Float {
-            text += &format!(", weights {}", self.weights.name());
+            text += &format!(", {} weights", self.weights.name());
             if !self.weight_scales.is_channel() {
                 text += &format!(" {}", self.weight_scales);
             }
-            text += &format!(", {}", self.preset.describe());
+            text += &format!(", {}", self.preset.name());
         }
         let off: Vec<&str> = SiteKind::ALL.into_iter().filter(|k| !self.kinds.contains(k)).map(SiteKind::name).collect();
         if !off.is_empty() {

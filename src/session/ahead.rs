@@ -40,6 +40,8 @@ fn neighbours(settings: &Settings) -> Vec<Settings> {
         one(&|s| s.sbits = s.sbits.step(true)),
         shared(&|s| s.row_groups = s.row_groups.step(true)),
         shared(&|s| s.row_groups = s.row_groups.step(false)),
+        one(&|s| s.weights = s.weights.next()),
+        one(&|s| s.preset = s.preset.next()),
     ];
     found.retain(|other| other != settings);
     found

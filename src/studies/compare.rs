@@ -20,6 +20,8 @@ pub struct ComparisonRow {
     pub settings: Settings,
     /// Bit operations of the whole network for one picture.
     pub bops: u64,
+    /// Mean bits for each value, codes and scales, of weights and of activations.
+    pub effective_bits: (f64, f64),
     /// The prediction for the picture.
     pub prediction: PredictionReport,
     /// What the evaluation set says so far; none before its first pictures.
@@ -43,6 +45,40 @@ pub struct Comparison {
     pub total: usize,
     /// Pictures of it in all.
     pub available: usize,
+}
+
+impl Comparison {
+    /// Which method keeps most at the present bits on the pictures seen, what the present one keeps, and why where they differ; none before the
+    /// first pictures.
+    #[must_use]
+    pub fn verdict(&self, present: &Settings) -> Option<String> {
+        let evaluated = |row: &'_ ComparisonRow| row.evaluation.as_ref().map(|e| e.kl);
+        let at = |row: &&ComparisonRow| (row.settings.wbits, row.settings.abits) == (present.wbits, present.abits);
+        let rows: Vec<(&ComparisonRow, f64)> = self.rows.iter().filter(at).filter_map(|row| Some((row, evaluated(row)?))).collect();
+        let (best, least) = rows.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let (mine, kl) = rows.iter().find(|(row, _)| row.settings.method == present.method)?;
+        let told = |row: &ComparisonRow, kl: f64| {
+            format!(
+                "{} has KL {kl:.4} at {:.2} bits a value and {:.2} G bit operations",
+                row.settings.method,
+                row.effective_bits.1,
+                row.bops as f64 / 1e9
+            )
+        };
+        let head = format!("W{}/A{}, {} pictures: {}", present.wbits, present.abits, self.seen, told(best, *least));
+        if best.settings.method == mine.settings.method {
+            return Some(format!("{head}, the least of all methods."));
+        }
+        let of = |row: &ComparisonRow| row.settings.method.spec();
+        let why = match (of(best).format.is_some(), of(mine).format.is_some()) {
+            (true, false) => "its scales are those of every token of this picture, which one range for all tokens cannot follow",
+            (true, true) if of(best).instance_aware => "its groups are channels that are alike in this picture, not neighbours",
+            (true, true) => "its scales are for fewer values each",
+            (false, _) if of(best).instance_aware => "its groups follow the channels of this picture",
+            (false, _) => "here the difference is the rounding of single values more than the ranges",
+        };
+        Some(format!("{head}; {}. Why: {why}.", told(mine, *kl)))
+    }
 }
 
 /// A comparison that has seen the first pictures of the evaluation set.
@@ -85,6 +121,7 @@ pub fn stepwise(
             let prediction = session.predict(&base, &session.plan_until(&settings, cancel)?, cancel)?;
             rows.push(ComparisonRow {
                 bops: bops::total(model.sites(), &settings),
+                effective_bits: bops::mean_effective_bits(model.sites(), &settings),
                 prediction: prediction.report(&base.float.prediction, &model.labels),
                 settings,
                 evaluation: None,

@@ -204,6 +204,12 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::ActivationBits(up) => app.settings.abits = app.settings.abits.step(up),
         Action::SoftmaxBits(up) => app.settings.sbits = app.settings.sbits.step(up),
         Action::Arithmetic => app.settings.arithmetic = app.settings.arithmetic.next(),
+        Action::Rounding => app.settings.weights = app.settings.weights.next(),
+        Action::WeightScales => app.settings.weight_scales = app.settings.weight_scales.next(),
+        Action::Preset => {
+            app.settings.preset = app.settings.preset.next();
+            app.say(app.settings.preset.describe());
+        }
         Action::SoftmaxShape => app.settings.softmax = app.settings.softmax.next(),
         Action::Groups(up) => {
             settings::share_counts(app);

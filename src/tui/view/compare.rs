@@ -58,7 +58,7 @@ fn areas(app: &App, area: Rect) -> [Rect; 2] {
         return Layout::horizontal([Constraint::Length(100), Constraint::Fill(1)]).areas(area);
     }
     let half = (area.height / 2).min(16);
-    let beside = if app.pinned.is_none() { 4 } else { area.height.saturating_sub(25).clamp(half, 16) };
+    let beside = if app.pinned.is_none() { 6 } else { area.height.saturating_sub(25).clamp(half, 16) };
     Layout::vertical([Constraint::Fill(1), Constraint::Length(beside)]).areas(area)
 }
 
@@ -95,6 +95,7 @@ fn columns(app: &App) -> Vec<Column<'_, (usize, &ComparisonRow)>> {
         Column::new("", 1, present),
         Column::new("method", 13, |r: &Row| r.1.settings.method.to_string()),
         Column::new("bits", 4, |r: &Row| format!("{}/{}", r.1.settings.wbits, r.1.settings.abits)).right(),
+        Column::new("eff W/A", 9, |r: &Row| format!("{:.2}/{:.2}", r.1.effective_bits.0, r.1.effective_bits.1)).right().from(108),
         Column::new("BOPs", 7, |r: &Row| operations(r.1.bops)).right().from(60),
         Column::new("this image", 14, first).up_to(40),
         Column::new("", 4, |r: &Row| if r.1.prediction.flipped { "FLIP" } else { "" }),
@@ -127,8 +128,15 @@ fn against(app: &App, area: Rect, buf: &mut Buffer) {
     let inner = panel(buf, area, "A against B", look);
     let (Some(a), Some(b)) = (&app.pinned, &app.snapshot) else {
         let text = "Nothing is pinned. P (in any view) pins the present result as A; after a change of settings or picture, B is compared with it here.";
-        for (line, y) in wrap(text, usize::from(inner.width.saturating_sub(2))).iter().zip(0..) {
-            put(buf, inner, 1, y, line, look.dim());
+        let room = usize::from(inner.width.saturating_sub(2));
+        let verdict = app.studies.comparison.as_ref().and_then(|comparison| comparison.verdict(&app.settings)).unwrap_or_default();
+        let lines: Vec<(String, Style)> = wrap(&verdict, room)
+            .into_iter()
+            .map(|line| (line, Style::new()))
+            .chain(wrap(text, room).into_iter().map(|line| (line, look.dim())))
+            .collect();
+        for ((line, style), y) in lines.iter().zip(0..) {
+            put(buf, inner, 1, y, line, *style);
         }
         return;
     };
