@@ -59,16 +59,15 @@ fn one_group_equals_one_quantizer_for_the_layer() {
             let calibrated = session.calibration().sites[site].all();
             let n = calibrated.len() as f64;
             let mean = |f: fn(&Bounds) -> f32| (calibrated.iter().map(|b| f64::from(f(b))).sum::<f64>() / n) as f32;
-            let bounds = match method {
-                Method::IgqMeans => Bounds::new(mean(|b| b.lower), mean(|b| b.upper)),
+            let bounds = if method == Method::IgqMeans {
+                Bounds::new(mean(|b| b.lower), mean(|b| b.upper))
+            } else {
                 // In kind as `layer`: one static range, inside that of the whole calibration; all of it where a channel has one value.
-                _ => {
-                    let [bounds] = outcome.plan.sites[site].quantizers.as_ref().unwrap().bounds[..] else { panic!("{site}") };
-                    let whole = calibrated.iter().copied().fold(Bounds::EMPTY, Bounds::union).with_zero();
-                    assert!(bounds.lower >= whole.lower && bounds.upper <= whole.upper, "{site} {bounds:?} {whole:?}");
-                    assert!(site.kind != SiteKind::Head || bounds == whole, "{site} {bounds:?} {whole:?}");
-                    bounds
-                }
+                let [bounds] = outcome.plan.sites[site].quantizers.as_ref().unwrap().bounds[..] else { panic!("{site}") };
+                let whole = calibrated.iter().copied().fold(Bounds::EMPTY, Bounds::union).with_zero();
+                assert!(bounds.lower >= whole.lower && bounds.upper <= whole.upper, "{site} {bounds:?} {whole:?}");
+                assert!(site.kind != SiteKind::Head || bounds == whole, "{site} {bounds:?} {whole:?}");
+                bounds
             };
             let bits = outcome.report.site(*site).unwrap().bits;
             let whole = UniformQuantizer::new(bounds, bits).unwrap();

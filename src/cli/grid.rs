@@ -83,10 +83,10 @@ impl RunArgs {
                             sbits,
                             groups,
                             row_groups,
-                            softmax,
-                            gelu,
                             weights,
                             weight_scales,
+                            softmax,
+                            gelu,
                             ..base.clone()
                         };
                         let same = |known: &Settings| {

@@ -212,6 +212,17 @@ pub fn calibration_bytes(calibration: &Calibration) -> Result<Vec<u8>> {
     safetensors::serialize(&tensors, Some(metadata)).map_err(|e| Error::Output { what: "calibration", problem: e.to_string() })
 }
 
+/// What rounding a layer's weight needs, from the tensors of its site; none where they do not fit its channels.
+fn read_curvature<'t>(get: &impl Fn(&str) -> Result<&'t Tensor>, channels: usize) -> Result<Option<Curvature>> {
+    let (mean_squares, order) = (get("mean_squares")?.to_vec1::<f32>()?, get("order")?.to_vec1::<u32>()?);
+    let upper = Triangle { size: channels, values: get("inverse_factor")?.to_vec1()? };
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    let fits =
+        mean_squares.len() == channels && upper.values.len() == channels * (channels + 1) / 2 && sorted.into_iter().eq(0..channels as u32);
+    Ok(fits.then_some(Curvature { mean_squares, order, upper }))
+}
+
 /// Reads what [`calibration_bytes`] gave; `name` is for messages.
 ///
 /// # Errors
@@ -240,21 +251,10 @@ pub fn read_calibration(name: String, bytes: &[u8], sites: &[SiteInfo]) -> Resul
         };
         let [lower, upper] = get("alpha")?.to_vec1::<f64>()?[..] else { return Err(broken("alpha", "two values".into())) };
         let values = get("values")?.to_vec1::<u32>()?.first().copied().unwrap_or(0) as usize;
-        let curvature = match info.layer {
-            None => None,
-            Some(_) => {
-                let (mean_squares, order) = (get("mean_squares")?.to_vec1::<f32>()?, get("order")?.to_vec1::<u32>()?);
-                let upper = Triangle { size: info.channels, values: get("inverse_factor")?.to_vec1()? };
-                let lengths = (mean_squares.len(), order.len(), upper.values.len());
-                let mut sorted = order.clone();
-                sorted.sort_unstable();
-                if lengths != (info.channels, info.channels, info.channels * (info.channels + 1) / 2)
-                    || !sorted.into_iter().eq(0..info.channels as u32)
-                {
-                    return Err(broken("inverse_factor", format!("a triangle for {} channels", info.channels)));
-                }
-                Some(Arc::new(Curvature { mean_squares, order, upper }))
-            }
+        let curvature = info.layer.as_ref().map(|_| read_curvature(&get, info.channels)).transpose()?;
+        let curvature = match curvature {
+            Some(None) => return Err(broken("inverse_factor", format!("a triangle for {} channels", info.channels))),
+            found => found.flatten().map(Arc::new),
         };
         let ranges = SiteRanges {
             images: min.iter().zip(&max).map(row).collect(),

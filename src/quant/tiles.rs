@@ -207,6 +207,8 @@ fn scatter(sorted: &[f32], order: &[u32], row: &mut [f32]) {
 mod tests {
     use super::*;
 
+    type Place = fn(usize, usize) -> usize;
+
     fn values(n: usize) -> Vec<f32> {
         let mut random = fastrand::Rng::with_seed(3);
         (0..n).map(|i| (random.f32() - 0.3) * (1.0 + (i % 7) as f32)).collect()
@@ -220,7 +222,6 @@ mod tests {
         let whole = Bounds::of(&values);
         let assignment: Vec<u16> = (0..last).map(|c| [2, 0, 1][c % 3]).collect();
         // Which values share a tile, told value by value.
-        type Place = fn(usize, usize) -> usize;
         let cases: [(Tiles, Place); 3] = [
             (Tiles::blocks(Format::Int, bits, whole, last, 5, 3), |r, c| r * 100 + (c / 5) * 10 + (c % 5) / 3),
             (Tiles::bands(Format::Int, bits, whole, 4, 6), |r, c| ((r / 6) * 10 + (r % 6) / 4) * 100 + c),

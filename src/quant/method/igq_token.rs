@@ -17,16 +17,16 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     at_softmax: None,
     format: Some(Format::Int),
     stored: None,
-    fit,
+    fit: |to| Some(fit(to)),
 };
 
 /// The softmax and the values that it weights meet along tokens, so that their scales are those of blocks of tokens.
-fn fit(to: &Fit) -> Option<SiteQuantizers> {
+fn fit(to: &Fit) -> SiteQuantizers {
     match to.info.site.kind {
-        SiteKind::Attn | SiteKind::V => Some(to.tiles(Format::Int, to.block)),
+        SiteKind::Attn | SiteKind::V => to.tiles(Format::Int, to.block),
         _ => {
             let centres = group::fit(&to.ranges.all(), to.groups.get(), Cost::Distance);
-            Some(SiteQuantizers { bounds: centres, rule: Rule::NearestByToken })
+            SiteQuantizers { bounds: centres, rule: Rule::NearestByToken }
         }
     }
 }

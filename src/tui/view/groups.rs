@@ -7,7 +7,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 
 use super::spec::{ViewSpec, all_sites, no_detail, no_study, waiting};
-use crate::analysis::report::{QuantizerReport, SiteReport};
+use crate::analysis::report::{QuantizerReport, RangesReport, SiteReport};
 use crate::tui::app::App;
 use crate::tui::hit::{Hit, Hits, Walk};
 use crate::tui::keys::Key::{Char, Code};
@@ -213,15 +213,42 @@ fn quantizers(app: &App, report: &SiteReport, area: Rect, buf: &mut Buffer) -> H
         put(buf, inner, 0, 1, "this site stays in float: nothing is grouped", look.dim());
         return hits;
     }
-    let lines = [
+    let tiled = report.bits.max_code().is_some() && app.settings.method.spec().format.is_some();
+    let mut lines = vec![
         format!("local SQNR {} dB, cumulative {} dB", db(report.local.error.sqnr_db), db(report.cumulative.sqnr_db)),
         format!("RMSE/step {:.2} (rounding alone: 0.29)", report.local.rmse_over_step),
         format!("{:.2} % clipped, {:.0} % of the codes used", report.local.clipped * 100.0, report.local.codes_used * 100.0),
         report.kind.describe().to_string(),
     ];
+    if let Some(alike) = alike(report) {
+        lines.push(format!("on average a member spans {:.0} % of its group", 100.0 * alike));
+    }
+    if tiled {
+        lines.push("every token has a scale of its own in each group;".into());
+        lines.push("these are the ranges over all tokens".into());
+    }
     let y = report.quantizers.len() as u16 + 2;
     for (line, y) in lines.iter().zip(y..inner.height) {
         put(buf, inner, 0, y, line, look.dim());
     }
     hits
+}
+
+/// How wide a channel or row is on average, as a share of the range of all members of its group in this picture: how alike those are that share a
+/// scale. None where nothing is grouped.
+fn alike(report: &SiteReport) -> Option<f64> {
+    let RangesReport { min, max } = &report.ranges;
+    let mut groups = vec![(0.0_f32, 0.0_f32); report.quantizers.len()];
+    let member = |index: usize| report.assignment.get(index).map(|&group| usize::from(group));
+    for (index, (&min, &max)) in min.iter().zip(max).enumerate() {
+        if let Some((lower, upper)) = member(index).and_then(|group| groups.get_mut(group)) {
+            (*lower, *upper) = (lower.min(min), upper.max(max));
+        }
+    }
+    let share = |(index, (&min, &max)): (usize, (&f32, &f32))| {
+        let (lower, upper) = *groups.get(member(index)?)?;
+        (upper > lower).then(|| f64::from((max.max(0.0) - min.min(0.0)) / (upper - lower)))
+    };
+    let shares: Vec<f64> = min.iter().zip(max).enumerate().filter_map(share).collect();
+    (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
 }
