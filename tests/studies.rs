@@ -8,12 +8,12 @@ use std::fs;
 use std::sync::Mutex;
 
 use common::built_in;
-use igq::analysis::Divergence;
+use igq::analysis::{Divergence, findings};
 use igq::input::PictureSet;
 use igq::model::SiteKind;
 use igq::progress::Cancel;
 use igq::quant::{BitWidth, GroupCount, Method, Settings, bops};
-use igq::session::{Options, Session};
+use igq::session::{Options, Request, Session, Stage};
 use igq::studies::allocate::Budget;
 use igq::studies::allocate::Table;
 use igq::studies::evaluate::evaluate;
@@ -266,4 +266,43 @@ fn own_settings_of_sites_reach_plan_report_and_cost() {
     settings.set_own(site, |own| (own.groups, own.abits, own.wbits) = (None, None, None));
     assert_eq!(settings, Settings::default());
     assert_eq!(settings.uniform(counts(&[4])[0]).row_groups, counts(&[4])[0]);
+}
+
+/// The verdict's numbers are those of runs that anybody can make: only weights, only activations, one site in float.
+#[test]
+fn what_is_to_blame_is_what_runs_say() {
+    let session = built_in();
+    let cancel = Cancel::default();
+    let settings = all_at(Method::Igq, 3);
+    let kl = |settings: &Settings| session.run(2, settings, &cancel).unwrap().report.prediction.kl;
+    let request = Request { id: 1, settings: settings.clone(), picture: 2, compare: None };
+    let (mut report, mut blame) = (None, None);
+    let mut only = Vec::new();
+    let told = session.answer(&request, &cancel, &mut |stage| match stage {
+        Stage::Measured(snapshot, _) => report = Some(snapshot.report.clone()),
+        Stage::Swept(found, ..) => only.extend(found),
+        Stage::Blamed(found) => blame = Some(found),
+        _ => {}
+    });
+    told.unwrap();
+    let (mut report, blame) = (report.unwrap(), blame.unwrap());
+    let float = BitWidth::FLOAT;
+    assert_eq!(blame.weights, kl(&Settings { abits: float, sbits: float, ..settings.clone() }));
+    assert_eq!(blame.activations, kl(&Settings { wbits: float, ..settings.clone() }));
+    assert_eq!(blame.softmax, kl(&Settings { wbits: float, abits: float, ..settings.clone() }));
+    only.sort_by(|a, b| b.1.kl.total_cmp(&a.1.kl));
+    assert_eq!(blame.repaired.iter().map(|r| r.site).collect::<Vec<_>>(), only[..5].iter().map(|(site, _)| *site).collect::<Vec<_>>());
+    for repaired in &blame.repaired {
+        let mut without = settings.clone();
+        without.toggle_float(repaired.site);
+        assert_eq!(repaired.kl, kl(&without), "{}", repaired.site);
+    }
+    // What the sentence names is the best of the five, with its own number, or it says that none helps.
+    let best = *blame.repaired.iter().min_by(|a, b| a.kl.total_cmp(&b.kl)).unwrap();
+    report.blame = Some(blame);
+    let verdict = findings::verdict_after_sweep(&report);
+    let named = format!("In float, {} helps most: KL {:.3}", best.site, best.kl);
+    let none = "Leaving one of the 5 costliest sites in float does not lower it.";
+    assert!(verdict.contains(if best.kl < report.prediction.kl { &named } else { none }), "{verdict}");
+    assert_eq!(findings::costliest(&report), Some(best.site));
 }

@@ -33,13 +33,39 @@ pub struct Report {
     pub bops: BopsReport,
     /// Every site, in the order of the forward pass.
     pub sites: Vec<SiteReport>,
-    /// The verdict in one sentence.
+    /// The verdict in a few sentences.
     pub verdict: String,
+    /// What is to blame for what the prediction lost, from runs of this picture; none until the sweep is through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blame: Option<Blame>,
     /// What integers gain here; where products are computed in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arithmetic: Option<ArithmeticReport>,
     /// Wall time of plan and quantized run, in seconds.
     pub seconds: f64,
+}
+
+/// What is to blame for what the prediction of a picture lost: `KL(p_float || p_quantized)` in nats of runs that quantize only a part, and of runs
+/// that leave one site in float.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Blame {
+    /// Only the weights.
+    pub weights: f64,
+    /// Only the activations, softmax included.
+    pub activations: f64,
+    /// Only the softmax attentions.
+    pub softmax: f64,
+    /// All but one site, for those that cost most by themselves.
+    pub repaired: Vec<Repaired>,
+}
+
+/// A run with one site in float.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct Repaired {
+    /// The site, weight included.
+    pub site: Site,
+    /// KL of all the others, in nats.
+    pub kl: f64,
 }
 
 /// What was quantized.

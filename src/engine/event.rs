@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::analysis::ArithmeticReport;
 use crate::analysis::detail::SiteDetail;
-use crate::analysis::report::Sensitivity;
+use crate::analysis::report::{Blame, Sensitivity};
 use crate::model::Site;
 use crate::session::{Predicted, Snapshot};
 use crate::studies::allocate::Perturbed;
@@ -24,6 +24,8 @@ pub enum Event {
     Detail(Arc<SiteDetail>),
     /// Single-site sensitivities of a request, as far as the sweep is.
     Sensitivity(u64, Vec<(Site, Sensitivity)>),
+    /// What is to blame for what the prediction of a request lost.
+    Blamed(u64, Blame),
     /// Perturbations, as far as the study is.
     Perturbed(Arc<Perturbed>),
     /// A comparison, as far as the study is.

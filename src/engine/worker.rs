@@ -234,6 +234,7 @@ fn answer(
                 details();
                 session.plan_ahead(request, cancel, &mut details).ok(); // The sweep hears of it where it was cancelled.
             }
+            Stage::Blamed(blame) => out.tell(Event::Blamed(request.id, blame)),
             Stage::Timed(report) => out.tell(Event::Timed(request.id, report)),
             Stage::Swept(found, done, total) => {
                 out.tell(Event::Sensitivity(request.id, found));

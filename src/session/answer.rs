@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::core::{Outcome, Session};
-use crate::analysis::report::{BopsReport, PredictionReport, Sensitivity};
+use crate::analysis::report::{Blame, BopsReport, PredictionReport, Sensitivity};
 use crate::analysis::{ArithmeticReport, Report};
 use crate::error::Result;
 use crate::input::Raster;
@@ -14,6 +14,9 @@ use crate::quant::{Arithmetic, Settings};
 
 /// Sensitivities that are told at once.
 const SWEEP_CHUNK: usize = 8;
+
+/// Costliest sites that are left in float, one at a time, to see whether that helps.
+pub const REPAIRED: usize = 5;
 
 /// A run that a user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +97,8 @@ pub enum Stage {
     Timed(ArithmeticReport),
     /// Some more sites of the sweep, how many there are so far and how many there will be.
     Swept(Vec<(Site, Sensitivity)>, usize, usize),
+    /// What is to blame for what the prediction lost.
+    Blamed(Blame),
 }
 
 impl Session {
@@ -130,7 +135,9 @@ impl Session {
         }
         let total = outcome.report.sites.iter().filter(|s| s.groups > 0 || s.weight.is_some()).count();
         let (mut found, mut done) = (Vec::new(), 0);
+        let mut costs = Vec::new();
         self.sweep(&outcome, cancel, |site, value| {
+            costs.push((value.kl, site));
             found.push((site, value));
             done += 1;
             if found.len() == SWEEP_CHUNK {
@@ -138,6 +145,9 @@ impl Session {
             }
         })?;
         tell(Stage::Swept(found, done, total));
+        costs.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let costliest: Vec<Site> = costs.into_iter().take(REPAIRED).map(|(_, site)| site).collect();
+        tell(Stage::Blamed(self.blame(&outcome, &costliest, cancel)?));
         Ok(())
     }
 }

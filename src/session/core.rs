@@ -13,7 +13,8 @@ use super::options::Options;
 
 use crate::analysis::detail::SiteDetail;
 use crate::analysis::report::{
-    BopsReport, CalibrationReport, ClassName, ModelReport, PictureReport, PredictionReport, Report, SCHEMA_VERSION, Sensitivity,
+    Blame, BopsReport, CalibrationReport, ClassName, ModelReport, PictureReport, PredictionReport, Repaired, Report, SCHEMA_VERSION,
+    Sensitivity,
 };
 use crate::analysis::suffix::{self, Reference};
 use crate::analysis::{FloatRun, Prediction, QuantizedRun, findings, measure, prediction};
@@ -25,7 +26,7 @@ use crate::model::{Site, SiteInfo};
 use crate::progress::{Cancel, Progress};
 use crate::quant::SitePlan;
 use crate::quant::plan::{plan_until, site_plan};
-use crate::quant::{Calibration, Method, Plan, Settings, Start, bops, calibrate, run};
+use crate::quant::{Calibration, Method, Part, Plan, Settings, Start, bops, calibrate, run};
 
 /// Pictures whose float runs are kept.
 const KEPT: usize = 4;
@@ -341,6 +342,7 @@ impl Session {
             },
             verdict: findings::verdict(&prediction, &sites),
             arithmetic: None,
+            blame: None,
             prediction,
             bops: self.bops(settings),
             sites,
@@ -371,6 +373,25 @@ impl Session {
             }
         }
         Ok(())
+    }
+}
+
+impl Session {
+    /// What is to blame for what the prediction of `outcome` lost: runs with only weights, activations or softmax quantized, and runs with one of
+    /// `sites` in float.
+    ///
+    /// # Errors
+    /// When `cancel` was called.
+    pub fn blame(&self, outcome: &Outcome, sites: &[Site], cancel: &Cancel) -> Result<Blame> {
+        let kl = |plan: &Plan| Ok::<_, Error>(self.predict(&outcome.base, plan, cancel)?.against(&outcome.base.float.prediction).kl);
+        let part = |part| kl(&outcome.plan.part(part));
+        let repaired = |site: &Site| Ok(Repaired { site: *site, kl: kl(&outcome.plan.without(*site))? });
+        Ok(Blame {
+            weights: part(Part::Weights)?,
+            activations: part(Part::Activations)?,
+            softmax: part(Part::Softmax)?,
+            repaired: sites.iter().map(repaired).collect::<Result<_>>()?,
+        })
     }
 }
 

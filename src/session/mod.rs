@@ -9,7 +9,7 @@ pub mod loaded;
 pub mod options;
 mod timing;
 
-pub use answer::{PictureView, Predicted, Request, Snapshot, Stage};
+pub use answer::{PictureView, Predicted, REPAIRED, Request, Snapshot, Stage};
 pub use core::{FloatBaseline, Outcome, Session};
 pub use loaded::{LoadedModel, SessionInfo};
 pub use options::Options;

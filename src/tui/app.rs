@@ -10,7 +10,8 @@ use super::hit::Hits;
 use super::studies::Studies;
 use super::theme::Look;
 use crate::analysis::detail::{AttentionMap, SiteDetail};
-use crate::analysis::report::{PredictionReport, Report, Sensitivity, SiteReport};
+use crate::analysis::findings;
+use crate::analysis::report::{Blame, PredictionReport, Report, Sensitivity, SiteReport};
 use crate::engine::{DetailRequest, Request};
 use crate::model::Site;
 use crate::progress::Progress;
@@ -79,6 +80,8 @@ pub struct App {
     pub detail: Option<Arc<SiteDetail>>,
     /// The details that were asked for last.
     pub asked_detail: Option<DetailRequest>,
+    /// What is to blame for what that answer's prediction lost, and the verdict that says so.
+    pub blame: Option<(Blame, String)>,
     /// Sensitivities of that answer, as far as the sweep is.
     pub sensitivity: HashMap<Site, Sensitivity>,
     /// The newest request.
@@ -132,6 +135,7 @@ impl App {
             filtering: false,
             help: None,
             predicted: None,
+            blame: None,
             snapshot: None,
             detail: None,
             asked_detail: None,
@@ -185,6 +189,7 @@ impl App {
     /// Shows an answer of the engine.
     pub fn show(&mut self, snapshot: Arc<Snapshot>) {
         self.sensitivity.clear();
+        self.blame = None;
         (self.snapshot, self.failure) = (Some(snapshot), None);
         self.clamp();
     }
@@ -201,7 +206,24 @@ impl App {
         for site in &mut report.sites {
             site.only_this = self.sensitivity.get(&site.site).copied();
         }
+        if let Some((blame, verdict)) = &self.blame {
+            (report.blame, report.verdict) = (Some(blame.clone()), verdict.clone());
+        }
         report
+    }
+
+    /// Takes what is to blame for what the prediction shown lost.
+    pub fn learn_blame(&mut self, blame: Blame) {
+        let Some(snapshot) = &self.snapshot else { return };
+        let report = Report { blame: Some(blame.clone()), ..self.report_with_sweep(&snapshot.report) };
+        self.blame = Some((blame, findings::verdict_after_sweep(&report)));
+    }
+
+    /// The verdict on what is shown.
+    #[must_use]
+    pub fn verdict(&self) -> Option<&str> {
+        let told = self.blame.as_ref().map(|(_, verdict)| verdict.as_str());
+        told.or_else(|| self.snapshot.as_ref().map(|s| s.report.verdict.as_str()))
     }
 
     /// The report of the selected site.

@@ -121,8 +121,8 @@ fn status_lines(app: &App, area: Rect) -> Vec<String> {
         format!("filter: {}{}", app.filter, if app.filtering { "_  (Enter keeps it, Esc clears it)" } else { "" })
     } else if let Some(found) = &app.studies.suggestion {
         format!("Y applies: {}", found.text)
-    } else if let Some(snapshot) = &app.snapshot {
-        snapshot.report.verdict.clone()
+    } else if let Some(verdict) = app.verdict() {
+        verdict.to_string()
     } else {
         progress(app)
     };
@@ -133,7 +133,7 @@ fn status_lines(app: &App, area: Rect) -> Vec<String> {
         lines.push(cut(&rest, usize::from(area.width.saturating_sub(2))));
     }
     // Two lines as long as the verdict needs two, so that nothing jumps when a notice comes and goes.
-    let verdict = app.snapshot.as_ref().map_or(0, |s| width(&s.report.verdict));
+    let verdict = app.verdict().map_or(0, width);
     if verdict + 2 > usize::from(area.width) {
         lines.resize(2, String::new());
     }

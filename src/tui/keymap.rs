@@ -38,7 +38,7 @@ const BEFORE: &[Binding] = &[
     bind(&[Code(KeyCode::PageUp), Ctrl('u')], Action::Page(false), "PgUp", "ten up", ""),
     bind(&[Char('g'), Code(KeyCode::Home)], Action::First, "g Home", "first site, channel or token", ""),
     bind(&[Char('G'), Code(KeyCode::End)], Action::Last, "G End", "last site, channel or token", ""),
-    bind(&[Char('!')], Action::Worst, "!", "jump to the worst site (lowest local SQNR)", "! worst"),
+    bind(&[Char('!')], Action::Worst, "!", "jump to the site that costs the prediction most", "! worst"),
     bind(&[Char('P')], Action::Pin, "P", "pin this result as A, to compare later results with it", "P pin"),
     bind(&[Char('F')], Action::Suggest, "F", "suggest sites to keep in float so that the float prediction returns", "F suggest"),
     bind(&[Char('Y')], Action::TakeSuggestion, "Y", "apply the suggestion", ""),

@@ -42,7 +42,7 @@ pub fn answer(app: &mut App, session: &Session, request: &Request) -> Arc<Outcom
             outcome = Some(measured);
             cancel.cancel();
         }
-        Stage::Timed(_) | Stage::Swept(..) => {}
+        Stage::Timed(_) | Stage::Swept(..) | Stage::Blamed(_) => {}
     });
     assert!(matches!(ended, Ok(()) | Err(igq::Error::Cancelled)), "{ended:?}");
     outcome.expect("a measured answer")

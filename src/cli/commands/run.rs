@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::analysis::findings;
 use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
 use crate::error::Result;
 use crate::progress::Cancel;
 use crate::quant::Arithmetic;
+use crate::session::REPAIRED;
 use crate::studies::dump;
 
 /// Quantize the model on one picture and report every site.
@@ -41,6 +43,9 @@ impl Run {
                 entry.only_this = Some(value);
             }
         })?;
+        let costliest: Vec<_> = findings::by_cost(&report.sites).into_iter().take(REPAIRED).collect();
+        report.blame = Some(session.blame(&outcome, &costliest, &Cancel::default())?);
+        report.verdict = findings::verdict_after_sweep(&report);
         print::report(&report, output)
     }
 }

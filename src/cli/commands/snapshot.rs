@@ -71,6 +71,7 @@ impl Snapshot {
             }
             Stage::Timed(_) => {} // Another time would be another picture.
             Stage::Swept(found, ..) => app.learn_sensitivity(&found),
+            Stage::Blamed(blame) => app.learn_blame(blame),
         })?;
         if let (Some(wanted), Some(outcome)) = (view::wanted_detail(&app), outcome) {
             app.detail = outcome.detail(wanted.id, wanted.site).map(Arc::new);

@@ -48,6 +48,11 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
                 app.learn_sensitivity(&found);
             }
         }
+        Event::Blamed(id, blame) => {
+            if app.snapshot.as_ref().is_some_and(|shown| shown.id == id) {
+                app.learn_blame(blame);
+            }
+        }
         Event::Failed(id, text) => {
             if id == app.wanted {
                 // What is on the screen stays, and so do the settings that belong to it.

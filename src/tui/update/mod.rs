@@ -243,8 +243,8 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Sort => app.sort = app.sort.next(),
         Action::SortOrder => app.sort_reversed = !app.sort_reversed,
         Action::Worst => {
-            let worst = app.snapshot.as_ref().and_then(|s| findings::worst(&s.report.sites)).map(|s| s.site);
-            if let Some(site) = worst {
+            let worst = app.snapshot.as_ref().map(|s| app.report_with_sweep(&s.report));
+            if let Some(site) = worst.as_ref().and_then(findings::costliest) {
                 app.filter.clear();
                 app.select(site);
             }
