@@ -18,8 +18,9 @@ use igq::studies::allocate::Budget;
 use igq::studies::allocate::Table;
 use igq::studies::evaluate::evaluate;
 use igq::studies::perturbation::{self, Estimate, Perturbation, StudyUpdate};
+use igq::studies::repair::{TARGET, repair};
 use igq::studies::sensitivity;
-use igq::studies::suggest::{Aim, restore_picture, restore_set};
+use igq::studies::suggest::{Aim, restore_set};
 
 fn counts(list: &[u8]) -> Vec<GroupCount> {
     list.iter().map(|&g| GroupCount::new(g).unwrap()).collect()
@@ -198,17 +199,32 @@ fn sensitivity_says_what_real_runs_say() {
 }
 
 #[test]
-fn a_lost_prediction_comes_back_with_the_suggested_sites_in_float() {
+fn a_lost_prediction_comes_back_by_the_cheapest_change_and_every_one_was_run() {
     let session = built_in();
     let cancel = Cancel::default();
     let settings = all_at(Method::Igq, 2);
     let lost = |picture: &usize| session.run(*picture, &settings, &cancel).unwrap().report.prediction.flipped;
     let picture = (0..50).find(lost).expect("two bits flip something");
-    let found = restore_picture(&session, &settings, picture, &cancel, &|_| ()).unwrap();
-    assert!(found.reached && !found.changes.is_empty() && found.before.agreement == 0.0 && found.after.agreement == 100.0);
-    assert!(found.after.bops > found.before.bops);
-    let verified = session.run(picture, &found.settings, &cancel).unwrap().report;
-    assert!(!verified.prediction.flipped && verified.prediction.kl == found.after.kl);
+    let found = repair(&session, &settings, picture, TARGET, &cancel, &|_| ()).unwrap();
+    assert!(found.reached && found.before.agreement == 0.0 && found.alternatives.len() == 3, "{}", found.text);
+    assert_eq!((&found.settings, found.after), (&found.alternatives[0].settings, found.alternatives[0].after));
+    assert!(found.alternatives.is_sorted_by_key(|a| a.after.bops), "the cheapest first");
+    for alternative in &found.alternatives {
+        let verified = session.run(picture, &alternative.settings, &cancel).unwrap().report;
+        assert!(!verified.prediction.flipped && verified.prediction.kl == alternative.after.kl && verified.prediction.kl <= TARGET);
+        assert_eq!((Some(verified.prediction.margin_quantized), verified.bops.total), (alternative.after.margin, alternative.after.bops));
+    }
+    // A class that is kept needs nothing only if its probability is kept too.
+    let kept = repair(&session, &found.settings, picture, TARGET, &cancel, &|_| ()).unwrap();
+    assert!(kept.reached && kept.alternatives.is_empty() && kept.settings == found.settings, "{}", kept.text);
+    let collapsed = repair(&session, &found.settings, picture, found.after.kl / 2.0, &cancel, &|_| ()).unwrap();
+    assert!(
+        collapsed.before.agreement == 100.0 && (collapsed.after.kl <= found.after.kl / 2.0 || !collapsed.reached),
+        "{}",
+        collapsed.text
+    );
+    let impossible = repair(&session, &settings, picture, -1.0, &cancel, &|_| ()).unwrap();
+    assert!(!impossible.reached && impossible.text.contains("comes nearest"), "{}", impossible.text);
 }
 
 #[test]

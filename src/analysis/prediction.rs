@@ -140,14 +140,16 @@ impl Prediction {
         order.into_iter().take(TOP).map(named).collect()
     }
 
+    /// Probability of the most likely class less that of the next; 1 where there is only one.
+    #[must_use]
+    pub fn margin(&self) -> f64 {
+        margin(&self.top(&[]))
+    }
+
     /// Float against this one, for users.
     #[must_use]
     pub fn report(&self, float: &Self, labels: &[String]) -> PredictionReport {
         let (float_top, quantized_top) = (float.top(labels), self.top(labels));
-        let margin = |top: &[ClassProbability]| match top {
-            [first, second, ..] => first.probability - second.probability,
-            _ => 1.0,
-        };
         let Divergence { kl, changed, .. } = self.against(float);
         PredictionReport {
             flipped: changed > 0,
@@ -157,6 +159,13 @@ impl Prediction {
             float: float_top,
             quantized: quantized_top,
         }
+    }
+}
+
+fn margin(top: &[ClassProbability]) -> f64 {
+    match top {
+        [first, second, ..] => first.probability - second.probability,
+        _ => 1.0,
     }
 }
 

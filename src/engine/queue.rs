@@ -16,7 +16,7 @@ use crate::session::Session;
 use crate::studies::allocate::{Perturbed, Table};
 use crate::studies::evaluate::Looked;
 use crate::studies::perturbation::{self, Estimate, Perturbation, SitePerturbation, StudyUpdate};
-use crate::studies::{compare, suggest};
+use crate::studies::{compare, repair};
 
 /// Shortest time between two partial results.
 const PARTIAL: Duration = Duration::from_millis(100);
@@ -75,7 +75,7 @@ pub(super) fn work(session: &Session, desk: &StudyQueue, out: &Out) {
             Study::Compare { settings, picture, all } => comparison(session, settings, (*picture, *all), &mut compared, &cancel, out),
             Study::Suggest { settings, picture } => {
                 let progress = |p| out.study.send_replace(p);
-                let found = suggest::restore_picture(session, settings, *picture, &cancel, &|p| drop(progress(p)))?;
+                let found = repair::repair(session, settings, *picture, repair::TARGET, &cancel, &|p| drop(progress(p)))?;
                 out.tell(Event::Suggested(Arc::new(found)));
                 Ok(())
             }

@@ -39,6 +39,28 @@ impl SiteBops {
     }
 }
 
+/// How the channels of a sum fall apart.
+enum Split {
+    /// Neighbours, so many together.
+    Blocks(usize),
+    /// So many groups of any channels.
+    Scattered(usize),
+}
+
+impl Split {
+    /// Into how many parts, with a scale each, the sum over `channels` falls where weights have blocks of `length` besides. Blocks of both sides
+    /// share their ends; a group of any channels may have some in every block.
+    fn with_blocks(self, length: usize, channels: usize) -> usize {
+        match self {
+            Self::Blocks(own) => {
+                let ends = |x: &usize| *x == channels || x % own.max(1) == 0 || x % length.max(1) == 0;
+                (1..=channels).filter(ends).count()
+            }
+            Self::Scattered(groups) => (groups * channels.div_ceil(length.max(1))).min(channels),
+        }
+    }
+}
+
 /// Bit operations of `info` under `settings`; `sites` are those of the whole network.
 #[must_use]
 pub fn of_site(info: &SiteInfo, sites: &[SiteInfo], settings: &Settings) -> SiteBops {
@@ -81,6 +103,16 @@ pub fn of_site(info: &SiteInfo, sites: &[SiteInfo], settings: &Settings) -> Site
     if spec.instance_aware && !(tiled && attention) {
         bops.assignment = WIDE * if softmax { 2 } else { 5 } * channels * groups;
     }
+    // Blocks of the weight split the same sum once more.
+    let groups = info.layer.as_ref().map_or(groups, |_| {
+        let length = settings.weight_scheme(info.site).scales.block(info.channels);
+        let along = match spec.parts {
+            Parts::Blocks(own) => Split::Blocks(own.unwrap_or(settings.block.into())),
+            Parts::Tokens | Parts::Whole => Split::Blocks(info.channels),
+            Parts::Groups | Parts::TokenGroups | Parts::Channels => Split::Scattered(groups as usize),
+        };
+        along.with_blocks(length, info.channels) as u64
+    });
     let split = if tiled && attention { split_by_tokens(info, sites) } else { split_by(info, sites) };
     if let Some(split) = split {
         let results = (split.count * split.rows * split.columns) as u64;
@@ -182,7 +214,7 @@ mod tests {
     use crate::model::network::LayerShape;
     use crate::model::positions::Resampling;
     use crate::model::{SiteKind, vit};
-    use crate::quant::{BitWidth, GroupCount, Method, Preset};
+    use crate::quant::{BitWidth, GroupCount, Method, Preset, WeightScales};
 
     fn vit_b_16() -> Vec<SiteInfo> {
         vit::sites(&VitConfig {
@@ -247,6 +279,23 @@ mod tests {
         assert_eq!(of(Method::Contiguous), SiteBops { product, sums: 32 * 2 * 4, ..SiteBops::default() });
         assert_eq!(of(Method::Channel), SiteBops { product, sums: 32 * 2 * 4 * 2, ..SiteBops::default() });
         assert_eq!(of(Method::Float), SiteBops { product: 24 * 32 * 32, ..SiteBops::default() });
+    }
+
+    #[test]
+    fn blocks_of_weights_split_the_sum_once_more() {
+        let layer = LayerShape { name: "toy".into(), outputs: 10 };
+        let info = SiteInfo::of_layer(Site::in_block(0, SiteKind::Fc1), 0, 5, 96, layer);
+        let sums = |method, scales| {
+            let settings = Settings { method, weight_scales: scales, ..settings(2) };
+            of_site(&info, std::slice::from_ref(&info), &settings).sums / (32 * 5 * 10) + 1
+        };
+        // One range, 2 groups, 3 blocks of 32 channels, 6 of 16; alone, and with weights in 3 blocks, 4 blocks of 24, and 6 of 16.
+        let each = [Method::Layer, Method::Igq, Method::BlockInt, Method::NvFp4];
+        let with = |scales| each.map(|method| sums(method, scales));
+        assert_eq!(with(WeightScales::Channel), [1, 2, 3, 6]);
+        assert_eq!(with(WeightScales::Block(32)), [3, 6, 3, 6]);
+        assert_eq!(with(WeightScales::Block(24)), [4, 8, 6, 8]);
+        assert_eq!(with(WeightScales::NvFp4), [6, 12, 6, 6]);
     }
 
     #[test]

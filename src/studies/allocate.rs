@@ -144,7 +144,7 @@ impl Table {
         Ok(self.allocation(budget, &picked))
     }
 
-    /// Budgets at which the best counts are known without a solver, and their predicted KL in nats ([`solve::hull`]).
+    /// Budgets at which the best counts are known without a solver, and their sum of single-site KL in nats ([`solve::hull`]).
     #[must_use]
     pub fn hull(&self) -> Vec<(u64, f64)> {
         solve::hull(&self.choices()).into_iter().map(|(bops, predicted)| (self.rest + bops, predicted)).collect()

@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod inspect;
 pub mod merge;
 pub mod perturbation;
+pub mod repair;
 pub mod sensitivity;
 pub mod shard;
 pub mod suggest;

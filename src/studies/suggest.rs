@@ -5,16 +5,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::evaluate::{self, EvaluationRow};
-use crate::analysis::Prediction;
 use crate::error::{Error, Result};
 use crate::input::PictureSet;
 use crate::model::{RightOperand, Site, SiteInfo};
 use crate::progress::{Cancel, Counter, Progress};
-use crate::quant::SitePlan;
-use crate::quant::run::{Start, run, run_traced};
 use crate::quant::solve::{self, Choice};
 use crate::quant::{BitWidth, Plan, Settings, SiteOverride, bops};
-use crate::session::{FloatBaseline, Session};
+use crate::session::Session;
 
 /// How settings do on a set of pictures, by a real run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
@@ -27,6 +24,20 @@ pub struct Standing {
     pub agreement: f64,
     /// Bit operations of the whole network for one picture.
     pub bops: u64,
+    /// Probability of the most likely class less that of the next, of one picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+}
+
+/// A change that does, verified by a run.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Alternative {
+    /// What it is.
+    pub name: String,
+    /// The settings with it.
+    pub settings: Settings,
+    /// How they do.
+    pub after: Standing,
 }
 
 /// What one site gets.
@@ -53,94 +64,11 @@ pub struct Suggestion {
     pub after: Standing,
     /// Whether the aim was reached.
     pub reached: bool,
+    /// Changes that reach it, this one first, the cheapest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Alternative>,
     /// In one sentence.
     pub text: String,
-}
-
-/// The smallest set of sites found that brings back the float prediction of picture `index` when they stay in float.
-///
-/// Sites are added one by one, each time the one whose absence from the quantized run lowers the KL most, until the most likely class is
-/// the float run's; then every site that turns out not to be needed is taken back. Each step is a real run, from the step that holds the
-/// site on.
-///
-/// # Errors
-/// When `cancel` was called, or the picture or the settings do not fit.
-pub fn restore_picture(
-    session: &Session,
-    settings: &Settings,
-    index: usize,
-    cancel: &Cancel,
-    progress: &dyn Fn(Progress),
-) -> Result<Suggestion> {
-    let base = session.base(index)?;
-    let sites = session.opened().model.sites();
-    let float = &base.float.prediction;
-    let network = session.opened().model.network();
-    let traced = |plan: &Plan| run_traced(network, &base.prepared.tensor, plan, cancel);
-    let lost = |prediction: &Prediction| prediction.against(float).changed > 0;
-    let mut plan = session.plan(settings)?;
-    let mut now = traced(&plan)?;
-    let mut prediction = Prediction::of_one(&now.output)?;
-    let before = standing(session, settings, &base, &prediction);
-    let mut kept: Vec<Site> = Vec::new();
-    while lost(&prediction) {
-        progress(Progress { stage: "looking for what to keep in float".into(), done: kept.len(), total: sites.len() });
-        let quantized = sites.par_iter().filter(|info| plan.sites.get(&info.site).is_some_and(SitePlan::is_quantized));
-        let tried = quantized.map(|info| {
-            let without = plan.without(info.site);
-            let output = run(network, Start::at(&now, info.step), &without, cancel)?;
-            Ok((Prediction::of_one(&output)?.against(float).kl, info.site))
-        });
-        let tried = tried.collect::<Result<Vec<_>>>()?;
-        let Some((_, site)) = tried.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
-        plan = plan.without(site);
-        kept.push(site);
-        now = traced(&plan)?;
-        prediction = Prediction::of_one(&now.output)?;
-    }
-    // What others make unnecessary goes back, the least useful first: those that were found last.
-    let whole = session.plan(settings)?;
-    for site in kept.clone().into_iter().rev() {
-        if kept.len() == 1 {
-            break;
-        }
-        let Some(quantized) = whole.sites.get(&site) else { continue };
-        let tried = plan.with(quantized.clone());
-        let tried_prediction = session.predict(&base, &tried, cancel)?;
-        if !lost(&tried_prediction) {
-            (plan, prediction) = (tried, tried_prediction);
-            kept.retain(|s| *s != site);
-        }
-    }
-    let mut suggested = settings.clone();
-    for site in &kept {
-        suggested.toggle_float(*site);
-    }
-    // Verified by a run of the settings themselves, not of the plan that was searched with.
-    let verified = session.predict(&base, &session.plan(&suggested)?, cancel)?;
-    debug_assert_eq!(verified, prediction);
-    let after = standing(session, &suggested, &base, &verified);
-    let reached = !lost(&verified);
-    let has_layer = |site: &Site| sites.iter().any(|info| info.site == *site && info.layer.is_some());
-    let changes = kept.iter().map(|&site| Change { site, abits: BitWidth::FLOAT, wbits: has_layer(&site).then_some(BitWidth::FLOAT) });
-    let names = kept.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let text = match (kept.is_empty(), reached) {
-        (true, _) => "The float prediction is not lost: nothing needs to stay in float.".into(),
-        (false, true) => format!(
-            "Keeping {names} in float brings the prediction back: KL {:.4} to {:.4}, {:+.1} % bit operations.",
-            before.kl,
-            after.kl,
-            100.0 * (after.bops as f64 / before.bops as f64 - 1.0)
-        ),
-        (false, false) => "No set of sites in float brings the prediction back.".into(),
-    };
-    Ok(Suggestion { changes: changes.collect(), settings: suggested, before, after, reached, text })
-}
-
-fn standing(session: &Session, settings: &Settings, base: &FloatBaseline, prediction: &Prediction) -> Standing {
-    let divergence = prediction.against(&base.float.prediction);
-    let bops = bops::total(session.opened().model.sites(), settings);
-    Standing { images: 1, kl: divergence.kl, agreement: divergence.agreement(), bops }
 }
 
 /// What settings should reach on a set of pictures.
@@ -195,6 +123,7 @@ pub fn restore_set(
         kl: row.kl,
         agreement: row.agreement,
         bops: bops::total(session.opened().model.sites(), settings),
+        margin: None,
     };
     let measure = |grid: &[Settings], stage: &str| -> Result<Vec<Standing>> {
         let mut last = Vec::new();
@@ -212,7 +141,15 @@ pub fn restore_set(
     };
     if reaches(&before) {
         let text = "The settings reach the aim as they are.".to_string();
-        let same = Suggestion { settings: settings.clone(), changes: Vec::new(), before, after: before, reached: true, text };
+        let same = Suggestion {
+            settings: settings.clone(),
+            changes: Vec::new(),
+            before,
+            after: before,
+            reached: true,
+            alternatives: Vec::new(),
+            text,
+        };
         return Ok((same, best));
     }
     let units = units(session, settings, if fast { FAST } else { usize::MAX }, cancel, progress)?;
@@ -258,7 +195,7 @@ pub fn restore_set(
         100.0 * (after.bops as f64 / before.bops as f64 - 1.0),
         100.0 * (best.bops as f64 / before.bops as f64 - 1.0),
     );
-    Ok((Suggestion { settings: suggested, changes, before, after, reached, text }, best))
+    Ok((Suggestion { settings: suggested, changes, before, after, reached, alternatives: Vec::new(), text }, best))
 }
 
 /// Every product with its options, the settings as they are first.

@@ -36,7 +36,7 @@ pub struct Solved {
     pub bound: u64,
     /// The counts.
     pub allocation: Allocation,
-    /// Bit operations and predicted KL of best counts.
+    /// Bit operations and sum of single-site KL of best counts.
     pub frontier: Vec<(u64, f64)>,
 }
 
@@ -111,7 +111,7 @@ impl Solved {
         settings.with_counts(self.allocation.counts())
     }
 
-    /// Uniform counts with their bit operations and predicted KL, where that is known.
+    /// Uniform counts with their bit operations and sum of single-site KL, where that is known.
     #[must_use]
     pub fn uniform(&self) -> Vec<(GroupCount, u64, Option<f64>)> {
         self.table.uniform.iter().map(|&(g, bops)| (g, bops, self.table.uniform(g).map(|a| a.predicted))).collect()

@@ -40,7 +40,7 @@ const BEFORE: &[Binding] = &[
     bind(&[Char('G'), Code(KeyCode::End)], Action::Last, "G End", "last site, channel or token", ""),
     bind(&[Char('!')], Action::Worst, "!", "jump to the site that costs the prediction most", "! worst"),
     bind(&[Char('P')], Action::Pin, "P", "pin this result as A, to compare later results with it", "P pin"),
-    bind(&[Char('F')], Action::Suggest, "F", "suggest sites to keep in float so that the float prediction returns", "F suggest"),
+    bind(&[Char('F')], Action::Suggest, "F", "suggest what brings the float prediction back, the cheapest first", "F suggest"),
     bind(&[Char('Y')], Action::TakeSuggestion, "Y", "apply the suggestion", ""),
 ];
 

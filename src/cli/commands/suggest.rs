@@ -7,8 +7,8 @@ use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
 use crate::error::Result;
 use crate::progress::Cancel;
-use crate::studies::evaluate;
 use crate::studies::suggest::{self, Aim};
+use crate::studies::{evaluate, repair};
 
 /// What to change so that the prediction comes back: bits on a set of pictures, or sites in float for one picture.
 #[derive(Debug, clap::Args)]
@@ -17,13 +17,13 @@ pub struct Suggest {
     common: RunArgs,
     #[command(flatten)]
     output: Output,
-    /// Only bring back the prediction of the picture (`--picture`), by keeping sites in float.
+    /// Only bring back the prediction of the picture (`--picture`): three changes that do, the cheapest first, each verified by a run.
     #[arg(long)]
     one: bool,
     /// Agreement with float within so many points of the same method with all bits at 8.
     #[arg(long, default_value_t = 1.0, value_name = "POINTS", conflicts_with = "kl")]
     within: f64,
-    /// A mean KL no larger than this, instead of an agreement.
+    /// A mean KL no larger than this, instead of an agreement; with --one, of the picture (0.1).
     #[arg(long, value_name = "NATS")]
     kl: Option<f64>,
     /// Verify on the pictures of this folder; default: the built-in test set.
@@ -45,7 +45,12 @@ impl Suggest {
         let settings = session.opened().settings.clone();
         let (cancel, bar) = (Cancel::default(), Bar::default());
         let (suggestion, best) = if one {
-            (suggest::restore_picture(&session, &settings, common.picture, &cancel, &|progress| bar.show(&progress))?, None)
+            (
+                repair::repair(&session, &settings, common.picture, kl.unwrap_or(repair::TARGET), &cancel, &|progress| {
+                    bar.show(&progress)
+                })?,
+                None,
+            )
         } else {
             let set = evaluate::data(&session, data.as_deref(), limit)?;
             let aim = kl.map_or(Aim::Within(within), Aim::Kl);

@@ -176,14 +176,21 @@ pub fn suggestion(suggestion: &Suggestion, best: Option<&Standing>, output: &Out
         Format::Json => json(suggestion)?,
         Format::Csv => csv(&header, changes)?,
         Format::Text | Format::Markdown => {
-            let stands = [("before", Some(&suggestion.before)), ("after", Some(&suggestion.after)), ("all bits at 8", best)];
-            let row = |(name, s): (&str, Option<&Standing>)| {
-                let s = s?;
+            let mut stands = vec![("before", &suggestion.before)];
+            match suggestion.alternatives.as_slice() {
+                [] => stands.push(("after", &suggestion.after)),
+                several => stands.extend(several.iter().map(|a| (a.name.as_str(), &a.after))),
+            }
+            stands.extend(best.map(|best| ("all bits at 8", best)));
+            let row = |(name, s): (&str, &Standing)| {
                 let agreement = format!("{:.1}", s.agreement);
-                Some(vec![name.into(), s.images.to_string(), agreement, format!("{:.5}", s.kl), format!("{:.4}", s.bops as f64 / 1e9)])
+                let cost = 100.0 * (s.bops as f64 / suggestion.before.bops.max(1) as f64 - 1.0);
+                let margin = s.margin.map(|m| format!("{m:.3}")).unwrap_or_default();
+                let (kl, bops) = (format!("{:.5}", s.kl), format!("{:.4}", s.bops as f64 / 1e9));
+                vec![name.into(), s.images.to_string(), agreement, kl, margin, bops, format!("{cost:+.1}")]
             };
-            let stands =
-                table(preset(output.format), &["settings", "pictures", "agreement %", "KL", "GBOPs"], stands.into_iter().filter_map(row));
+            let header_of = ["settings", "pictures", "agreement %", "KL", "margin", "GBOPs", "cost %"];
+            let stands = table(preset(output.format), &header_of, stands.into_iter().map(row));
             format!("{}\n\n{stands}\n\n{}\n", suggestion.text, table(preset(output.format), &header, changes))
         }
     };

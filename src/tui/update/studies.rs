@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::engine::Study;
 use crate::engine::command::Estimate;
+use crate::session::Snapshot;
 use crate::studies::compare::Comparison;
+use crate::studies::repair;
 use crate::studies::suggest::Suggestion;
 use crate::tui::app::{App, Notice};
 use crate::tui::message::Effect;
@@ -57,10 +59,11 @@ pub fn exact(app: &mut App) -> Vec<Effect> {
     }
 }
 
-/// Asks what to keep in float.
+/// Asks what brings the prediction back.
 pub fn suggest(app: &mut App) -> Vec<Effect> {
-    if app.snapshot.as_ref().is_some_and(|s| !s.report.prediction.flipped) && !app.is_stale() {
-        app.say("the top-1 class has not changed: nothing needs to stay in float");
+    let kept = |s: &Snapshot| !s.report.prediction.flipped && s.report.prediction.kl <= repair::TARGET;
+    if app.snapshot.as_deref().is_some_and(kept) && !app.is_stale() {
+        app.say(format!("the class is kept with a KL of at most {}: nothing needs to change", repair::TARGET));
         return Vec::new();
     }
     let study = Study::Suggest { settings: app.settings.clone(), picture: app.picture };
@@ -104,7 +107,7 @@ pub fn suggested(app: &mut App, found: Arc<Suggestion>) {
         return;
     }
     app.studies.running = None;
-    if found.reached && !found.changes.is_empty() {
+    if found.reached && found.settings != app.settings {
         app.studies.suggestion = Some(found);
     } else {
         app.notice = Some(Notice { text: found.text.clone(), is_error: !found.reached });

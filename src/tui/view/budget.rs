@@ -153,7 +153,10 @@ fn bound(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
         .unwrap_or_default();
     let from = format!("bar from {} (fewest groups) to {} (most)", operations(least), operations(most));
     let applied = if solved.apply(&app.settings) == app.settings { "counts applied" } else { "Enter applies these counts" };
-    let second = format!("{overhead} · {applied} · predicted KL {}", short(allocation.predicted));
+    // What one site at a time cost on the calibration pictures is no prediction of the whole: beside it stands the run on the screen.
+    let shown = app.snapshot.as_ref().filter(|s| s.report.settings == solved.apply(&app.settings));
+    let measured = shown.map(|s| format!(", this image's run {}", short(s.report.prediction.kl))).unwrap_or_default();
+    let second = format!("{overhead} · {applied} · sum of single-site KL {}{measured}", short(allocation.predicted));
     let from = correlation(solved).unwrap_or(from);
     let lines = [(first, Style::new()), (second, Style::new()), (source(solved), app.look.dim()), (from, app.look.dim())];
     for ((text, style), y) in lines.iter().zip(1..inner.height) {
@@ -217,7 +220,7 @@ fn table(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) -> Hits {
 
 fn curve(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
     let look = app.look;
-    let title = if area.width >= 60 { "Predicted KL (sum of omega), log scale, against BOPs, root scale" } else { "Predicted KL, BOPs" };
+    let title = if area.width >= 60 { "Sum of single-site KL, log scale, against BOPs, root scale" } else { "Sum of single-site KL" };
     let inner = panel(buf, area, title, look);
     let points: Vec<(f64, f64)> = solved.frontier.iter().map(|(bops, kl)| (*bops as f64, *kl)).collect();
     let mut marks: Vec<Mark> = solved
