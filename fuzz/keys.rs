@@ -8,7 +8,7 @@ use igq::engine::{Event, Request, Study};
 use igq::progress::{Cancel, Progress};
 use igq::quant::Settings;
 use igq::session::{Outcome, Stage};
-use igq::studies::{allocate, compare, suggest};
+use igq::studies::{allocate, compare, repair};
 use igq::tui::app::App;
 use igq::tui::frame;
 use igq::tui::message::{Effect, Message};
@@ -121,6 +121,7 @@ impl Screen {
             }
             Stage::Timed(report) => events.push(Event::Timed(request.id, report)),
             Stage::Swept(found, _, _) => events.push(Event::Sensitivity(request.id, found)),
+            Stage::Blamed(blame) => events.push(Event::Blamed(request.id, blame)),
         });
         if let Err(e) = ended
             && !matches!(e, igq::Error::Cancelled)
@@ -142,7 +143,7 @@ impl Screen {
                 compare::first(session(), &settings, picture).map(|found| Event::Compared(Arc::new(found)))
             }
             Study::Suggest { settings, picture } => {
-                let found = suggest::restore_picture(session(), &settings, picture, &Cancel::default(), &|_| ());
+                let found = repair::repair(session(), &settings, picture, repair::TARGET, &Cancel::default(), &|_| ());
                 found.map(|found| Event::Suggested(Arc::new(found)))
             }
         };

@@ -53,7 +53,7 @@ impl Split {
     fn with_blocks(self, length: usize, channels: usize) -> usize {
         match self {
             Self::Blocks(own) => {
-                let ends = |x: &usize| *x == channels || x % own.max(1) == 0 || x % length.max(1) == 0;
+                let ends = |x: &usize| *x == channels || x.is_multiple_of(own.max(1)) || x.is_multiple_of(length.max(1));
                 (1..=channels).filter(ends).count()
             }
             Self::Scattered(groups) => (groups * channels.div_ceil(length.max(1))).min(channels),

@@ -47,7 +47,7 @@ impl Suggest {
         let (suggestion, best) = if one {
             (
                 repair::repair(&session, &settings, common.picture, kl.unwrap_or(repair::TARGET), &cancel, &|progress| {
-                    bar.show(&progress)
+                    bar.show(&progress);
                 })?,
                 None,
             )

@@ -2,8 +2,9 @@
 //! ranges of their group, at a percentile of them \[D\].
 
 use super::{Fit, MethodSpec, Parts, Stored};
-use crate::quant::fit::{Rule, SiteQuantizers, covering};
+use crate::quant::fit::{Rule, SiteQuantizers};
 use crate::quant::group::{self, Cost};
+use crate::quant::uniform::Bounds;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "igq",
@@ -18,12 +19,14 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     fit,
 };
 
-/// Where a picture has one value for every channel, its ranges are points, and bounds hold all of them.
+/// Where a picture has one value for every channel, its ranges are points, and every group holds all of them: what a channel shows in another
+/// picture is not near what it showed in calibration.
 fn fit(to: &Fit) -> Option<SiteQuantizers> {
     let ranges = to.ranges.all();
     let centres = group::fit(&ranges, to.groups.get(), Cost::Distance);
     let bounds = if to.ranges.values == 1 {
-        covering(&ranges, &group::assign(&ranges, &centres, Cost::Distance), centres.len())
+        let whole = ranges.iter().copied().fold(Bounds::EMPTY, Bounds::union).with_zero();
+        vec![whole; centres.len()]
     } else {
         group::at_percentile(&ranges, &centres, to.ranges.alpha, f64::from(to.bits.max_code()?))
     };

@@ -58,7 +58,7 @@ fn areas(app: &App, area: Rect) -> [Rect; 2] {
         return Layout::horizontal([Constraint::Length(100), Constraint::Fill(1)]).areas(area);
     }
     let half = (area.height / 2).min(16);
-    let beside = if app.pinned.is_none() { 6 } else { area.height.saturating_sub(25).clamp(half, 16) };
+    let beside = if app.pinned.is_none() { 7 } else { area.height.saturating_sub(25).clamp(half, 16) };
     Layout::vertical([Constraint::Fill(1), Constraint::Length(beside)]).areas(area)
 }
 
@@ -127,14 +127,11 @@ fn against(app: &App, area: Rect, buf: &mut Buffer) {
     let look = app.look;
     let inner = panel(buf, area, "A against B", look);
     let (Some(a), Some(b)) = (&app.pinned, &app.snapshot) else {
-        let text = "Nothing is pinned. P (in any view) pins the present result as A; after a change of settings or picture, B is compared with it here.";
         let room = usize::from(inner.width.saturating_sub(2));
+        let pin = "Nothing is pinned: P pins the present result as A, for B beside it.";
         let verdict = app.studies.comparison.as_ref().and_then(|comparison| comparison.verdict(&app.settings)).unwrap_or_default();
-        let lines: Vec<(String, Style)> = wrap(&verdict, room)
-            .into_iter()
-            .map(|line| (line, Style::new()))
-            .chain(wrap(text, room).into_iter().map(|line| (line, look.dim())))
-            .collect();
+        let pin = wrap(pin, room).into_iter().map(|line| (line, look.dim()));
+        let lines: Vec<(String, Style)> = pin.chain(wrap(&verdict, room).into_iter().map(|line| (line, Style::new()))).collect();
         for ((line, style), y) in lines.iter().zip(0..) {
             put(buf, inner, 1, y, line, *style);
         }
