@@ -317,8 +317,8 @@ fn what_is_to_blame_is_what_runs_say() {
     let best = *blame.repaired.iter().min_by(|a, b| a.kl.total_cmp(&b.kl)).unwrap();
     report.blame = Some(blame);
     let verdict = findings::verdict_after_sweep(&report);
-    let named = format!("In float, {} helps most: KL {:.3}", best.site, best.kl);
-    let none = "Leaving one of the 5 costliest sites in float does not lower it.";
+    let named = format!("{} in float: {} (", best.site, findings::nats(best.kl));
+    let none = "None of the 5 costliest sites in float lowers it.";
     assert!(verdict.contains(if best.kl < report.prediction.kl { &named } else { none }), "{verdict}");
     assert_eq!(findings::costliest(&report), Some(best.site));
 }
