@@ -48,15 +48,26 @@ fn timeless(app: &mut App) {
     app.snapshot = Some(Arc::new(snapshot));
 }
 
-/// Digits, parts of bars and dots of curves may differ between processors.
+/// Digits, parts of bars and dots of curves may differ between processors; so may the number of digits before a point (99.9 or 100.0), which
+/// only the last one of stays where a number ends a column.
 fn masked(text: &str) -> String {
-    let mask = |c: char| match c {
-        '1'..='9' => '0',
-        '▉'..='▏' | '▁'..='▇' => '▄',
-        '\u{2801}'..='\u{28ff}' => '⠿',
-        c => c,
-    };
-    text.chars().map(mask).collect()
+    let mut out: Vec<char> = Vec::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '0'..='9' => {
+                let n = out.len();
+                let led = |n: usize| n == 0 || matches!(out[n - 1], ' ' | '\n');
+                if n > 0 && out[n - 1] == '0' && led(n - 1) {
+                    out[n - 1] = ' ';
+                }
+                out.push('0');
+            }
+            '▉'..='▏' | '▁'..='▇' => out.push('▄'),
+            '\u{2801}'..='\u{28ff}' => out.push('⠿'),
+            c => out.push(c),
+        }
+    }
+    out.into_iter().collect()
 }
 
 #[test]
