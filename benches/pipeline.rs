@@ -12,9 +12,9 @@ use igq::model::{Identity, forward};
 use igq::progress::Cancel;
 use igq::quant::{FitCache, Start, calibrate, plan, run};
 use igq::session::{Options, Session};
-use igq::studies::allocate::Budget;
-use igq::studies::allocate::Table;
-use igq::studies::perturbation::{self, Estimate};
+use igq::studies::counts::Budget;
+use igq::studies::counts::Table;
+use igq::studies::perturbation::{self, Estimate, Search};
 
 fn pipeline(criterion: &mut Criterion) {
     igq::cpu::run_side_by_side();
@@ -62,7 +62,7 @@ fn pipeline(criterion: &mut Criterion) {
     for estimate in [Estimate::Fisher, Estimate::Alone] {
         let session = Session::open(&options, &|_| ()).unwrap();
         let started = Instant::now();
-        let found = perturbation::perturb(&session, settings, estimate, &candidates, &[], &cancel, &|_| ()).unwrap();
+        let found = perturbation::perturb(&session, settings, &Search::new(estimate, &candidates), &[], &cancel, &|_| ()).unwrap();
         let seconds = started.elapsed().as_secs_f64();
         let table = Table::new(model.sites(), settings, &found);
         let bound = Budget::Uniform(settings.groups).resolve(&session, settings);

@@ -1,7 +1,8 @@
-"""ONNX Runtime's side of `cargo bench --bench speed`: runs a model whenever a line comes, and prints the milliseconds it took.
+"""ONNX Runtime's and PyTorch's side of `cargo bench --bench speed`: runs a model whenever a line comes, and prints the milliseconds it took.
 
     python benches/reference.py export NAME FILE.onnx    # a timm architecture with random weights; needs timm and torch
     python benches/reference.py FILE.onnx [THREADS]      # needs onnxruntime
+    python benches/reference.py torch NAME [THREADS]     # the same architecture in PyTorch; needs timm and torch
 """
 import sys
 import time
@@ -13,6 +14,21 @@ if sys.argv[1] == "export":
     model = timm.create_model(sys.argv[2], pretrained=False).eval()
     x = torch.randn(1, *model.pretrained_cfg["input_size"])
     torch.onnx.export(model, (x,), sys.argv[3], input_names=["x"], output_names=["y"], dynamo=False)
+elif sys.argv[1] == "torch":
+    import timm
+    import torch
+
+    torch.set_num_threads(int(sys.argv[3]) if len(sys.argv) > 3 else 2)
+    model = timm.create_model(sys.argv[2], pretrained=False).eval()
+    x = torch.randn(1, *model.pretrained_cfg["input_size"])
+    with torch.inference_mode():
+        for _ in range(3):
+            model(x)
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            started = time.perf_counter()
+            model(x)
+            print(1000 * (time.perf_counter() - started), flush=True)
 else:
     import numpy as np
     import onnxruntime

@@ -2,7 +2,8 @@
 //! (default: the built-in model); every figure is the median of alternating rounds, so that a noisy neighbour meets all of them.
 //!
 //! Where IGQ_PYTHON names a Python with onnxruntime and MODEL.onnx lies beside the folder MODEL, ONNX Runtime runs in the same rounds
-//! (benches/reference.py, which exports it too).
+//! (benches/reference.py, which exports it too); where IGQ_TORCH names a Python with timm and torch and MODEL's folder is named as a timm
+//! architecture, PyTorch does.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -37,15 +38,22 @@ struct Reference {
 }
 
 impl Reference {
-    /// `None` where there is no Python or no file.
-    fn start(model: Option<&str>) -> Option<Self> {
+    /// ONNX Runtime's; `None` where there is no Python or no file.
+    fn onnx(model: Option<&str>) -> Option<Self> {
         let (python, file) = (std::env::var("IGQ_PYTHON").ok()?, format!("{}.onnx", model?));
-        if !Path::new(&file).exists() {
-            return None;
-        }
+        if Path::new(&file).exists() { Self::start(&python, &[&file]) } else { None }
+    }
+
+    /// PyTorch's; `None` where there is no Python or no such architecture.
+    fn torch(model: Option<&str>) -> Option<Self> {
+        let (python, name) = (std::env::var("IGQ_TORCH").ok()?, Path::new(model?).file_name()?.to_str()?);
+        Self::start(&python, &["torch", name])
+    }
+
+    fn start(python: &str, args: &[&str]) -> Option<Self> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/reference.py");
         let mut command = Command::new(python);
-        let mut process = command.args([script, &file]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
+        let mut process = command.arg(script).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
         let mut lines = BufReader::new(process.stdout.take()?).lines();
         lines.next()?.ok()?; // It is ready.
         Some(Self { process, lines })
@@ -76,8 +84,9 @@ fn measure(model: Option<&str>) {
     let base = session.base(0).unwrap();
     let pixels = &base.prepared.tensor;
     let planned = session.plan(settings).unwrap();
-    let mut reference = Reference::start(model);
-    let mut times: [Vec<f64>; 8] = Default::default();
+    let mut references = [Reference::onnx(model), Reference::torch(model)];
+    let mut others: [Vec<f64>; 2] = Default::default();
+    let mut times: [Vec<f64>; 7] = Default::default();
     let eight = BitWidth::new(8).unwrap();
     let whole = Settings { method: Method::Layer, wbits: eight, abits: eight, sbits: eight, ..settings.clone() };
     let grouped = Settings { wbits: eight, abits: eight, sbits: eight, ..settings.clone() };
@@ -85,8 +94,8 @@ fn measure(model: Option<&str>) {
     for round in 0..ROUNDS {
         times[0].push(milliseconds(|| cpu::in_pool(|| forward(network, pixels, &mut Identity).unwrap())));
         times[1].push(milliseconds(|| cpu::in_pool(|| run(network, Start::pixels(pixels), &planned, &cancel).unwrap())));
-        if let Some(reference) = &mut reference {
-            times[7].push(reference.milliseconds());
+        for (reference, times) in references.iter_mut().zip(&mut others).filter_map(|(r, times)| Some((r.as_mut()?, times))) {
+            times.push(reference.milliseconds());
             // Its threads go on spinning for a while.
             std::thread::sleep(std::time::Duration::from_millis(200));
         }
@@ -117,15 +126,14 @@ fn measure(model: Option<&str>) {
         other.abits = BitWidth::new(3 + (round % 4) as u8).unwrap();
         times[4].push(milliseconds(|| session.plan(&other).unwrap()));
     }
-    let onnx = if times[7].is_empty() {
-        String::new()
-    } else {
-        format!(" ({:.2} of ONNX Runtime)", median(&mut times[0]) / median(&mut times[7]))
-    };
-    times[7].push(0.0);
-    let [float, quantized, told, measured, key, layer, igq, _] = times.map(|mut times| median(&mut times));
+    let float = median(&mut times[0]);
+    let mut beside = String::new();
+    for (name, times) in ["ONNX Runtime", "PyTorch"].into_iter().zip(&mut others).filter(|(_, times)| !times.is_empty()) {
+        beside += &format!(" ({:.2} of {name})", float / median(times));
+    }
+    let [float, quantized, told, measured, key, layer, igq] = times.map(|mut times| median(&mut times));
     println!(
-        "{}: open {opening:.1} s, first plan {first:.0} ms | float {float:.1} ms{onnx}, quantized {quantized:.1} ({:.2} of float), \
+        "{}: open {opening:.1} s, first plan {first:.0} ms | float {float:.1} ms{beside}, quantized {quantized:.1} ({:.2} of float), \
          integer W8A8 per-tensor {layer:.1} ({:.2} of float), {} groups {igq:.1} ({:.2}), told {told:.1} ({:.2} of quantized), measured {measured:.1} ({:.2}), plan of a key {key:.2} ms",
         session.opened().model.name,
         quantized / float,

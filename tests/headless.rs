@@ -249,6 +249,12 @@ fn an_allocation_is_printed_and_its_settings_can_be_used() {
     for one in solved {
         assert!(one["allocation"]["bops"].as_u64().unwrap() <= one["budget"].as_u64().unwrap());
     }
+    assert!(solved.iter().all(|one| one["verdict"].as_str().unwrap().contains("uniform") && one["gain"].is_array()));
+    assert_eq!(
+        (report["images"].as_u64(), report["perturbation"]["images"].as_u64()),
+        (Some(2), Some(2)),
+        "found on half, judged on the rest"
+    );
     assert!(report["rank_correlation"].as_array().unwrap().is_empty(), "the fast estimate is not held against itself");
     let exact = ["allocate", "--calibration-images", "2", "--candidates", "4,8", "--frontier", "0", "--format", "json"];
     let exact: Value = serde_json::from_str(&stdout(&exact)).unwrap();
@@ -340,6 +346,9 @@ fn without_seconds(path: &std::path::Path) -> Value {
     report
 }
 
+/// A small allocation.
+const ALLOCATE: [&str; 9] = ["allocate", "--calibration-images", "4", "--candidates", "4,8", "--kinds", "fc2,proj", "--frontier", "2"];
+
 #[test]
 fn five_parts_merged_are_one_run_to_the_last_digit() {
     let folder = tempfile::tempdir().unwrap();
@@ -364,6 +373,18 @@ fn five_parts_merged_are_one_run_to_the_last_digit() {
         refused(&[&["merge"], names.as_slice(), &names[..1]].concat(), 2, &["part 4/5", "once"]);
         refused(&["merge", whole.to_str().unwrap()], 2, &["--shard"]);
     }
+    // Perturbations: the merged parts are the whole, and an allocation goes on from them.
+    let whole = json(&ALLOCATE, "allocate.json");
+    let part = |k: usize| json(&[&ALLOCATE[..], &["--shard", &format!("{k}/3")]].concat(), &format!("allocate.{k}.json"));
+    let parts: Vec<_> = [2, 3, 1].map(part).into();
+    let names: Vec<&str> = parts.iter().map(|part| part.to_str().unwrap()).collect();
+    let merged = json(&[&["merge"], names.as_slice()].concat(), "allocate.merged.json");
+    assert_eq!(without_seconds(&merged)["perturbation"], without_seconds(&whole)["perturbation"]);
+    let known = ["--perturbation", merged.to_str().unwrap()];
+    let on = json(&[&ALLOCATE[..], &known].concat(), "allocate.on.json");
+    assert_eq!(without_seconds(&on)["solved"], without_seconds(&whole)["solved"]);
+    refused(&[&ALLOCATE[..], &["--bits", "3"], &known].concat(), 1, &["settings is another"]);
+    refused(&[&["merge"], &names[1..]].concat(), 2, &["part", "2/3"]);
     refused(&["merge", at("eval.1.json").to_str().unwrap(), at("sensitivity.2.json").to_str().unwrap()], 2, &["one kind"]);
     refused(&["eval", "--shard", "6/5"], 2, &["K/N"]);
     refused(&["eval", "--shard", "1/5", "--limit", "5"], 2, &["--format json"]);

@@ -124,12 +124,6 @@ impl Prediction {
         Divergence { kl: sum / queries, changed: usize::from(self.class() != float.class()), of: 1 }
     }
 
-    /// The mean over pictures of how far `these` are from their float predictions.
-    #[must_use]
-    pub fn all_against(these: &[Self], float: &[Self]) -> Divergence {
-        Divergence::mean(these.iter().zip(float).map(|(this, float)| this.against(float)))
-    }
-
     /// The most likely classes with their probabilities.
     fn top(&self, labels: &[String]) -> Vec<ClassProbability> {
         let Some(logits) = self.queries().next() else { return Vec::new() };

@@ -79,14 +79,22 @@ impl Reference {
         self.traces.par_iter().map(run).collect()
     }
 
-    /// What `plan` does from step `first` on, when everything before it ran as in `before` (one trace a batch).
+    /// What `plan` does to every picture from step `first` on, when everything before it ran as in `before` (one trace a batch).
+    ///
+    /// # Errors
+    /// When `cancel` was called.
+    pub fn each(&self, network: &dyn Network, before: &[Trace], first: usize, plan: &Plan, cancel: &Cancel) -> Result<Vec<Divergence>> {
+        let run = |trace: &Trace| Prediction::of(&run(network, Start::at(trace, first), plan, cancel)?);
+        let predictions = before.par_iter().map(run).collect::<Result<Vec<_>>>()?.concat();
+        Ok(self.compare_each(&predictions))
+    }
+
+    /// The mean of [`Self::each`].
     ///
     /// # Errors
     /// When `cancel` was called.
     pub fn effect(&self, network: &dyn Network, before: &[Trace], first: usize, plan: &Plan, cancel: &Cancel) -> Result<Divergence> {
-        let run = |trace: &Trace| Prediction::of(&run(network, Start::at(trace, first), plan, cancel)?);
-        let predictions = before.par_iter().map(run).collect::<Result<Vec<_>>>()?.concat();
-        Ok(self.compare(&predictions))
+        Ok(Divergence::mean(self.each(network, before, first, plan, cancel)?))
     }
 
     /// What `plan` does to the float predictions as a whole.
@@ -99,8 +107,8 @@ impl Reference {
 
     /// Other predictions of the same pictures against the float ones.
     #[must_use]
-    pub fn compare(&self, predictions: &[Prediction]) -> Divergence {
-        Prediction::all_against(predictions, &self.predictions)
+    pub fn compare_each(&self, predictions: &[Prediction]) -> Vec<Divergence> {
+        predictions.iter().zip(&self.predictions).map(|(this, float)| this.against(float)).collect()
     }
 }
 

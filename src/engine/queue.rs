@@ -13,9 +13,10 @@ use crate::error::{Error, Result};
 use crate::progress::{Cancel, Gate, Progress};
 use crate::quant::Settings;
 use crate::session::Session;
-use crate::studies::allocate::{Perturbed, Table};
+use crate::studies::allocate::Perturbed;
+use crate::studies::counts::Table;
 use crate::studies::evaluate::Looked;
-use crate::studies::perturbation::{self, Estimate, Perturbation, SitePerturbation, StudyUpdate};
+use crate::studies::perturbation::{self, Estimate, Perturbation, Search, SitePerturbation, StudyUpdate};
 use crate::studies::{compare, repair};
 
 /// Shortest time between two partial results.
@@ -107,7 +108,7 @@ fn perturb(
     let same = |(s, p): &(Settings, Perturbation), e: Estimate| {
         p.estimate == e && p.candidates == candidates && *s == perturbation::without_counts(&settings, e)
     };
-    let stored = || perturbation::stored(session, &settings, estimate, &candidates);
+    let stored = || perturbation::stored(session, &settings, &Search::new(estimate, &candidates));
     let known = kept.iter().find(|k| same(k, estimate)).map_or_else(stored, |(_, p)| p.sites.clone());
     let fast = kept.iter().find(|k| same(k, Estimate::Fisher)).map(|(_, p)| p.clone());
     let told = |perturbation: Perturbation, total: usize, done: bool| {
@@ -133,7 +134,7 @@ fn perturb(
         StudyUpdate::Stage(progress) => drop(out.study.send_replace(progress)),
         StudyUpdate::Found(one, total) => found(one, total),
     };
-    let finished = perturbation::perturb(session, &settings, estimate, &candidates, &known, cancel, &tell);
+    let finished = perturbation::perturb(session, &settings, &Search::new(estimate, &candidates), &known, cancel, &tell);
     let result = match finished {
         Ok(whole) => {
             told(whole.clone(), whole.sites.len(), true);

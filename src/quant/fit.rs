@@ -87,6 +87,19 @@ impl SiteQuantizers {
         Along::of(kind)
     }
 
+    /// The same with every bound shifted at random by up to `share` of itself, and the centres with it.
+    #[must_use]
+    pub fn shifted(&self, random: &mut fastrand::Rng, share: f32) -> Self {
+        let mut by = |value: f32| value * (1.0 + share * (2.0 * random.f32() - 1.0));
+        let mut shift = |bounds: &Bounds| Bounds::new(by(bounds.lower), by(bounds.upper));
+        let bounds = self.bounds.iter().map(&mut shift).collect();
+        let rule = match &self.rule {
+            Rule::Nearest(Some(centres)) => Rule::Nearest(Some(centres.iter().map(&mut shift).collect())),
+            rule => rule.clone(),
+        };
+        Self { bounds, rule }
+    }
+
     /// The groups of one picture, from the ranges of its channels or rows. `None` for float bits.
     #[must_use]
     pub fn group(&self, ranges: Vec<Bounds>, along: Along, bits: BitWidth) -> Option<Grouping> {

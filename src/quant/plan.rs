@@ -127,6 +127,17 @@ impl Plan {
         Self { sites: self.sites.iter().map(kept).collect(), arithmetic: self.arithmetic }
     }
 
+    /// The same with every fitted bound of an activation shifted at random by up to `share` of itself; the same `seed` shifts the same way.
+    #[must_use]
+    pub fn shifted(&self, seed: u64, share: f32) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut shift = |(&site, plan): (&Site, &SitePlan)| {
+            let quantizers = plan.quantizers.as_ref().map(|quantizers| Arc::new(quantizers.shifted(&mut random, share)));
+            (site, SitePlan { quantizers, ..plan.clone() })
+        };
+        Self { sites: self.sites.iter().map(&mut shift).collect(), arithmetic: self.arithmetic }
+    }
+
     /// The same plan with `site` in float.
     #[must_use]
     pub fn without(&self, site: Site) -> Self {

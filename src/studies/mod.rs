@@ -1,12 +1,15 @@
 //! Step 6 of the data flow: one question a file, with its report, its search and its verdict. No threads of their own, no screen.
 
 pub mod allocate;
+pub mod both_ways;
 pub mod compare;
+pub mod counts;
 pub mod dump;
 pub mod evaluate;
 pub mod inspect;
 pub mod merge;
 pub mod perturbation;
+pub mod perturbation_report;
 pub mod repair;
 pub mod sensitivity;
 pub mod shard;

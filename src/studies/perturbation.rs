@@ -2,13 +2,14 @@
 //! or fast, by a diagonal Fisher estimate from one forward and backward pass.
 
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::shard::Shard;
 use crate::analysis::suffix::Reference;
 use crate::analysis::{metrics, prediction};
 use crate::error::{Error, Result};
@@ -256,17 +257,71 @@ pub fn without_counts(settings: &Settings, estimate: Estimate) -> Settings {
     }
 }
 
-/// What the entries of the cache are found by.
-fn key(settings: &Settings, estimate: Estimate, candidates: &[GroupCount]) -> (Settings, Estimate, Vec<GroupCount>) {
-    (without_counts(settings, estimate), estimate, candidates.to_vec())
+/// Which calibration pictures perturbations are found on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pictures {
+    /// All of them.
+    All,
+    /// The first, the third and so on: the rest judge what is found.
+    EveryOther,
+}
+
+/// How perturbations are looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'s> {
+    /// How they are found.
+    pub estimate: Estimate,
+    /// The counts that are tried.
+    pub candidates: &'s [GroupCount],
+    /// What they are found on.
+    pub pictures: Pictures,
+    /// This part of the sites only.
+    pub shard: Option<Shard>,
+}
+
+impl<'s> Search<'s> {
+    /// All sites on all calibration pictures.
+    #[must_use]
+    pub const fn new(estimate: Estimate, candidates: &'s [GroupCount]) -> Self {
+        Self { estimate, candidates, pictures: Pictures::All, shard: None }
+    }
+
+    /// How many of `images` calibration pictures are looked at.
+    #[must_use]
+    pub const fn images(&self, images: usize) -> usize {
+        match self.pictures {
+            Pictures::All => images,
+            Pictures::EveryOther => images.div_ceil(2),
+        }
+    }
+
+    /// What the entries of the cache are found by.
+    fn key(&self, settings: &Settings) -> (Settings, Estimate, Vec<GroupCount>, Pictures) {
+        (without_counts(settings, self.estimate), self.estimate, self.candidates.to_vec(), self.pictures)
+    }
+}
+
+/// Every second calibration picture, from number `first` on, in batches of one.
+fn every_other(session: &Session, first: usize) -> Result<Vec<Tensor>> {
+    Ok(batches::cut(session.calibration_batches()?, 1)?.into_iter().skip(first).step_by(2).collect())
+}
+
+/// The calibration pictures that [`Pictures::EveryOther`] leaves out.
+///
+/// # Errors
+/// When there are fewer than two calibration pictures.
+pub fn judges(session: &Session) -> Result<Vec<Tensor>> {
+    let left = every_other(session, 1)?;
+    let few = || Error::setting("--calibration-images", 1, "at least two, so that one of them can judge; or --data");
+    if left.is_empty() { Err(few()) } else { Ok(left) }
 }
 
 /// Perturbations that an earlier session has left in the cache.
 #[must_use]
-pub fn stored(session: &Session, settings: &Settings, estimate: Estimate, candidates: &[GroupCount]) -> Vec<SitePerturbation> {
-    let key = key(settings, estimate, candidates);
-    let stored: Vec<SitePerturbation> = session.store().and_then(|s| s.get("perturbation", &key)).unwrap_or_default();
-    stored.into_iter().filter(|s| s.omega.len() == candidates.len() && s.omega.iter().all(|o| o.is_finite())).collect()
+pub fn stored(session: &Session, settings: &Settings, search: &Search) -> Vec<SitePerturbation> {
+    let stored: Vec<SitePerturbation> = session.store().and_then(|s| s.get("perturbation", &search.key(settings))).unwrap_or_default();
+    stored.into_iter().filter(|s| s.omega.len() == search.candidates.len() && s.omega.iter().all(|o| o.is_finite())).collect()
 }
 
 /// What is told while perturbations are computed.
@@ -285,8 +340,7 @@ pub enum StudyUpdate {
 pub fn perturb(
     session: &Session,
     settings: &Settings,
-    estimate: Estimate,
-    candidates: &[GroupCount],
+    search: &Search,
     known: &[SitePerturbation],
     cancel: &Cancel,
     tell: &(dyn Fn(StudyUpdate) + Sync),
@@ -294,12 +348,17 @@ pub fn perturb(
     let model = &session.opened().model;
     let network = model.network();
     let matters = |info: &&SiteInfo| !settings.activation_bits(info.site).is_float() && settings.scheme(info.site).uses_groups();
-    let stored = stored(session, settings, estimate, candidates).into_iter().filter(|s| known.iter().all(|k| k.site != s.site));
+    let Search { estimate, candidates, .. } = *search;
+    let stored = stored(session, settings, search).into_iter().filter(|s| known.iter().all(|k| k.site != s.site));
     let known: Vec<SitePerturbation> = known.iter().cloned().chain(stored).collect();
-    let infos: Vec<_> = model.sites().iter().filter(matters).collect();
+    let mut infos: Vec<_> = model.sites().iter().filter(matters).collect();
     if infos.is_empty() {
         return Err(Error::setting("method", settings.describe(), "one with group counts: igq, igq-e, contiguous or sorted"));
     }
+    if let Some(shard) = search.shard {
+        infos = (0..).zip(infos).filter(|(index, _)| shard.takes(*index)).map(|(_, info)| info).collect();
+    }
+    let (known, others): (Vec<_>, Vec<_>) = known.into_iter().partition(|known| infos.iter().any(|info| info.site == known.site));
     let total = infos.len();
     let missing: Vec<_> = infos.iter().filter(|info| !known.iter().any(|k| k.site == info.site)).collect();
     let fitted = Counter::new("fitting quantizers for every count", missing.len());
@@ -324,29 +383,38 @@ pub fn perturb(
         done.push(one.clone());
         tell(StudyUpdate::Found(one, total));
     };
+    let images = search.images(session.calibration_report().images);
+    let batches = || match search.pictures {
+        Pictures::All => Ok(session.calibration_batches()?.to_vec()),
+        Pictures::EveryOther => every_other(session, 0),
+    };
+    let reference = || match search.pictures {
+        Pictures::All => session.reference(cancel),
+        Pictures::EveryOther => Ok(Arc::new(Reference::new(network, model.sites(), &batches()?, cancel)?)),
+    };
     let computed = match estimate {
         _ if sites.is_empty() => Ok(()),
         Estimate::Fisher => {
-            let pictures = Counter::new("gradients of the calibration pictures", session.calibration_report().images);
+            let pictures = Counter::new("gradients of the calibration pictures", images);
             let seen = |more| tell(StudyUpdate::Stage(pictures.add(more)));
-            let estimated = fisher(network, session.calibration_batches()?, &sites, settings.seed, cancel, &seen);
+            let estimated = fisher(network, &batches()?, &sites, settings.seed, cancel, &seen);
             estimated.map(|all| all.into_iter().for_each(found))
         }
         Estimate::Alone => {
-            let (base, reference) = (Plan::float(model.sites()), session.reference(cancel)?);
+            let (base, reference) = (Plan::float(model.sites()), reference()?);
             exact(network, &reference, &base, reference.traces(), &sites, cancel, &found)
         }
         Estimate::Among => {
-            let (base, reference) = (session.plan(settings)?, session.reference(cancel)?);
+            let (base, reference) = (session.plan(settings)?, reference()?);
             let before = reference.under(network, &base, cancel)?;
             exact(network, &reference, &base, &before, &sites, cancel, &found)
         }
     };
     let mut sites = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(store) = session.store().filter(|_| sites.len() > known.len()) {
-        store.keep("perturbation", &key(settings, estimate, candidates), &sites);
+        store.keep("perturbation", &search.key(settings), &[sites.clone(), others].concat());
     }
     computed?;
     sites.sort_by_key(|s| infos.iter().position(|info| info.site == s.site));
-    Ok(Perturbation { estimate, candidates: candidates.to_vec(), images: session.calibration_report().images, sites })
+    Ok(Perturbation { estimate, candidates: candidates.to_vec(), images, sites })
 }

@@ -5,10 +5,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::both_ways::{Look, SHIFT, SiteSensitivity, both_ways};
 use super::evaluate::{self, sorted_parts};
 use super::perturbation::default_candidates;
 use super::shard::{Shard, interleave};
@@ -24,40 +24,9 @@ use crate::quant::{BitWidth, GroupCount, Plan, Settings, SiteOverride};
 use crate::quant::{Part, SitePlan};
 use crate::session::Session;
 
-/// KL of a site by itself at one bit-width or group count.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Level<T> {
-    /// The bit-width (of activation and weight) or the group count.
-    pub level: T,
-    /// Mean KL in nats.
-    pub kl: f64,
-}
-
-/// One site, both ways.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SiteSensitivity {
-    /// Its address.
-    pub site: Site,
-    /// Place among the sites by `only`, from 1.
-    pub rank_only: usize,
-    /// Place among the sites by `gain`, from 1.
-    pub rank_gain: usize,
-    /// Only this site and its layer's weight quantized.
-    pub only: Divergence,
-    /// Only its activation.
-    pub only_activation: Option<Divergence>,
-    /// Only its layer's weight.
-    pub only_weight: Option<Divergence>,
-    /// All but this site.
-    pub without: Divergence,
-    /// KL of the whole less KL without this site, in nats.
-    pub gain: f64,
-    /// Pictures that it was measured on.
-    pub images: usize,
-    /// By itself at every bit-width, where asked for.
-    pub by_bits: Vec<Level<BitWidth>>,
-    /// By itself at several group counts, where asked for.
-    pub by_groups: Vec<Level<GroupCount>>,
+/// What reports of before meant.
+const fn one() -> usize {
+    1
 }
 
 /// All sites, both ways.
@@ -96,75 +65,21 @@ pub struct SensitivityReport {
     /// Whether it was interrupted: not all sites were looked at.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// Draws of quantizers, slightly shifted, that every effect is the mean of; 1: the quantizers as they are.
+    #[serde(default = "one")]
+    pub shifts: usize,
     /// Which part of the sites was looked at, in the order of the forward pass; none for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
 }
 
-/// The plans of a site at several levels of something.
-pub type PlansAt<'l, T> = dyn Fn(&SiteInfo) -> Result<Vec<(T, SitePlan)>> + Sync + 'l;
-
-/// What is looked at beside the settings as they are.
-pub struct Levels<'l> {
-    /// Plans of a site at every bit-width.
-    pub bits: &'l PlansAt<'l, BitWidth>,
-    /// Plans of a site at several group counts.
-    pub groups: &'l PlansAt<'l, GroupCount>,
-}
-
-/// The effect of the whole plan, and every one of `sites` that is quantized both ways, several at a time, in their order and not yet ranked;
-/// `found` hears each.
-///
-/// # Errors
-/// When `cancel` was called.
-pub fn both_ways(
-    network: &dyn Network,
-    reference: &Reference,
-    plan: &Plan,
-    sites: &[&SiteInfo],
-    levels: &Levels,
-    cancel: &Cancel,
-    found: &(dyn Fn() + Sync),
-) -> Result<(Divergence, Vec<SiteSensitivity>)> {
-    let quantized = reference.under(network, plan, cancel)?;
-    let float = plan.in_float();
-    let whole = reference.compare(&Reference::predictions_of(&quantized)?);
-    let look = |info: &&SiteInfo| {
-        let Some(own) = plan.sites.get(&info.site).filter(|p| p.is_quantized()) else { return Ok(None) };
-        let alone = |plan: SitePlan| reference.effect(network, reference.traces(), info.step, &float.with(plan), cancel);
-        let part = |plan: SitePlan| if plan.is_quantized() { alone(plan).map(Some) } else { Ok(None) };
-        let without = reference.effect(network, &quantized, info.step, &plan.without(info.site), cancel)?;
-        let by_bits = (levels.bits)(info)?.into_iter().map(|(level, plan)| Ok(Level { level, kl: alone(plan)?.kl }));
-        let by_groups = (levels.groups)(info)?.into_iter().map(|(level, plan)| Ok(Level { level, kl: alone(plan)?.kl }));
-        let site = SiteSensitivity {
-            site: info.site,
-            rank_only: 0,
-            rank_gain: 0,
-            only: alone(own.clone())?,
-            only_activation: part(SitePlan { weight: None, ..own.clone() })?,
-            only_weight: part(SitePlan { quantizers: None, bits: BitWidth::FLOAT, ..own.clone() })?,
-            without,
-            gain: whole.kl - without.kl,
-            images: reference.images(),
-            by_bits: by_bits.collect::<Result<_>>()?,
-            by_groups: by_groups.collect::<Result<_>>()?,
-        };
-        found();
-        Ok(Some(site))
-    };
-    // What is through when the study is interrupted stays.
-    let kept = |info: &&SiteInfo| match look(info) {
-        Err(Error::Cancelled) => Ok(None),
-        looked => looked,
-    };
-    let looked = sites.par_iter().map(kept).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-    Ok((whole, looked))
-}
-
 /// Ranks sites in the order of the forward pass, the most sensitive by itself first.
 fn ranked(mut sites: Vec<SiteSensitivity>) -> Vec<SiteSensitivity> {
     sites.sort_by(|a, b| b.gain.total_cmp(&a.gain));
-    (1..).zip(&mut sites).for_each(|(rank, site)| site.rank_gain = rank);
+    for site in &mut sites {
+        site.rank_gain = None;
+    }
+    (1..).zip(sites.iter_mut().filter(|site| !site.is_noise())).for_each(|(rank, site)| site.rank_gain = Some(rank));
     sites.sort_by(|a, b| b.only.kl.total_cmp(&a.only.kl));
     (1..).zip(&mut sites).for_each(|(rank, site)| site.rank_only = rank);
     sites
@@ -206,29 +121,44 @@ pub fn of_part(network: &dyn Network, reference: &Reference, plan: &Plan, part: 
 #[must_use]
 pub fn verdict(report: &SensitivityReport) -> String {
     let Some(worst) = report.sites.first() else { return "Nothing is quantized.".into() };
+    let parts = [("weights", report.weights_only.kl), ("activations", report.activations_only.kl), ("the softmax", report.softmax_only.kl)];
+    let (most, kl) = parts.into_iter().fold(("nothing", 0.0), |most, part| if part.1 > most.1 { part } else { most });
     let mut text = format!(
-        "Quantized alone, {} has the largest KL: {:.4}, {:.0} % of the sum over all sites.",
+        "Of weights, activations and softmax alone, {most} costs most (KL {kl:.4}). Quantized alone, {} has the largest KL of a site: {:.4}, {:.0} % of the sum over all.",
         worst.site,
         worst.only.kl,
         100.0 * worst.only.kl / report.sum_only.max(f64::MIN_POSITIVE)
     );
-    if let Some(best) = report.sites.iter().find(|s| s.rank_gain == 1 && s.gain > 0.0) {
-        text += &format!(" Left in float, {} would gain most: KL {:.4} to {:.4}.", best.site, report.whole.kl, best.without.kl);
+    let gains = |s: &&SiteSensitivity| s.rank_gain.is_some() && s.gain > 0.0;
+    let best = report.sites.iter().filter(gains).min_by_key(|s| s.rank_gain);
+    if let Some(best) = best {
+        let interval = best.gain_interval.map(|[low, high]| format!(", 95 % of the gain {low:.4} to {high:.4}")).unwrap_or_default();
+        let whole = best.without.kl + best.gain;
+        text += &format!(" Left in float, {} gains most: KL {whole:.4} to {:.4}{interval}.", best.site, best.without.kl);
+    }
+    let noise = report.sites.iter().filter(|s| s.is_noise()).count();
+    if noise > 0 {
+        let nothing = if best.is_none() {
+            ": no single site is known to be worth leaving in float; --shifts or more images may settle it"
+        } else {
+            ""
+        };
+        text += &format!(" For {noise} of {} sites the gain is within noise{nothing}.", report.sites.len());
     }
     let ratio = report.whole.kl / report.sum_only.max(f64::MIN_POSITIVE);
     let how = match ratio {
-        r if r > 1.25 => "errors add up to more than their parts",
+        r if r > 1.25 => "errors compound, they add up to more than their parts",
         r if r < 0.8 => "errors partly cancel",
         _ => "sites hardly interact",
     };
     text += &format!(" All sites together {:.4}, the sum of each alone {:.4} ({ratio:.2} times): {how}.", report.whole.kl, report.sum_only);
-    let parts = [("weights", report.weights_only.kl), ("activations", report.activations_only.kl), ("the softmax", report.softmax_only.kl)];
-    let (most, kl) = parts.into_iter().fold(("nothing", 0.0), |most, part| if part.1 > most.1 { part } else { most });
+    if report.shifts > 1 {
+        text += &format!(" Means over {} draws of quantizers with bounds shifted by up to {} %.", report.shifts, 100.0 * SHIFT);
+    }
     if let Some(fewest) = report.sites.iter().map(|s| s.images).min().filter(|fewest| *fewest < report.images) {
         let all = report.sites.iter().filter(|s| s.images == report.images).count();
-        text += &format!(" Only the {all} sites that lose most on the first {fewest} pictures are measured on all {}.", report.images);
+        text += &format!(" Only the {all} sites that lose most on the first {fewest} images are measured on all {}.", report.images);
     }
-    text += &format!(" Of weights, activations and softmax alone, {most} costs most (KL {kl:.4}).");
     text
 }
 
@@ -264,8 +194,7 @@ impl FromStr for By {
 }
 
 /// Pictures that every site is measured on where the study is to be fast, and sites that are measured on all of them.
-const FAST: (usize, usize) = (2, 10);
-
+const FAST: (usize, usize) = (2, 5);
 /// The float runs of the pictures that are looked at, and what they are: a folder's, or the calibration pictures; at most `limit`.
 ///
 /// # Errors
@@ -287,7 +216,24 @@ pub fn pictures(session: &Session, data: Option<&Path>, limit: Option<usize>, ca
     Ok((set.name, Arc::new(Reference::new(opened.model.network(), opened.model.sites(), &batches, cancel)?)))
 }
 
-/// Looks at every site both ways under `settings`; if `fast`, on the first pictures, and at those that lose most there on all. When `cancel` was called after the first sites, at those.
+/// How much of it is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// This part of the sites only.
+    pub shard: Option<Shard>,
+    /// Every site on the first pictures, and only those that lose most there on all.
+    pub fast: bool,
+    /// Draws of quantizers that effects are averaged over.
+    pub shifts: usize,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { shard: None, fast: false, shifts: 1 }
+    }
+}
+
+/// Looks at every site both ways under `settings`. When `cancel` was called after the first sites, at those.
 ///
 /// # Errors
 /// When the settings do not fit, or `cancel` was called.
@@ -296,7 +242,7 @@ pub fn report(
     settings: &Settings,
     (data, reference): &(String, Arc<Reference>),
     by: &[By],
-    (shard, fast): (Option<Shard>, bool),
+    Effort { shard, fast, shifts }: Effort,
     cancel: &Cancel,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<SensitivityReport> {
@@ -323,18 +269,20 @@ pub fn report(
     let part: Vec<&SiteInfo> = (0..).zip(quantized).filter(|(i, _)| shard.is_none_or(|s| s.takes(*i))).map(|(_, info)| info).collect();
     let looked = Counter::new("sensitivity of each site, both ways", part.len());
     let found = || progress(looked.add(1));
-    let levels = Levels { bits: &bits, groups: &groups };
+    let look = Look { bits: &bits, groups: &groups, parts: true, shifts };
+    let (no_bits, no_groups) = (|_: &SiteInfo| Ok(Vec::new()), |_: &SiteInfo| Ok(Vec::new()));
+    let glance = Look { bits: &no_bits, groups: &no_groups, parts: false, shifts: 1 };
     let part_of = |part: Part| of_part(network, reference, &plan, part, cancel);
     let (weights_only, activations_only, softmax_only) = (part_of(Part::Weights)?, part_of(Part::Activations)?, part_of(Part::Softmax)?);
     let first = reference.first(network, model.sites(), if fast { FAST.0 } else { usize::MAX }, cancel)?;
-    let (mut whole, mut sites) = both_ways(network, &first, &plan, &part, &levels, cancel, &found)?;
-    if first.images() < reference.images() {
+    let (mut whole, mut sites) = both_ways(network, &first, &plan, &part, if fast { &glance } else { &look }, cancel, &found)?;
+    if fast {
         let mut most: Vec<(f64, Site)> = sites.iter().map(|s| (s.only.kl.max(s.gain), s.site)).collect();
         most.sort_by(|a, b| b.0.total_cmp(&a.0));
         let most: Vec<&SiteInfo> =
             part.iter().copied().filter(|info| most.iter().take(FAST.1).any(|(_, site)| *site == info.site)).collect();
         let looked = Counter::new("the sites that lose most, on all pictures", most.len());
-        let (of_all, again) = both_ways(network, reference, &plan, &most, &levels, cancel, &|| progress(looked.add(1)))?;
+        let (of_all, again) = both_ways(network, reference, &plan, &most, &look, cancel, &|| progress(looked.add(1)))?;
         whole = of_all;
         for site in again {
             if let Some(known) = sites.iter_mut().find(|known| known.site == site.site) {
@@ -359,6 +307,7 @@ pub fn report(
         verdict: String::new(),
         seconds: started.elapsed().as_secs_f64(),
         partial: cancel.is_cancelled(),
+        shifts: shifts.max(1),
         shard: shard.filter(|_| !cancel.is_cancelled()),
     };
     Ok(if report.shard.is_some() { report } else { finished(report) })

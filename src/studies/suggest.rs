@@ -1,5 +1,7 @@
 //! The search for what to change so that a lost prediction comes back.
 
+use std::collections::HashMap;
+
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,7 +12,7 @@ use crate::input::PictureSet;
 use crate::model::{RightOperand, Site, SiteInfo};
 use crate::progress::{Cancel, Counter, Progress};
 use crate::quant::solve::{self, Choice};
-use crate::quant::{BitWidth, Plan, Settings, SiteOverride, bops};
+use crate::quant::{BitWidth, Plan, Settings, SiteOverride, SitePlan, bops};
 use crate::session::Session;
 
 /// How settings do on a set of pictures, by a real run.
@@ -80,7 +82,7 @@ pub enum Aim {
     Kl(f64),
 }
 
-/// Calibration pictures that products are measured on where the search is to be fast; what is suggested is verified on the set all the same.
+/// Calibration pictures that operands are measured on, one by one, where the search is to be fast; what is suggested is verified on the set all the same.
 const FAST: usize = 2;
 /// Bits that products may get.
 const LADDER: [u8; 5] = [3, 4, 5, 6, 8];
@@ -152,7 +154,7 @@ pub fn restore_set(
         };
         return Ok((same, best));
     }
-    let units = units(session, settings, if fast { FAST } else { usize::MAX }, cancel, progress)?;
+    let units = units(session, settings, fast, cancel, progress)?;
     let choices: Vec<Vec<Choice>> = units.iter().map(|u| u.options.iter().map(|(_, c)| *c).collect()).collect();
     let fixed = bops::total(session.opened().model.sites(), settings) - units.iter().map(|u| u.options[0].1.bops).sum::<u64>();
     let budget = |step: usize| {
@@ -199,20 +201,15 @@ pub fn restore_set(
 }
 
 /// Every product with its options, the settings as they are first.
-fn units(
-    session: &Session,
-    settings: &Settings,
-    images: usize,
-    cancel: &Cancel,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Vec<Unit>> {
+fn units(session: &Session, settings: &Settings, fast: bool, cancel: &Cancel, progress: &(dyn Fn(Progress) + Sync)) -> Result<Vec<Unit>> {
     let sites = session.opened().model.sites();
     let network = session.opened().model.network();
-    let reference = session.reference(cancel)?.first(network, sites, images, cancel)?;
+    let reference = session.reference(cancel)?.first(network, sites, if fast { FAST } else { usize::MAX }, cancel)?;
     let float = Plan::float(sites);
     let products: Vec<&SiteInfo> =
         sites.iter().filter(|info| info.product.is_some() && !settings.activation_bits(info.site).is_float()).collect();
-    let measured = Counter::new("every product at every pair of bits", products.len());
+    let measured =
+        Counter::new(if fast { "every operand at every bit-width" } else { "every product at every pair of bits" }, products.len());
     let unit = |info: &&SiteInfo| {
         let right = match info.product.map(|p| p.right) {
             Some(RightOperand::Inner(site) | RightOperand::Columns(site)) => sites.iter().find(|i| i.site == site),
@@ -232,17 +229,44 @@ fn units(
             };
             let mut changed = settings.clone();
             changed.overrides.extend(overrides.clone());
-            let mut plan = float.with(session.site_plan(&changed, info)?);
+            let own = session.site_plan(&changed, info)?;
             let mut cost = bops::of_site(info, sites, &changed).total();
-            if let Some(r) = right {
-                plan = plan.with(session.site_plan(&changed, r)?);
-                cost += bops::of_site(r, sites, &changed).total();
-            }
-            let omega = reference.effect(network, reference.traces(), info.step, &plan, cancel)?.kl;
-            Ok((overrides, Choice { bops: cost, omega }))
+            // The operands: a layer's activation and weight, or two activations.
+            let (left, right) = match right {
+                Some(r) => {
+                    cost += bops::of_site(r, sites, &changed).total();
+                    (own, session.site_plan(&changed, r)?)
+                }
+                None => (SitePlan { weight: None, ..own.clone() }, SitePlan { quantizers: None, bits: BitWidth::FLOAT, ..own }),
+            };
+            Ok::<_, Error>((overrides, cost, left, right))
         };
-        let pairs = above(left_now).flat_map(|l| above(right_now).map(move |r| (l, r)));
-        let options = pairs.map(|(l, r)| option(l, r)).collect::<Result<Vec<_>>>()?;
+        let effect = |plan: &Plan| Ok::<_, Error>(reference.effect(network, reference.traces(), info.step, plan, cancel)?.kl);
+        let both = |left: SitePlan, right: SitePlan| {
+            if left.info.site == right.info.site {
+                return float.with(SitePlan { weight: right.weight, ..left });
+            }
+            float.with(left).with(right)
+        };
+        let (lefts, rights): (Vec<_>, Vec<_>) = (above(left_now).collect(), above(right_now).collect());
+        let mut options = Vec::with_capacity(lefts.len() * rights.len());
+        // Fast: each operand by itself, and the sum for both.
+        let (mut of_left, mut of_right) = (HashMap::new(), HashMap::new());
+        for &l in &lefts {
+            for &r in &rights {
+                let (overrides, bops, left, right) = option(l, r)?;
+                let omega = if fast {
+                    let alone = |known: &mut HashMap<BitWidth, f64>, bits: BitWidth, plan: SitePlan| match known.get(&bits) {
+                        Some(omega) => Ok::<_, Error>(*omega),
+                        None => Ok(*known.entry(bits).or_insert(effect(&float.with(plan))?)),
+                    };
+                    alone(&mut of_left, l, left)? + alone(&mut of_right, r, right)?
+                } else {
+                    effect(&both(left, right))?
+                };
+                options.push((overrides, Choice { bops, omega }));
+            }
+        }
         progress(measured.add(1));
         Ok(Unit { sites: std::iter::once(info.site).chain(right.map(|r| r.site)).collect(), options })
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::studies::{Studies, base};
 use crate::engine::command::{Estimate, GroupCount, Settings};
 use crate::model::Site;
-use crate::studies::allocate::{Allocation, Table};
+use crate::studies::counts::{Allocation, Table};
 
 /// Solving takes a moment: while a sweep goes on, it is done for every so many sites in a hundred.
 const SHARE: usize = 10;

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use crate::cli::args::one_of;
 use crate::cli::bar::Bar;
-use crate::cli::open;
 use crate::cli::{Output, RunArgs, print};
+use crate::cli::{interrupt, open};
 use crate::error::Result;
-use crate::progress::Cancel;
 use crate::quant::GroupCount;
-use crate::studies::allocate::{self, Budget, Order};
+use crate::studies::allocate::{self, Order};
+use crate::studies::counts::Budget;
 use crate::studies::evaluate;
 use crate::studies::perturbation::{Estimate, default_candidates};
+use crate::studies::perturbation_report::PerturbationReport;
+use crate::studies::shard::Shard;
 
 /// Find the group count of every site under a budget of bit operations.
 #[derive(Debug, clap::Args)]
@@ -32,35 +34,56 @@ pub struct Allocate {
     /// Points of the frontier of KL against bit operations.
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=200))]
     frontier: u16,
-    /// Measure the counts on the built-in test set too.
+    /// Judge on the built-in test set; default: perturbations are found on every other calibration image, and the rest judge.
     #[arg(long)]
     evaluate: bool,
-    /// Measure the counts on the pictures of this folder too.
-    #[arg(long, value_name = "DIR")]
+    /// Judge on the images of this folder.
+    #[arg(long, visible_alias = "validate", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Measure on this many pictures only.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Find the perturbations of part K of N of the sites only and write them; `igq merge` puts the parts together.
+    #[arg(long, value_name = "K/N")]
+    shard: Option<Shard>,
+    /// Perturbations that were written before: with --shard and `igq merge`, or by a run that was interrupted.
+    #[arg(long, value_name = "FILE")]
+    perturbation: Option<PathBuf>,
 }
 
 impl Allocate {
     /// Does it and prints.
     pub(super) fn run(self) -> Result<()> {
-        let Self { common, output, budget, estimate, candidates, frontier, evaluate, data, limit } = self;
+        let Self { common, output, budget, estimate, candidates, frontier, evaluate, data, limit, shard, perturbation } = self;
+        output.require_json_of_a_part(shard)?;
+        common.refuse_overwriting(output.output.as_deref())?;
         let session = open::session(&common, common.settings()?)?;
         let settings = session.opened().settings.clone();
         let set = if evaluate || data.is_some() { Some(evaluate::data(&session, data.as_deref(), limit)?) } else { None };
-        let order = Order {
+        let candidates = if candidates.is_empty() { default_candidates() } else { candidates };
+        let mut order = Order {
             settings: &settings,
             estimate,
-            candidates: &if candidates.is_empty() { default_candidates() } else { candidates },
+            candidates: &candidates,
             budgets: &budget,
             frontier: usize::from(frontier),
             data: set.as_ref(),
+            shard,
+            known: &[],
         };
-        let bar = Bar::default();
-        let report = allocate::allocate(&session, &order, &Cancel::default(), &|progress| bar.show(&progress))?;
+        let known = perturbation.map(|file| PerturbationReport::read(&file, &session, &settings, &order.search())).transpose()?;
+        order.known = known.as_deref().unwrap_or_default();
+        let (cancel, bar) = (interrupt::cancel()?, Bar::default());
+        let found = allocate::perturbations(&session, &order, &cancel, &|progress| bar.show(&progress))?;
+        if found.partial || shard.is_some() {
+            drop(bar);
+            let partial = found.partial;
+            print::perturbations(&found, &output)?;
+            return interrupt::end(partial);
+        }
+        let report = allocate::allocate(&session, &order, found, &cancel, &|progress| bar.show(&progress))?;
         drop(bar);
-        print::allocation(&report, &output)
+        print::allocation(&report, &output)?;
+        interrupt::end(report.partial)
     }
 }

@@ -25,6 +25,7 @@ impl Merge {
         match merge::merge(&self.files)? {
             Merged::Evaluation(whole) => print::evaluation(&whole, &self.output),
             Merged::Sensitivity(whole) => print::sensitivity(&whole, &self.output),
+            Merged::Perturbation(whole) => print::perturbations(&whole, &self.output),
         }
     }
 }

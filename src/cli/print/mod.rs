@@ -6,7 +6,7 @@ mod studies;
 use comfy_table::{Table, presets};
 
 pub use models::{inspection, verification};
-pub use studies::{allocation, sensitivity, suggestion};
+pub use studies::{allocation, perturbations, sensitivity, suggestion};
 
 use crate::analysis::Report;
 use crate::analysis::report::{ClassProbability, json};

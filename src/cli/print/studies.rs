@@ -6,8 +6,10 @@ use crate::analysis::report::json;
 use crate::cli::{Format, Output};
 use crate::error::Result;
 use crate::studies::allocate::{AllocationReport, Measured, RankCorrelation, Solved};
-use crate::studies::evaluate::EvaluationRow;
-use crate::studies::sensitivity::{SensitivityReport, SiteSensitivity};
+use crate::studies::both_ways::SiteSensitivity;
+use crate::studies::perturbation::SitePerturbation;
+use crate::studies::perturbation_report::PerturbationReport;
+use crate::studies::sensitivity::SensitivityReport;
 use crate::studies::suggest::{Change, Standing, Suggestion};
 
 /// Writes an allocation as asked.
@@ -25,7 +27,7 @@ pub fn allocation(report: &AllocationReport, output: &Output) -> Result<()> {
 }
 
 const COUNT_HEADER: &[&str] = &["budget", "site", "groups", "MBOPs", "omega", "gain of more", "MBOPs of more"];
-const MEASURED_HEADER: &[&str] = &["counts", "GBOPs", "sum of omega", "KL calibration", "KL test", "agreement %", "top-1 %"];
+const MEASURED_HEADER: &[&str] = &["counts", "GBOPs", "sum of omega", "KL", "agreement %", "top-1 %"];
 
 fn giga(bops: u64) -> String {
     format!("{:.4}", bops as f64 / 1e9)
@@ -46,36 +48,34 @@ fn count_rows(solved: &Solved) -> impl Iterator<Item = Vec<String>> {
 }
 
 fn measured_row(m: &Measured) -> Vec<String> {
-    let evaluated = |f: fn(&EvaluationRow) -> Option<String>| m.evaluation.as_ref().and_then(f).unwrap_or_default();
     vec![
         m.name.clone(),
         giga(m.bops),
-        m.predicted.map(|p| format!("{p:.5}")).unwrap_or_default(),
-        format!("{:.5}", m.calibration_kl),
-        evaluated(|e| Some(format!("{:.5}", e.kl))),
-        evaluated(|e| Some(format!("{:.1}", e.agreement))),
-        evaluated(|e| e.top1.map(|t| format!("{t:.1}"))),
+        m.sum_of_omega.map(|p| format!("{p:.5}")).unwrap_or_default(),
+        format!("{:.5}", m.kl),
+        format!("{:.1}", m.agreement),
+        m.top1.map(|t| format!("{t:.1}")).unwrap_or_default(),
     ]
 }
 
 fn allocation_text(report: &AllocationReport, preset: &str) -> String {
     let p = &report.perturbation;
     let mut text = format!(
-        "{}: {} sites, perturbations by `{}` on {} pictures in {:.2} s\n",
+        "{}{}: {} sites, perturbations by `{}` on {} calibration images in {:.2} s\n",
+        if report.partial { "PARTIAL, interrupted: " } else { "" },
         report.model,
         p.sites.len(),
         p.estimate.name(),
         p.images,
         report.perturbation_seconds
     );
-    if let Some(data) = &report.data {
-        text += &format!("test: {data}\n");
-    }
+    text += &format!("KL, agreement and top-1 by runs on {} images of {}; omega: KL with one site quantized\n", report.images, report.data);
     for solved in &report.solved {
         text += &format!(
-            "\nbudget {} GBOPs\n{}\n",
+            "\nbudget {} GBOPs\n{}\n{}\n",
             giga(solved.budget),
-            table(preset, MEASURED_HEADER, solved.measured.iter().map(measured_row))
+            table(preset, MEASURED_HEADER, solved.measured.iter().map(measured_row)),
+            solved.verdict
         );
     }
     if let Some(first) = report.solved.first() {
@@ -83,8 +83,8 @@ fn allocation_text(report: &AllocationReport, preset: &str) -> String {
             &format!("\ncounts of the first budget\n{}\n", table(preset, &COUNT_HEADER[1..], count_rows(first).map(|r| r[1..].to_vec())));
     }
     if !report.frontier.is_empty() {
-        let rows = report.frontier.iter().map(|m| measured_row(m)[1..4].to_vec());
-        text += &format!("\nfrontier\n{}\n", table(preset, &MEASURED_HEADER[1..4], rows));
+        let rows = report.frontier.iter().map(|m| measured_row(m)[1..].to_vec());
+        text += &format!("\nfrontier, by runs\n{}\n", table(preset, &MEASURED_HEADER[1..], rows));
     }
     if report.rank_correlation.is_empty() {
         return text + &format!("\n{:.1} s\n", report.seconds);
@@ -96,6 +96,32 @@ fn allocation_text(report: &AllocationReport, preset: &str) -> String {
         table(preset, &["groups", "rho"], report.rank_correlation.iter().map(rank))
     );
     text + &format!("\n{:.1} s\n", report.seconds)
+}
+
+/// Writes perturbations as asked: of a part of the sites, or of a study that was interrupted.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn perturbations(report: &PerturbationReport, output: &Output) -> Result<()> {
+    let p = &report.perturbation;
+    let names: Vec<String> = std::iter::once("site".into()).chain(p.candidates.iter().map(|g| format!("{g} groups"))).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let row = |s: &SitePerturbation| std::iter::once(s.site.to_string()).chain(s.omega.iter().map(|o| format!("{o:.6}"))).collect();
+    let rows = p.sites.iter().map(row);
+    let text = match output.format {
+        Format::Json => json(report)?,
+        Format::Csv => csv(&names, rows)?,
+        Format::Text | Format::Markdown => format!(
+            "{}{}: KL with one site quantized, by `{}` on {} calibration images, in {:.1} s\n\n{}\n",
+            if report.partial { "PARTIAL, interrupted: " } else { "" },
+            report.model,
+            p.estimate.name(),
+            p.images,
+            report.seconds,
+            table(preset(output.format), &names, rows)
+        ),
+    };
+    deliver(output.output.as_deref(), &text)
 }
 
 /// Writes a sensitivity report as asked.
@@ -136,7 +162,8 @@ pub fn sensitivity(report: &SensitivityReport, output: &Output) -> Result<()> {
 }
 
 fn sensitivity_header(report: &SensitivityReport) -> Vec<String> {
-    let fixed = ["rank", "site", "alone KL", "% of sum", "flips", "activation KL", "weight KL", "without KL", "gain", "rank of gain"];
+    let fixed =
+        ["rank", "site", "alone KL", "% of sum", "flips", "activation KL", "weight KL", "without KL", "gain", "95 %", "rank of gain"];
     let first = report.sites.first();
     let bits = first.map(|s| s.by_bits.iter().map(|l| format!("{} bits", l.level)).collect()).unwrap_or_default();
     let groups = report.sites.iter().find(|s| !s.by_groups.is_empty());
@@ -156,7 +183,8 @@ fn sensitivity_row(s: &SiteSensitivity, report: &SensitivityReport) -> Vec<Strin
         part(s.only_weight),
         format!("{:.6}", s.without.kl),
         format!("{:+.6}", s.gain),
-        s.rank_gain.to_string(),
+        s.gain_interval.map(|[low, high]| format!("{low:+.6}..{high:+.6}")).unwrap_or_default(),
+        s.rank_gain.map_or_else(|| "noise".into(), |rank| rank.to_string()),
     ];
     row.extend(s.by_bits.iter().map(|l| format!("{:.6}", l.kl)));
     row.extend(s.by_groups.iter().map(|l| format!("{:.6}", l.kl)));

@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use super::spec::{ViewSpec, all_sites, no_detail, progress};
 use crate::engine::Study;
 use crate::engine::command::{Estimate, Method};
-use crate::studies::allocate::{SiteShare, Step};
+use crate::studies::counts::{SiteShare, Step};
 use crate::tui::app::App;
 use crate::tui::budget::Solved;
 use crate::tui::hit::{Hit, Hits, Walk};
