@@ -256,7 +256,8 @@ fn an_allocation_is_printed_and_its_settings_can_be_used() {
         "found on half, judged on the rest"
     );
     assert!(report["rank_correlation"].as_array().unwrap().is_empty(), "the fast estimate is not held against itself");
-    let exact = ["allocate", "--calibration-images", "2", "--candidates", "4,8", "--frontier", "0", "--format", "json"];
+    let exact =
+        ["allocate", "--estimate", "alone", "--calibration-images", "2", "--candidates", "4,8", "--frontier", "0", "--format", "json"];
     let exact: Value = serde_json::from_str(&stdout(&exact)).unwrap();
     let ranks = exact["rank_correlation"].as_array().unwrap();
     assert!(ranks.len() == 2 && ranks.iter().all(|r| r["spearman"].as_f64().unwrap().abs() <= 1.0), "{ranks:?}");
@@ -347,7 +348,8 @@ fn without_seconds(path: &std::path::Path) -> Value {
 }
 
 /// A small allocation.
-const ALLOCATE: [&str; 9] = ["allocate", "--calibration-images", "4", "--candidates", "4,8", "--kinds", "fc2,proj", "--frontier", "2"];
+const ALLOCATE: [&str; 11] =
+    ["allocate", "--estimate", "alone", "--calibration-images", "4", "--candidates", "4,8", "--kinds", "fc2,proj", "--frontier", "2"];
 
 #[test]
 fn five_parts_merged_are_one_run_to_the_last_digit() {

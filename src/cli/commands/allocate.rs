@@ -25,8 +25,8 @@ pub struct Allocate {
     /// Bounds: a uniform group count, whose cost is the bound, or bit operations such as 2.5G.
     #[arg(long, value_delimiter = ',', default_value = "8", value_name = "N|BOPS")]
     budget: Vec<Budget>,
-    /// How perturbations are found: alone (only the site quantized), among (all others quantized too), fisher (fast).
-    #[arg(long, default_value = "alone", value_parser = one_of::<Estimate>(Estimate::ALL.map(Estimate::name)))]
+    /// How perturbations are found: fisher (fast, from gradients), alone (runs with only the site quantized), among (all others quantized too).
+    #[arg(long, default_value = "fisher", value_parser = one_of::<Estimate>(Estimate::ALL.map(Estimate::name)))]
     estimate: Estimate,
     /// Counts to choose from.
     #[arg(long, value_delimiter = ',', value_name = "N")]
