@@ -1,6 +1,7 @@
 //! Step 2 of the data flow: from a checkpoint to activations at sites.
 
 pub mod checkpoint;
+pub mod graph;
 pub mod kernels;
 pub mod network;
 pub mod ops;

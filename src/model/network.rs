@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::model::graph::{Graph, GraphTap, Value};
 use crate::model::kernels::Weight;
 use crate::model::output::Output;
 use crate::model::site::{Site, SiteKind};
@@ -118,6 +119,16 @@ pub trait Network: Send + Sync {
 
     /// How the tokens of the patch embedding lie over the picture.
     fn tokens(&self) -> TokenLayout;
+
+    /// Draws the same operations into a graph, for a batch of one picture; gives its logits `(1, K)`.
+    ///
+    /// # Errors
+    /// When the tap refuses, or the network cannot be drawn.
+    fn draw(&self, _graph: &mut Graph, _pixels: &Value, _tap: &mut dyn GraphTap) -> Result<Value> {
+        let expected =
+            "a plain ViT (ViT, DeiT, DINOv2): Swin's windows are not drawn yet; the quantized weights of every network can be exported";
+        Err(Error::setting("network", "Swin", expected))
+    }
 
     /// How the tokens of a site lie over the picture.
     fn layout(&self, site: Site) -> TokenLayout {

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::model::checkpoint::weights::Weights;
+use crate::model::graph::{Graph, GraphTap, Setting, Value};
 use crate::model::kernels::{self, Weight};
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
@@ -123,6 +124,49 @@ impl Activation {
     }
 }
 
+impl Activation {
+    /// The same in a graph.
+    pub fn draw(self, graph: &mut Graph, x: &Value) -> Value {
+        let scaled = |graph: &mut Graph, x: &Value, by: f32| {
+            let by = graph.float(by);
+            graph.op("Mul", &[x, &by])
+        };
+        match self {
+            Self::Gelu => {
+                let erf = scaled(graph, x, std::f32::consts::FRAC_1_SQRT_2);
+                let erf = graph.op("Erf", &[&erf]);
+                let one = graph.float(1.0);
+                let twice = graph.op("Add", &[&erf, &one]);
+                let half = scaled(graph, x, 0.5);
+                graph.op("Mul", &[&half, &twice])
+            }
+            Self::GeluTanh => {
+                let square = graph.op("Mul", &[x, x]);
+                let cube = graph.op("Mul", &[&square, x]);
+                let cube = scaled(graph, &cube, 0.044_715);
+                let inside = graph.op("Add", &[x, &cube]);
+                let inside = scaled(graph, &inside, std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
+                let tanh = graph.op("Tanh", &[&inside]);
+                let one = graph.float(1.0);
+                let twice = graph.op("Add", &[&tanh, &one]);
+                let half = scaled(graph, x, 0.5);
+                graph.op("Mul", &[&half, &twice])
+            }
+            Self::QuickGelu => {
+                let gate = scaled(graph, x, 1.702);
+                let gate = graph.op("Sigmoid", &[&gate]);
+                graph.op("Mul", &[x, &gate])
+            }
+            Self::SwiGlu => {
+                let halves = graph.parts(x, -1, 2);
+                let gate = graph.op("Sigmoid", &[&halves[0]]);
+                let gate = graph.op("Mul", &[&halves[0], &gate]);
+                graph.op("Mul", &[&gate, &halves[1]])
+            }
+        }
+    }
+}
+
 /// Operations with a backward pass whose inner loop is `rten-vecmath`'s: candle calls the scalar `erff` and `expf` for every value. They
 /// differ from candle's by less than 1e-6.
 #[derive(Debug, Clone, Copy)]
@@ -213,6 +257,18 @@ impl Norm {
     }
 }
 
+impl Norm {
+    /// The same in a graph.
+    ///
+    /// # Errors
+    /// Only when candle fails.
+    pub fn draw(&self, graph: &mut Graph, x: &Value) -> Result<Value> {
+        let (weight, bias) = (graph.tensor(&self.weight)?, graph.tensor(&self.bias)?);
+        let settings = [Setting::Int("axis", -1), Setting::Float("epsilon", self.eps)];
+        Ok(graph.op_with("LayerNormalization", &[x, &weight, &bias], &settings))
+    }
+}
+
 /// A linear layer `y = x W^T + b` whose input is a site.
 #[derive(Debug)]
 pub struct Linear {
@@ -253,6 +309,26 @@ impl Linear {
             None => y,
         };
         Ok(y.reshape((b, n, weight.dim(0)?))?)
+    }
+}
+
+impl Linear {
+    /// The same in a graph.
+    ///
+    /// # Errors
+    /// When the tap refuses.
+    pub fn draw(&self, graph: &mut Graph, x: Value, tap: &mut dyn GraphTap) -> Result<Value> {
+        let x = tap.activation(graph, self.site, x)?;
+        let weight = tap.weight(graph, self.site, &self.weight)?;
+        let weight = graph.transpose(&weight, &[1, 0]);
+        let y = graph.op("MatMul", &[&x, &weight]);
+        match &self.bias {
+            Some(bias) => {
+                let bias = graph.tensor(bias)?;
+                Ok(graph.op("Add", &[&y, &bias]))
+            }
+            None => Ok(y),
+        }
     }
 }
 
@@ -297,6 +373,22 @@ impl PatchEmbed {
         let patches =
             pixels.reshape((b, c, rows, ph, columns, pw))?.permute((0, 2, 4, 1, 3, 5))?.reshape((b, rows * columns, c * ph * pw))?;
         self.proj.forward(patches, tap)
+    }
+}
+
+impl PatchEmbed {
+    /// The same in a graph, for a batch of one picture of `channels` colours.
+    ///
+    /// # Errors
+    /// When the tap refuses.
+    pub fn draw(&self, graph: &mut Graph, pixels: &Value, channels: usize, tap: &mut dyn GraphTap) -> Result<Value> {
+        let ([rows, columns], [height, width]) =
+            ([self.grid.0, self.grid.1].map(|n| n as i64), [self.patch.0, self.patch.1].map(|n| n as i64));
+        let channels = channels as i64;
+        let apart = graph.reshape(pixels, &[1, channels, rows, height, columns, width]);
+        let apart = graph.transpose(&apart, &[0, 2, 4, 1, 3, 5]);
+        let patches = graph.reshape(&apart, &[1, rows * columns, channels * height * width]);
+        self.proj.draw(graph, patches, tap)
     }
 }
 

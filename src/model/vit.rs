@@ -9,6 +9,7 @@ use candle_core::{D, Tensor};
 use crate::error::Result;
 use crate::model::checkpoint::config::{Pool, VitConfig};
 use crate::model::checkpoint::weights::Weights;
+use crate::model::graph::{Graph, GraphTap, Setting, Value};
 use crate::model::kernels::Weight;
 use crate::model::network::{LayerShape, Network, SiteInfo};
 use crate::model::ops::{Activation, Linear, Norm, PatchEmbed, residual, softmax};
@@ -25,6 +26,7 @@ fn norm(weights: &Weights, name: &str, cfg: &VitConfig) -> Result<Norm> {
 struct Attention {
     qkv: Linear,
     proj: Linear,
+    dim: usize,
     heads: usize,
     block: u16,
 }
@@ -37,6 +39,7 @@ impl Attention {
         Ok(Self {
             qkv: Linear::new(weights, &format!("{name}.qkv"), qkv_site, (3 * dim, dim), cfg.qkv_bias)?,
             proj: Linear::new(weights, &format!("{name}.proj"), proj_site, (dim, dim), true)?,
+            dim,
             heads: cfg.heads,
             block,
         })
@@ -62,6 +65,44 @@ impl Attention {
         let mixed = tap.product((site(SiteKind::Attn), site(SiteKind::V)), &attn, &v)?.transpose(1, 2)?.reshape((b, n, dim))?;
         self.proj.forward(mixed, tap)
     }
+}
+
+impl Attention {
+    /// The same in a graph.
+    fn draw(&self, graph: &mut Graph, x: Value, tokens: usize, tap: &mut dyn GraphTap) -> Result<Value> {
+        let site = |kind| Site::in_block(self.block, kind);
+        let (n, heads) = (tokens as i64, self.heads as i64);
+        let qkv = self.qkv.draw(graph, x, tap)?;
+        let parts = graph.parts(&qkv, -1, 3);
+        let mut operands = Vec::with_capacity(3);
+        for (part, kind) in parts.into_iter().zip([SiteKind::Q, SiteKind::K, SiteKind::V]) {
+            let part = tap.activation(graph, site(kind), part)?;
+            let part = graph.reshape(&part, &[1, n, heads, -1]);
+            operands.push(graph.transpose(&part, if kind == SiteKind::K { &[0, 2, 3, 1] } else { &[0, 2, 1, 3] }));
+        }
+        let head_dim = self.dim / self.heads;
+        let scale = graph.float((1.0 / f64::sqrt(head_dim as f64)) as f32);
+        let scores = graph.op("MatMul", &[&operands[0], &operands[1]]);
+        let scores = graph.op("Mul", &[&scores, &scale]);
+        let attn = graph.op_with("Softmax", &[&scores], &[Setting::Int("axis", -1)]);
+        let attn = tap.activation(graph, site(SiteKind::Attn), attn)?;
+        let mixed = graph.op("MatMul", &[&attn, &operands[2]]);
+        let mixed = graph.transpose(&mixed, &[0, 2, 1, 3]);
+        let mixed = graph.reshape(&mixed, &[1, n, -1]);
+        self.proj.draw(graph, mixed, tap)
+    }
+}
+
+/// `x + gamma branch` in a graph.
+fn draw_residual(graph: &mut Graph, x: &Value, branch: Value, gamma: Option<&Tensor>) -> Result<Value> {
+    let branch = match gamma {
+        Some(gamma) => {
+            let gamma = graph.tensor(gamma)?;
+            graph.op("Mul", &[&branch, &gamma])
+        }
+        None => branch,
+    };
+    Ok(graph.op("Add", &[x, &branch]))
 }
 
 #[derive(Debug)]
@@ -120,6 +161,24 @@ impl Block {
         let branch = self.fc2.forward(hidden, tap)?;
         let branch = if self.residual_post_norm { self.norm2.forward(&branch)? } else { branch };
         residual(x, branch, self.ls2.as_ref())
+    }
+}
+
+impl Block {
+    /// Both halves in a graph.
+    fn draw(&self, graph: &mut Graph, x: &Value, tokens: usize, tap: &mut dyn GraphTap) -> Result<Value> {
+        let before = |graph: &mut Graph, norm: &Norm, x: &Value| if self.residual_post_norm { Ok(x.clone()) } else { norm.draw(graph, x) };
+        let behind = |graph: &mut Graph, norm: &Norm, x: Value| if self.residual_post_norm { norm.draw(graph, &x) } else { Ok(x) };
+        let input = before(graph, &self.norm1, x)?;
+        let branch = self.attn.draw(graph, input, tokens, tap)?;
+        let branch = behind(graph, &self.norm1, branch)?;
+        let x = draw_residual(graph, x, branch, self.ls1.as_ref())?;
+        let input = before(graph, &self.norm2, &x)?;
+        let hidden = self.fc1.draw(graph, input, tap)?;
+        let hidden = self.activation.draw(graph, &hidden);
+        let branch = self.fc2.draw(graph, hidden, tap)?;
+        let branch = behind(graph, &self.norm2, branch)?;
+        draw_residual(graph, &x, branch, self.ls2.as_ref())
     }
 }
 
@@ -271,6 +330,54 @@ impl Network for Vit {
     fn weight(&self, site: Site) -> Option<&Arc<Weight>> {
         let outside = [&self.patch_embed.proj, &self.head].into_iter().chain(&self.head_dist);
         outside.chain(self.blocks.iter().flat_map(Block::layers)).find(|layer| layer.site == site).map(|layer| &layer.weight)
+    }
+
+    fn draw(&self, graph: &mut Graph, pixels: &Value, tap: &mut dyn GraphTap) -> Result<Value> {
+        let (n, prefix) = (self.tokens().tokens(), self.cfg.prefix_tokens());
+        let patches = self.patch_embed.draw(graph, pixels, self.cfg.in_chans, tap)?;
+        let positions = graph.tensor(&self.pos_embed)?;
+        let mut x = graph.op("Add", &[&patches, &positions]);
+        if let Some(tokens) = &self.prefix {
+            let tokens = graph.tensor(tokens)?;
+            x = graph.concat(&[tokens, x], 1);
+        }
+        if let Some(norm) = &self.norm_pre {
+            x = norm.draw(graph, &x)?;
+        }
+        for block in &self.blocks {
+            x = block.draw(graph, &x, n, tap)?;
+        }
+        if let Some(norm) = &self.norm {
+            x = norm.draw(graph, &x)?;
+        }
+        let token = |graph: &mut Graph, index: i64| {
+            let index = graph.integers(&[index]);
+            graph.op_with("Gather", &[&x, &index], &[Setting::Int("axis", 1)]) // (1, 1, D)
+        };
+        let mean = |graph: &mut Graph| {
+            let of_patches = graph.split(&x, 1, &[prefix, n - prefix]);
+            graph.reduce("ReduceMean", &of_patches[1], &[1])
+        };
+        let mut pooled = match self.cfg.pool {
+            Pool::Token => token(graph, 0),
+            Pool::Avg if prefix == 0 => graph.reduce("ReduceMean", &x, &[1]),
+            Pool::Avg => mean(graph),
+            Pool::TokenAndAvg => {
+                let both = [token(graph, 0), mean(graph)];
+                graph.concat(&both, 2)
+            }
+        };
+        if let Some(norm) = &self.fc_norm {
+            pooled = norm.draw(graph, &pooled)?;
+        }
+        let mut logits = self.head.draw(graph, pooled, tap)?;
+        if let Some(head) = &self.head_dist {
+            let distilled = token(graph, 1);
+            let distilled = head.draw(graph, distilled, tap)?;
+            let (sum, half) = (graph.op("Add", &[&logits, &distilled]), graph.float(0.5));
+            logits = graph.op("Mul", &[&sum, &half]);
+        }
+        Ok(graph.reshape(&logits, &[1, -1]))
     }
 
     fn tokens(&self) -> TokenLayout {

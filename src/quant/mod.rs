@@ -16,6 +16,7 @@ pub mod group;
 pub mod integer;
 pub mod integer_weight;
 pub mod method;
+pub mod onnx;
 pub mod plan;
 pub mod quantizer;
 pub mod ranges;

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod counts;
 pub mod dump;
 pub mod evaluate;
+pub mod export;
 pub mod inspect;
 pub mod merge;
 pub mod perturbation;

@@ -4,6 +4,7 @@
 mod allocate;
 mod calibrate;
 mod eval;
+mod export;
 mod fetch;
 mod inspect;
 mod merge;
@@ -37,6 +38,8 @@ pub enum Command {
     Merge(merge::Merge),
     /// Fit the group quantizers and write them to a file for `--quantizers`.
     Calibrate(calibrate::Calibrate),
+    /// Write settings, quantizers, quantized weights and an ONNX graph of the quantized model into a folder.
+    Export(export::Export),
     /// Draw one frame of the screen to a file or to standard output.
     Snapshot(snapshot::Snapshot),
     /// Say what a checkpoint is and what was inferred.
@@ -70,6 +73,7 @@ impl Command {
             Self::Suggest(command) => command.run(),
             Self::Merge(command) => command.run(),
             Self::Calibrate(command) => command.run(),
+            Self::Export(command) => command.run(),
             Self::Snapshot(command) => command.run(),
             Self::Inspect(command) => command.run(),
             Self::Verify(command) => command.run(),

@@ -5,7 +5,7 @@ mod studies;
 
 use comfy_table::{Table, presets};
 
-pub use models::{inspection, verification};
+pub use models::{export, inspection, verification};
 pub use studies::{allocation, perturbations, sensitivity, suggestion};
 
 use crate::analysis::Report;

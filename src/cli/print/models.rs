@@ -5,8 +5,26 @@ use crate::analysis::report::json;
 use crate::clean::clean;
 use crate::cli::{Format, Output};
 use crate::error::Result;
+use crate::studies::export::ExportReport;
 use crate::studies::inspect::{InspectedSite, Inspection};
 use crate::studies::verify::Verification;
+
+/// Writes what was exported as asked.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn export(report: &ExportReport, output: &Output) -> Result<()> {
+    let rows = || report.files.iter().map(|file| vec![file.display().to_string()]);
+    let text = match output.format {
+        Format::Json => json(report)?,
+        Format::Csv => csv(&["file"], rows())?,
+        Format::Text | Format::Markdown => {
+            let rows = table(preset(output.format), &["file"], rows());
+            format!("{}, {}\n{rows}\n", clean(&report.model), report.settings.describe())
+        }
+    };
+    deliver(output.output.as_deref(), &text)
+}
 
 const SITE_HEADER: &[&str] = &["site", "tokens", "channels", "layer", "outputs"];
 
