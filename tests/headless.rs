@@ -288,6 +288,41 @@ fn sensitivities_and_suggestions_are_printed() {
 }
 
 #[test]
+fn two_reports_are_compared_and_flipped_images_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = |name: &str, args: &[&str]| {
+        let path = folder.path().join(name).to_str().unwrap().to_string();
+        igq(&[args, &["--calibration-images", "4", "--format", "json", "--output", &path]].concat()).success();
+        path
+    };
+    let (four, three) = (report("4.json", &["run"]), report("3.json", &["run", "--bits", "3"]));
+    let value = |args: &[&str]| -> Value { serde_json::from_str(&stdout(&[args, &["--format", "json"]].concat())).unwrap() };
+    let same = value(&["diff", &four, &four]);
+    assert!(same["numbers"].as_array().unwrap().is_empty() && same["settings"].as_array().unwrap().is_empty());
+    let read = |path: &str| -> Value { serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap() };
+    let found = value(&["diff", &four, &three]);
+    assert_eq!(found["settings"][0], serde_json::json!(["abits", "4", "3"]));
+    let kl = found["numbers"].as_array().unwrap().iter().find(|n| n["of"] == "" && n["what"] == "KL").unwrap().clone();
+    assert_eq!((&kl["first"], &kl["second"]), (&read(&four)["prediction"]["kl"], &read(&three)["prediction"]["kl"]));
+    assert!(stdout(&["diff", &four, &three]).contains("alone KL"));
+    let sets = ["eval", "--limit", "64", "--method"];
+    let (igq_alone, both) = (report("a.json", &[&sets[..], &["igq"]].concat()), report("b.json", &[&sets[..], &["igq,layer"]].concat()));
+    let found = value(&["diff", &igq_alone, &both]);
+    assert!(found["numbers"].as_array().unwrap().iter().all(|n| n["of"].as_str().unwrap().starts_with("method layer")));
+    refused(&["diff", &four, &both], 2, &["one command"]);
+    refused(&["diff", &four, "Cargo.toml"], 1, &["Cargo.toml", "JSON"]);
+
+    // Flips are those that the evaluation counts, with what both runs say.
+    let layer = ["--limit", "64", "--calibration-images", "4", "--method", "layer", "--format", "json"];
+    let flips: Value = serde_json::from_str(&stdout(&[&["flips"][..], &layer].concat())).unwrap();
+    let evaluated: Value = serde_json::from_str(&stdout(&[&["eval"][..], &layer].concat())).unwrap();
+    let (found, agreement) = (flips["flips"].as_array().unwrap(), evaluated["rows"][1]["agreement"].as_f64().unwrap());
+    assert_eq!(found.len(), (64.0 * (1.0 - agreement / 100.0)).round() as usize);
+    assert!(!found.is_empty() && found.iter().all(|f| f["prediction"]["float"][0]["class"] != f["prediction"]["quantized"][0]["class"]));
+    assert_eq!(found[0]["prediction"]["quantized"].as_array().unwrap().len(), 5);
+}
+
+#[test]
 fn the_published_shapes_can_be_evaluated_as_a_grid() {
     let grid = [
         "eval",

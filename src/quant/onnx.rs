@@ -56,17 +56,14 @@ fn dequantized(graph: &mut Graph, site: Site, weight: &QuantizedWeight) -> Value
         graph.op_with("Gather", &[&values, &blocks], &[Setting::Int("axis", 1)])
     };
     let scale = of_columns(graph, scales);
-    let numbers = match table {
-        Some(table) => {
-            let table = graph.floats(&[table.len()], table);
-            let places = graph.op_with("Cast", &[&codes], &[Setting::Int("to", 6)]);
-            graph.op_with("Gather", &[&table, &places], &[Setting::Int("axis", 0)])
-        }
-        None => {
-            let zero = of_columns(graph, zeros);
-            let numbers = graph.op_with("Cast", &[&codes], &[Setting::Int("to", 1)]);
-            graph.op("Sub", &[&numbers, &zero])
-        }
+    let numbers = if let Some(table) = table {
+        let table = graph.floats(&[table.len()], table);
+        let places = graph.op_with("Cast", &[&codes], &[Setting::Int("to", 6)]);
+        graph.op_with("Gather", &[&table, &places], &[Setting::Int("axis", 0)])
+    } else {
+        let zero = of_columns(graph, zeros);
+        let numbers = graph.op_with("Cast", &[&codes], &[Setting::Int("to", 1)]);
+        graph.op("Sub", &[&numbers, &zero])
     };
     graph.op("Mul", &[&numbers, &scale])
 }
@@ -191,12 +188,12 @@ impl At {
     fn by_group(&self, graph: &mut Graph, x: &Value, bounds: &[Bounds], groups: &Value) -> Result<Value> {
         let quantizers = bounds.iter().map(|&b| UniformQuantizer::new(b, self.bits)).collect::<Option<Vec<_>>>();
         let quantizers = quantizers.ok_or_else(|| self.refused("no quantizer"))?;
-        let of = |graph: &mut Graph, values: Vec<f32>| match values.as_slice() {
-            [one] => graph.float(*one),
-            _ => {
-                let values = graph.floats(&[values.len()], values);
-                graph.op_with("Gather", &[&values, groups], &[Setting::Int("axis", 0)])
+        let of = |graph: &mut Graph, values: Vec<f32>| {
+            if let [one] = values.as_slice() {
+                return graph.float(*one);
             }
+            let values = graph.floats(&[values.len()], values);
+            graph.op_with("Gather", &[&values, groups], &[Setting::Int("axis", 0)])
         };
         // A range of no width leaves values as they are: by a scale of 1 that is not looked at.
         let scale = of(graph, quantizers.iter().map(|q| if q.is_degenerate() { 1.0 } else { q.scale }).collect());
@@ -244,13 +241,13 @@ impl At {
         let degenerate = graph.op("Less", &[&width, &narrow]);
         let mut scale = graph.op("Div", &[&width, &n]);
         if in_half {
-            let near = self.in_half(graph, &scale);
+            let near = to_half(graph, &scale);
             // The next larger half: 3/4 of the distance to it further, rounded.
             let (share, least) = (graph.float(0.75 / 1024.0), graph.float(0.75 / f32::from(1_u16 << 12) / f32::from(1_u16 << 12)));
             let further = graph.op("Mul", &[&near, &share]);
             let further = graph.op("Max", &[&further, &least]);
             let further = graph.op("Add", &[&near, &further]);
-            let next = self.in_half(graph, &further);
+            let next = to_half(graph, &further);
             let below = graph.op("Less", &[&near, &scale]);
             scale = graph.op("Where", &[&below, &next, &near]);
         }
@@ -260,11 +257,6 @@ impl At {
         let offset = graph.op("Round", &[&offset]);
         let zero = graph.op("Clip", &[&offset, &zero, &n]);
         Parameters { scale, zero, degenerate: Some(degenerate) }
-    }
-
-    fn in_half(&self, graph: &mut Graph, x: &Value) -> Value {
-        let half = graph.op_with("Cast", &[x], &[Setting::Int("to", 10)]);
-        graph.op_with("Cast", &[&half], &[Setting::Int("to", 1)])
     }
 
     /// `s (clip(round(x / s) + z, 0, n) - z)`
@@ -281,4 +273,10 @@ impl At {
             None => y,
         }
     }
+}
+
+/// Rounded to half precision.
+fn to_half(graph: &mut Graph, x: &Value) -> Value {
+    let half = graph.op_with("Cast", &[x], &[Setting::Int("to", 10)]);
+    graph.op_with("Cast", &[&half], &[Setting::Int("to", 1)])
 }

@@ -3,9 +3,11 @@
 
 mod allocate;
 mod calibrate;
+mod diff;
 mod eval;
 mod export;
 mod fetch;
+mod flips;
 mod inspect;
 mod merge;
 mod run;
@@ -36,6 +38,10 @@ pub enum Command {
     Suggest(suggest::Suggest),
     /// Put the reports of the parts of one study together.
     Merge(merge::Merge),
+    /// List the images whose most likely class changes, with the five most likely classes of both runs.
+    Flips(flips::Flips),
+    /// Compare two JSON reports of `igq run`, or two of `igq eval`.
+    Diff(diff::Diff),
     /// Fit the group quantizers and write them to a file for `--quantizers`.
     Calibrate(calibrate::Calibrate),
     /// Write settings, quantizers, quantized weights and an ONNX graph of the quantized model into a folder.
@@ -72,6 +78,8 @@ impl Command {
             Self::Sensitivity(command) => command.run(),
             Self::Suggest(command) => command.run(),
             Self::Merge(command) => command.run(),
+            Self::Flips(command) => command.run(),
+            Self::Diff(command) => command.run(),
             Self::Calibrate(command) => command.run(),
             Self::Export(command) => command.run(),
             Self::Snapshot(command) => command.run(),

@@ -1,11 +1,13 @@
 //! Results as text, JSON, CSV and Markdown, all from the same structs that the screen reads.
 
 mod models;
+mod reports;
 mod studies;
 
 use comfy_table::{Table, presets};
 
 pub use models::{export, inspection, verification};
+pub use reports::{diff, flips};
 pub use studies::{allocation, perturbations, sensitivity, suggestion};
 
 use crate::analysis::Report;
