@@ -1,6 +1,6 @@
 //! What `igq export` writes, checked by others: the ONNX graph by a runtime that knows nothing of igq, the weights in float64 from the file.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
