@@ -7,13 +7,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::counts::{Allocation, Budget, Table, UNIFORM};
-use super::evaluate::stepwise;
-use super::perturbation::{Estimate, Perturbation, Pictures, Search, SitePerturbation, StudyUpdate, default_candidates, judges, perturb};
+use super::judge::{Judge, Judged, Measured};
+use super::perturbation::{Estimate, Perturbation, Pictures, Search, SitePerturbation, StudyUpdate, default_candidates, perturb};
 use super::perturbation_report::PerturbationReport;
 use super::shard::Shard;
+use crate::analysis::SCHEMA_VERSION;
 use crate::analysis::report::CalibrationReport;
-use crate::analysis::suffix::Reference;
-use crate::analysis::{SCHEMA_VERSION, metrics};
 use crate::error::{Error, Result};
 use crate::input::PictureSet;
 use crate::progress::{Cancel, Progress};
@@ -55,23 +54,6 @@ pub struct RankCorrelation {
     pub groups: GroupCount,
     /// Spearman's rho over the sites; none where it is not defined.
     pub spearman: Option<f64>,
-}
-
-/// An allocation or a uniform count, and what it does on pictures that the allocation was not found on.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Measured {
-    /// `allocated`, or `uniform 8`.
-    pub name: String,
-    /// Bit operations of the whole network.
-    pub bops: u64,
-    /// Sum over the sites of the KL of each by itself in nats, which is no prediction of the whole; none where a uniform count is no candidate.
-    pub sum_of_omega: Option<f64>,
-    /// Mean KL in nats, by a run.
-    pub kl: f64,
-    /// Percent of the pictures whose most likely class is that of the float run.
-    pub agreement: f64,
-    /// Percent of the pictures whose most likely class is the true one; none without labels.
-    pub top1: Option<f64>,
 }
 
 /// One budget.
@@ -189,68 +171,6 @@ pub fn perturbations(
     Ok(PerturbationReport::new(session, order.settings, &search, perturbation, cancel.is_cancelled(), started.elapsed().as_secs_f64()))
 }
 
-/// What settings do to every picture that judges.
-struct Judged {
-    kl: Vec<f64>,
-    measured: Measured,
-}
-
-/// The pictures that judge.
-enum Judge<'j> {
-    Set(&'j PictureSet),
-    Calibration(Reference),
-}
-
-impl Judge<'_> {
-    fn look(
-        &self,
-        session: &Session,
-        (name, settings, sum): (String, &Settings, Option<f64>),
-        cancel: &Cancel,
-        progress: &(dyn Fn(Progress) + Sync),
-    ) -> Result<Judged> {
-        let model = &session.opened().model;
-        let (kl, changed, top1) = match self {
-            Self::Set(set) => {
-                let (mut pictures, mut top1) = (Vec::new(), None);
-                stepwise(session, set, std::slice::from_ref(settings), 64, &mut pictures, cancel, &mut |done, rows| {
-                    progress(Progress { stage: name.clone(), done, total: set.len() });
-                    top1 = rows.first().and_then(|row| row.top1);
-                })?;
-                let seen: Vec<_> = pictures.iter().flatten().filter_map(|rows| rows.first()).copied().collect();
-                (seen.iter().map(|seen| seen.kl).collect::<Vec<_>>(), seen.iter().filter(|seen| seen.changed).count(), top1)
-            }
-            Self::Calibration(reference) => {
-                let each = reference.each(model.network(), reference.traces(), 0, &session.plan(settings)?, cancel)?;
-                (each.iter().map(|one| one.kl).collect(), each.iter().map(|one| one.changed).sum(), None)
-            }
-        };
-        let count = kl.len().max(1) as f64;
-        let measured = Measured {
-            name,
-            bops: bops::total(model.sites(), settings),
-            sum_of_omega: sum,
-            kl: kl.iter().sum::<f64>() / count,
-            agreement: 100.0 * (kl.len() - changed) as f64 / count,
-            top1,
-        };
-        Ok(Judged { kl, measured })
-    }
-}
-
-/// Whether an allocation is worth taking instead of the best uniform count within its budget.
-fn verdict(gain: Option<(f64, f64, f64)>, beside: Option<&Measured>, images: usize) -> String {
-    let Some((beside, (mean, low, high))) = beside.zip(gain) else {
-        return "No uniform count lies within the budget to hold it against.".into();
-    };
-    let by = format!("{mean:.4} [{low:.4}, {high:.4}] nats on {images} images that it was not found on");
-    match (low > 0.0, high < 0.0) {
-        (true, _) => format!("Better than {} by {by}.", beside.name),
-        (_, true) => format!("Worse than {}: its gain is {by}. Take {}.", beside.name, beside.name),
-        _ => format!("Does not beat {}: its gain is {by}, within noise.", beside.name),
-    }
-}
-
 /// Finds counts for every budget and measures what they do on pictures that they were not found on. When `cancel` was called after the first
 /// budget, the frontier ends early.
 ///
@@ -272,10 +192,7 @@ pub fn allocate(
         _ => perturb(session, order.settings, &Search { estimate: Estimate::Fisher, ..search }, &[], cancel, &|_| ())?,
     };
     let table = Table::new(model.sites(), order.settings, &perturbation);
-    let judge = match order.data {
-        Some(set) => Judge::Set(set),
-        None => Judge::Calibration(Reference::new(model.network(), model.sites(), &judges(session)?, cancel)?),
-    };
+    let judge = Judge::new(session, order.data, cancel)?;
     let look = |name: String, settings: &Settings, sum: Option<f64>| judge.look(session, (name, settings, sum), cancel, progress);
     let budgets: Vec<u64> = order.budgets.iter().map(|budget| budget.resolve(session, order.settings)).collect();
     let allocations = budgets.iter().map(|&budget| table.solve(budget)).collect::<Result<Vec<_>>>()?;
@@ -293,12 +210,7 @@ pub fn allocate(
         let settings = order.settings.with_counts(allocation.counts());
         let judged = look("allocated".into(), &settings, Some(allocation.predicted))?;
         let beside: Vec<&Judged> = uniform.iter().filter(|u| u.measured.bops <= budget).collect();
-        let best = beside.iter().min_by(|a, b| a.measured.kl.total_cmp(&b.measured.kl)).copied();
-        let gain = best.and_then(|best| {
-            let gains: Vec<f64> = best.kl.iter().zip(&judged.kl).map(|(uniform, own)| uniform - own).collect();
-            metrics::bootstrap_mean(&gains)
-        });
-        let verdict = verdict(gain, best.map(|best| &best.measured), judged.kl.len());
+        let (gain, verdict) = judged.against(&beside);
         let measured = std::iter::once(&judged).chain(beside).map(|judged| judged.measured.clone()).collect();
         solved.push(Solved { budget, allocation, settings, measured, gain, verdict });
     }
@@ -314,11 +226,7 @@ pub fn allocate(
             }
         }
     }
-    let (data, images) = match (order.data, &judge) {
-        (Some(set), _) => (set.name.clone(), set.len()),
-        (None, Judge::Calibration(reference)) => ("the calibration images that perturbations were not found on".into(), reference.images()),
-        (None, Judge::Set(set)) => (set.name.clone(), set.len()),
-    };
+    let (data, images) = judge.describe();
     Ok(AllocationReport {
         schema_version: SCHEMA_VERSION,
         model: model.name.clone(),

@@ -296,6 +296,17 @@ impl<'s> Search<'s> {
         }
     }
 
+    /// The pictures, in batches.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn batches(&self, session: &Session) -> Result<Vec<Tensor>> {
+        match self.pictures {
+            Pictures::All => Ok(session.calibration_batches()?.to_vec()),
+            Pictures::EveryOther => every_other(session, 0),
+        }
+    }
+
     /// What the entries of the cache are found by.
     fn key(&self, settings: &Settings) -> (Settings, Estimate, Vec<GroupCount>, Pictures) {
         (without_counts(settings, self.estimate), self.estimate, self.candidates.to_vec(), self.pictures)
@@ -384,20 +395,16 @@ pub fn perturb(
         tell(StudyUpdate::Found(one, total));
     };
     let images = search.images(session.calibration_report().images);
-    let batches = || match search.pictures {
-        Pictures::All => Ok(session.calibration_batches()?.to_vec()),
-        Pictures::EveryOther => every_other(session, 0),
-    };
     let reference = || match search.pictures {
         Pictures::All => session.reference(cancel),
-        Pictures::EveryOther => Ok(Arc::new(Reference::new(network, model.sites(), &batches()?, cancel)?)),
+        Pictures::EveryOther => Ok(Arc::new(Reference::new(network, model.sites(), &search.batches(session)?, cancel)?)),
     };
     let computed = match estimate {
         _ if sites.is_empty() => Ok(()),
         Estimate::Fisher => {
             let pictures = Counter::new("gradients of the calibration pictures", images);
             let seen = |more| tell(StudyUpdate::Stage(pictures.add(more)));
-            let estimated = fisher(network, &batches()?, &sites, settings.seed, cancel, &seen);
+            let estimated = fisher(network, &search.batches(session)?, &sites, settings.seed, cancel, &seen);
             estimated.map(|all| all.into_iter().for_each(found))
         }
         Estimate::Alone => {

@@ -10,6 +10,7 @@ mod fetch;
 mod flips;
 mod inspect;
 mod merge;
+mod mixed;
 mod run;
 mod sensitivity;
 mod snapshot;
@@ -32,6 +33,8 @@ pub enum Command {
     Eval(eval::Eval),
     /// Find the group count of every site under a budget of bit operations.
     Allocate(allocate::Allocate),
+    /// Mixed precision: bits and group counts of every site together, within the cost of uniform bits.
+    Mixed(mixed::Mixed),
     /// Which sites lose the prediction: each by itself, and all but each.
     Sensitivity(sensitivity::Sensitivity),
     /// What to change so that the prediction comes back: bits on a set of pictures, or sites in float for one picture.
@@ -75,6 +78,7 @@ impl Command {
             Self::Run(command) => command.run(),
             Self::Eval(command) => command.run(),
             Self::Allocate(command) => command.run(),
+            Self::Mixed(command) => command.run(),
             Self::Sensitivity(command) => command.run(),
             Self::Suggest(command) => command.run(),
             Self::Merge(command) => command.run(),

@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 
 pub use models::{export, inspection, verification};
 pub use reports::{diff, flips};
-pub use studies::{allocation, perturbations, sensitivity, suggestion};
+pub use studies::{allocation, mixed, perturbations, sensitivity, suggestion};
 
 use crate::analysis::Report;
 use crate::analysis::report::{ClassProbability, json};

@@ -5,8 +5,10 @@ use crate::analysis::Divergence;
 use crate::analysis::report::json;
 use crate::cli::{Format, Output};
 use crate::error::Result;
-use crate::studies::allocate::{AllocationReport, Measured, RankCorrelation, Solved};
+use crate::studies::allocate::{AllocationReport, RankCorrelation, Solved};
 use crate::studies::both_ways::SiteSensitivity;
+use crate::studies::judge::Measured;
+use crate::studies::mixed::{KindShare, Mixed, MixedReport};
 use crate::studies::perturbation::SitePerturbation;
 use crate::studies::perturbation_report::PerturbationReport;
 use crate::studies::sensitivity::SensitivityReport;
@@ -96,6 +98,40 @@ fn allocation_text(report: &AllocationReport, preset: &str) -> String {
         table(preset, &["groups", "rho"], report.rank_correlation.iter().map(rank))
     );
     text + &format!("\n{:.1} s\n", report.seconds)
+}
+
+/// Writes mixed precision as asked; CSV has a line for each kind of each budget.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn mixed(report: &MixedReport, output: &Output) -> Result<()> {
+    const KINDS: &[&str] = &["budget", "kind", "mean abits", "mean wbits", "mean groups"];
+    let share = |value: Option<f64>| value.map(|v| format!("{v:.2}")).unwrap_or_default();
+    let rows = |m: &Mixed| {
+        let budget = giga(m.budget);
+        let row = move |k: &KindShare| vec![budget.clone(), k.kind.to_string(), share(Some(k.abits)), share(k.wbits), share(k.groups)];
+        m.kinds.iter().map(row).collect::<Vec<_>>()
+    };
+    let text = match output.format {
+        Format::Json => json(report)?,
+        Format::Csv => csv(KINDS, report.mixed.iter().flat_map(rows))?,
+        Format::Text | Format::Markdown => {
+            let mut text =
+                format!("{}, {}\nby runs on {} images of {}\n", report.model, report.calibration.source, report.images, report.data);
+            for one in &report.mixed {
+                let measured = table(preset(output.format), MEASURED_HEADER, one.measured.iter().map(measured_row));
+                let kinds = table(preset(output.format), &KINDS[1..], rows(one).into_iter().map(|row| row[1..].to_vec()));
+                text += &format!(
+                    "\nbudget {} GBOPs, the cost of W{b}/A{b}\n{measured}\n{}\n{kinds}\n",
+                    giga(one.budget),
+                    one.verdict,
+                    b = one.uniform
+                );
+            }
+            text + &format!("\n{:.1} s\n", report.seconds)
+        }
+    };
+    deliver(output.output.as_deref(), &text)
 }
 
 /// Writes perturbations as asked: of a part of the sites, or of a study that was interrupted.
