@@ -8,7 +8,7 @@ use igq::engine::{Event, Request, Study};
 use igq::progress::{Cancel, Progress};
 use igq::quant::Settings;
 use igq::session::{Outcome, Stage};
-use igq::studies::{allocate, compare, repair};
+use igq::studies::{allocate, compare, mixed, repair};
 use igq::tui::app::App;
 use igq::tui::frame;
 use igq::tui::message::{Effect, Message};
@@ -146,6 +146,8 @@ impl Screen {
                 let found = repair::repair(session(), &settings, picture, repair::TARGET, &Cancel::default(), &|_| ());
                 found.map(|found| Event::Suggested(Arc::new(found)))
             }
+            Study::Mixed { settings } => mixed::mixed(session(), &settings, &[settings.abits], None, &Cancel::default(), &|_| ())
+                .map(|found| Event::Suggested(Arc::new(found.mixed[0].suggestion()))),
         };
         self.tell(Message::Engine(done.unwrap_or_else(|e| Event::StudyFailed(e.to_string()))));
     }

@@ -12,7 +12,7 @@
 //! | [`quant`] | the method: calibrate, fit, assign, plan, bit operations, the integer program; [`mod@quant::run`] alone runs a plan | clock, stdout, input |
 //! | [`analysis`] | [`analysis::prediction`] alone compares predictions; suffix runs, measures, details, the report | clock, stdout |
 //! | [`session`] | one model, one calibration, some pictures; answers in stages; the cache | threads |
-//! | [`studies`] | one question a file: evaluate, perturbation, allocate, sensitivity, suggest, compare, inspect, verify, dump | threads |
+//! | [`studies`] | one question a file: evaluate, perturbation, allocate, mixed, sensitivity, suggest, repair, compare, flips, diff, export, inspect, verify, dump; [`studies::judge`] alone says whether something found is worth taking | threads |
 //! | [`engine`] | threads and channels and nothing else | terminal |
 //! | [`tui`] | state, update, view, keys, themes, frames | candle, the inside of quant |
 //! | [`cli`] | what was typed, the commands without a screen, what they print; alone names clap | |
@@ -38,7 +38,8 @@
 //!
 //! A method is an assignment and a scale: groups of channels that are fixed, fitted or this picture's, and one scale a group
 //! ([`quant::fit`]) or one for every token's values in it ([`quant::tiles`], [`mod@quant::format`]); block formats are the case of neighbouring channels. Weights
-//! are rounded with what calibration keeps of a layer's inputs ([`quant::curvature`], [`quant::weight`]).
+//! are rounded with what calibration keeps of a layer's inputs ([`quant::curvature`], [`quant::weight`]). A network draws itself into an ONNX graph beside
+//! its forward pass ([`model::graph`]), and a plan draws its quantizers there ([`quant::onnx`]).
 //!
 //! Deviations from the design: a method's row and its fit stand in one file under `quant/method/` instead of a table beside a folder
 //! `fit/`, because two places a method were one too many; [`quant::fit`] is the form in which all of them end. `quant::run` is three

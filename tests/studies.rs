@@ -17,6 +17,7 @@ use igq::session::{Options, Request, Session, Stage};
 use igq::studies::counts::Budget;
 use igq::studies::counts::Table;
 use igq::studies::evaluate::evaluate;
+use igq::studies::mixed;
 use igq::studies::perturbation::{self, Estimate, Perturbation, Search, StudyUpdate};
 use igq::studies::repair::{TARGET, repair};
 use igq::studies::sensitivity::{self, Effort};
@@ -218,6 +219,29 @@ fn sensitivity_says_what_real_runs_say() {
     let near = |a: f64, b: f64| (a / b - 1.0).abs() < 0.5;
     assert!(shifted.whole.kl != report.whole.kl && near(shifted.whole.kl, report.whole.kl), "{} {}", shifted.whole.kl, report.whole.kl);
     assert!(shifted.verdict.contains("2 draws"), "{}", shifted.verdict);
+}
+
+#[test]
+fn mixed_precision_keeps_its_budget_and_beats_uniform_bits_by_runs() {
+    let session = built_in();
+    let mut set = PictureSet::fashion_test();
+    set.pictures.truncate(96);
+    let (settings, cancel) = (Settings::default(), Cancel::default());
+    let found = mixed::mixed(&session, &settings, &[bits(4)], Some(&set), &cancel, &|_| ()).unwrap();
+    let one = &found.mixed[0];
+    let sites = session.opened().model.sites();
+    assert_eq!(one.budget, bops::total(sites, &settings));
+    assert!(bops::total(sites, &one.settings) <= one.budget && one.measured[0].bops == bops::total(sites, &one.settings));
+    let (_, low, _) = one.gain.unwrap();
+    assert!(low > 0.0 && one.verdict.starts_with("Better than W4/A4"), "{}", one.verdict);
+    let row = &evaluate(&session, &set, std::slice::from_ref(&one.settings), None, &cancel, &|_| ()).unwrap().rows[0];
+    assert_eq!((row.kl, row.agreement), (one.measured[0].kl, one.measured[0].agreement), "what is said is what a run gives");
+    // The first and the last layer keep the bits of the preset.
+    assert_eq!(one.settings.activation_bits("head".parse().unwrap()), bits(8));
+    let suggestion = one.suggestion();
+    assert!(suggestion.reached && suggestion.settings == one.settings && suggestion.after.kl < suggestion.before.kl);
+    let refused = mixed::mixed(&session, &Settings { method: Method::NvFp4, ..settings }, &[bits(4)], Some(&set), &cancel, &|_| ());
+    assert!(refused.unwrap_err().to_string().contains("fixed bits"));
 }
 
 #[test]

@@ -40,4 +40,9 @@ pub enum Study {
         /// Index of the picture.
         picture: usize,
     },
+    /// Bits and group counts of every site within the cost of the same bits everywhere: `Event::Suggested`.
+    Mixed {
+        /// The settings; their activation bits everywhere are the bound.
+        settings: Settings,
+    },
 }

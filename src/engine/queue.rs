@@ -17,7 +17,7 @@ use crate::studies::allocate::Perturbed;
 use crate::studies::counts::Table;
 use crate::studies::evaluate::Looked;
 use crate::studies::perturbation::{self, Estimate, Perturbation, Search, SitePerturbation, StudyUpdate};
-use crate::studies::{compare, repair};
+use crate::studies::{compare, mixed, repair};
 
 /// Shortest time between two partial results.
 const PARTIAL: Duration = Duration::from_millis(100);
@@ -78,6 +78,14 @@ pub(super) fn work(session: &Session, desk: &StudyQueue, out: &Out) {
                 let progress = |p| out.study.send_replace(p);
                 let found = repair::repair(session, settings, *picture, repair::TARGET, &cancel, &|p| drop(progress(p)))?;
                 out.tell(Event::Suggested(Arc::new(found)));
+                Ok(())
+            }
+            Study::Mixed { settings } => {
+                let progress = |p: Progress| drop(out.study.send_replace(Progress { stage: format!("{}{}", mixed::STAGE, p.stage), ..p }));
+                let found = mixed::mixed(session, settings, &[settings.abits], None, &cancel, &progress)?;
+                for one in found.mixed {
+                    out.tell(Event::Suggested(Arc::new(one.suggestion())));
+                }
                 Ok(())
             }
         };

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::judge::{Judge, Judged, Measured};
 use super::perturbation::{Candidates, Estimate, Pictures, Search, fisher};
+use super::suggest::{Standing, Suggestion};
 use crate::analysis::SCHEMA_VERSION;
 use crate::analysis::report::CalibrationReport;
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ use crate::quant::solve::{self, Choice};
 use crate::quant::{BitWidth, GroupCount, Plan, Settings, SiteOverride, SitePlan, bops};
 use crate::session::Session;
 
+/// How the progress of a search on the screen begins.
+pub const STAGE: &str = "mixed precision: ";
 /// Bits that operands may get.
 const BITS: [u8; 5] = [3, 4, 5, 6, 8];
 /// Group counts that operands may get, where the method has groups.
@@ -58,8 +61,36 @@ pub struct Mixed {
     pub measured: Vec<Measured>,
     /// KL of the best uniform bits less that of these settings, with its bootstrap 95 % interval: mean, low, high.
     pub gain: Option<(f64, f64, f64)>,
+    /// Number of images that they were measured on.
+    pub images: usize,
     /// Whether they are worth taking, in a sentence.
     pub verdict: String,
+}
+
+impl Mixed {
+    /// As something to apply: reached where it is better than uniform bits beyond noise.
+    #[must_use]
+    pub fn suggestion(&self) -> Suggestion {
+        let standing = |m: &Measured| Standing { images: self.images, kl: m.kl, agreement: m.agreement, bops: m.bops, margin: None };
+        let same = self.measured.iter().skip(1).max_by_key(|m| m.bops);
+        let after = self.measured.first().map_or(Standing::NONE, standing);
+        let before = same.map_or(Standing::NONE, standing);
+        let mean = |f: fn(&KindShare) -> Option<f64>| {
+            let values: Vec<f64> = self.kinds.iter().filter_map(f).collect();
+            values.iter().sum::<f64>() / values.len().max(1) as f64
+        };
+        let text = format!(
+            "mixed precision at the cost of W{b}/A{b}, A {:.1} and W {:.1} on average: KL {:.4} to {:.4} by runs. {}",
+            mean(|k| Some(k.abits)),
+            mean(|k| k.wbits),
+            before.kl,
+            after.kl,
+            self.verdict,
+            b = self.uniform,
+        );
+        let reached = self.gain.is_some_and(|(_, low, _)| low > 0.0);
+        Suggestion { settings: self.settings.clone(), changes: Vec::new(), before, after, reached, alternatives: Vec::new(), text }
+    }
 }
 
 /// What was found.
@@ -237,7 +268,7 @@ pub fn mixed(
         let (gain, verdict) = judged.against(&others);
         let measured = std::iter::once(&judged).chain(others).map(|judged| judged.measured.clone()).collect();
         let kinds = kinds(&infos, &chosen_settings);
-        found.push(Mixed { budget, uniform: bits, settings: chosen_settings, kinds, measured, gain, verdict });
+        found.push(Mixed { images: judged.kl.len(), budget, uniform: bits, settings: chosen_settings, kinds, measured, gain, verdict });
     }
     let (data, images) = judge.describe();
     Ok(MixedReport {

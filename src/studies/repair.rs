@@ -12,6 +12,8 @@ use crate::session::{FloatBaseline, Session};
 /// What is aimed at unless something else is said: the class of the float run, and a KL of at most so many nats. A class that is only just kept is a
 /// coin flip, and a probability may collapse without a flip.
 pub const TARGET: f64 = 0.1;
+/// What is said of how far it is.
+pub const STAGE: &str = "running what may help, the cheapest first";
 /// Alternatives that are shown.
 const SHOWN: usize = 3;
 /// Sites that get more bits one after another, the costliest by themselves first.
@@ -129,7 +131,7 @@ pub fn repair(
     let mut found: Vec<Alternative> = Vec::new();
     let mut nearest: Option<(f64, String)> = None;
     for (done, (name, changed)) in trials.into_iter().enumerate() {
-        progress(Progress { stage: "running what may help, the cheapest first".into(), done, total });
+        progress(Progress { stage: STAGE.into(), done, total });
         // What a quantizer file cannot give is not offered.
         let (after, reached) = match standing(&changed) {
             Err(crate::Error::Cancelled) => return Err(crate::Error::Cancelled),

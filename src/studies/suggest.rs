@@ -31,6 +31,11 @@ pub struct Standing {
     pub margin: Option<f64>,
 }
 
+impl Standing {
+    /// Nothing was looked at.
+    pub const NONE: Self = Self { images: 0, kl: 0.0, agreement: 100.0, bops: 0, margin: None };
+}
+
 /// A change that does, verified by a run.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Alternative {

@@ -54,6 +54,7 @@ pub enum Action {
     TakeRow,
     Pin,
     Suggest,
+    Mixed,
     TakeSuggestion,
     Theme,
     Export,

@@ -11,6 +11,7 @@ use crate::studies::allocate::Perturbed;
 use crate::studies::compare::Comparison;
 use crate::studies::perturbation::without_counts;
 use crate::studies::suggest::Suggestion;
+use crate::studies::{mixed, repair};
 
 /// Perturbations that are kept for settings that the user comes back to.
 const KEPT: usize = 16;
@@ -79,11 +80,13 @@ impl Studies {
     pub fn learn_progress(&mut self, progress: Progress, elapsed: Duration) {
         // A study that was replaced may still tell how far it was.
         let comparing = progress.stage.starts_with("comparing");
+        let (searching, mixing) = (progress.stage == repair::STAGE, progress.stage.starts_with(mixed::STAGE));
         let of_this = match &self.running {
             None => false,
             Some(Study::Compare { .. }) => comparing,
-            Some(Study::Suggest { .. }) => progress.stage.starts_with("looking"),
-            Some(Study::Perturb { .. }) => !comparing && !progress.stage.starts_with("looking"),
+            Some(Study::Suggest { .. }) => searching,
+            Some(Study::Mixed { .. }) => mixing,
+            Some(Study::Perturb { .. }) => !comparing && !searching && !mixing,
         };
         if !of_this || progress.stage.is_empty() {
             return;
@@ -138,6 +141,7 @@ impl Studies {
             Study::Perturb { .. } => "measuring counts",
             Study::Compare { .. } => "comparing",
             Study::Suggest { .. } => "searching",
+            Study::Mixed { .. } => "choosing bits",
         };
         let mut text = what.to_string();
         if self.progress.total > 0 {
@@ -157,7 +161,8 @@ impl Studies {
             Study::Perturb { estimate: Estimate::Fisher, .. } => "estimating the effect of every group count on the prediction",
             Study::Perturb { .. } => "measuring the effect of every group count on the prediction, site by site",
             Study::Compare { .. } => "comparing methods on the evaluation set",
-            Study::Suggest { .. } => "looking for sites to keep in float",
+            Study::Suggest { .. } => "looking for what brings the prediction back",
+            Study::Mixed { .. } => "choosing bits and group counts of every site",
         };
         let count = if self.progress.total > 0 { format!(": {} of {}", self.progress.done, self.progress.total) } else { String::new() };
         let left = self.left.map_or_else(String::new, |left| format!(", about {} s left", left.as_secs() + 1));

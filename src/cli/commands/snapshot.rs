@@ -85,7 +85,7 @@ impl Snapshot {
             Some(Study::Compare { settings, picture, .. }) => {
                 update::compared(&mut app, Arc::new(compare::first(&session, &settings, picture)?));
             }
-            Some(Study::Suggest { .. }) | None => {}
+            Some(Study::Suggest { .. } | Study::Mixed { .. }) | None => {}
         }
         let buffer = frame::render(&app, size.0, size.1)?;
         let text = match format {

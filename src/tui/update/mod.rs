@@ -263,6 +263,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::TakeRow => settings::take_row(app),
         Action::Pin => pin(app),
         Action::Suggest => return studies::suggest(app),
+        Action::Mixed => return studies::mixed(app),
         Action::TakeSuggestion => settings::take_suggestion(app),
         Action::Theme => app.look = app.look.next_theme(),
     }

@@ -40,6 +40,6 @@ pub(super) fn take_suggestion(app: &mut App) {
             app.settings = found.settings.clone();
             app.say("suggestion applied; u undoes it");
         }
-        None => app.say("there is no suggestion; F looks for one"),
+        None => app.say("there is no suggestion; F looks for one, z in Budget for mixed precision"),
     }
 }

@@ -19,7 +19,7 @@ pub fn ask(app: &mut App) -> Option<Effect> {
     let studies = &mut app.studies;
     // What the user asked for goes first, as long as it still is about the present settings.
     let by_hand = match &studies.running {
-        Some(Study::Suggest { .. }) => !studies.exact_next,
+        Some(Study::Suggest { .. } | Study::Mixed { .. }) => !studies.exact_next,
         Some(Study::Perturb { settings, estimate }) => *estimate != Estimate::Fisher && *settings == present,
         _ => false,
     };
@@ -31,7 +31,7 @@ pub fn ask(app: &mut App) -> Option<Effect> {
 pub fn outdate(app: &mut App) -> Option<Effect> {
     app.studies.suggestion = None;
     app.studies.exact_next = false;
-    let looking = matches!(app.studies.running, Some(Study::Suggest { .. }));
+    let looking = matches!(app.studies.running, Some(Study::Suggest { .. } | Study::Mixed { .. }));
     looking.then(|| {
         app.studies.end();
         Effect::StopStudy
@@ -70,6 +70,15 @@ pub fn suggest(app: &mut App) -> Vec<Effect> {
     vec![app.studies.start(study)]
 }
 
+/// Asks for bits and group counts of every site within the cost of the present bits everywhere.
+pub fn mixed(app: &mut App) -> Vec<Effect> {
+    if app.settings.abits.is_float() {
+        app.say("activations are in float: a gives them bits, whose cost is the bound of mixed precision");
+        return Vec::new();
+    }
+    vec![app.studies.start(Study::Mixed { settings: app.settings.clone() })]
+}
+
 /// Ends the study under way and says what stays.
 pub fn stop(app: &mut App) -> Vec<Effect> {
     let progress = app.studies.progress.clone();
@@ -82,6 +91,7 @@ pub fn stop(app: &mut App) -> Vec<Effect> {
         Some(Study::Compare { .. }) if progress.total == 0 => "stopped comparing; reopen the view to start it again".to_string(),
         Some(Study::Compare { .. }) => format!("stopped after {} of {} pictures; the results so far stay", progress.done, progress.total),
         Some(Study::Suggest { .. }) => "stopped looking for a suggestion".to_string(),
+        Some(Study::Mixed { .. }) => "stopped choosing bits".to_string(),
         None => return Vec::new(),
     };
     app.say(text);
@@ -102,8 +112,8 @@ pub fn compared(app: &mut App, found: Arc<Comparison>) {
 
 /// A suggestion; one for other settings was ended when they changed.
 pub fn suggested(app: &mut App, found: Arc<Suggestion>) {
-    let asked = Study::Suggest { settings: app.settings.clone(), picture: app.picture };
-    if app.studies.running.as_ref() != Some(&asked) {
+    let asked = [Study::Suggest { settings: app.settings.clone(), picture: app.picture }, Study::Mixed { settings: app.settings.clone() }];
+    if app.studies.running.as_ref().is_none_or(|running| !asked.contains(running)) {
         return;
     }
     app.studies.running = None;

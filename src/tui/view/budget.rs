@@ -30,6 +30,8 @@ pub const SPEC: ViewSpec = ViewSpec {
         "bound. +1 step: KL that the next count saves for each million BOPs; -1 step:",
         "KL that the count before adds for each million BOPs saved.",
         "omega is estimated from gradients; X measures it (*).",
+        "z chooses bits of activations and weights and group counts of every site",
+        "within the cost of the present bits, judged on images of its own.",
     ],
     keys: &[
         bind(
@@ -41,6 +43,7 @@ pub const SPEC: ViewSpec = ViewSpec {
         ),
         bind(&[Char('b'), Char('h'), Code(KeyCode::Left)], Action::BudgetStep(false), "b ←", "a smaller budget", ""),
         bind(&[Code(KeyCode::Enter)], Action::Apply, "Enter", "apply these counts to the settings", "Enter apply"),
+        bind(&[Char('z')], Action::Mixed, "z", "mixed precision: bits and group counts of every site at the same cost", "z mixed"),
         bind(&[Char('X')], Action::Exact, "X", "measure every site instead of estimating (Esc stops, X resumes)", "X exact"),
     ],
     draw,
