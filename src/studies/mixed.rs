@@ -59,7 +59,7 @@ pub struct Mixed {
     pub kinds: Vec<KindShare>,
     /// These settings, and uniform bits of no greater cost.
     pub measured: Vec<Measured>,
-    /// KL of the best uniform bits less that of these settings, with its bootstrap 95 % interval: mean, low, high.
+    /// KL of the uniform bits less that of these settings, with its bootstrap 95 % interval: mean, low, high.
     pub gain: Option<(f64, f64, f64)>,
     /// Number of images that they were measured on.
     pub images: usize,
@@ -265,7 +265,9 @@ pub fn mixed(
         }
         let judged = look(format!("mixed, cost of W{bits}/A{bits}"), &chosen_settings, Some(sum))?;
         let others: Vec<&Judged> = beside.iter().filter(|other| other.measured.bops <= budget).collect();
-        let (gain, verdict) = judged.against(&others);
+        // By the uniform bits whose cost is the bound: that narrower ones do better on few images is chance.
+        let same: Vec<&Judged> = others.iter().copied().filter(|other| other.measured.bops == budget).collect();
+        let (gain, verdict) = judged.against(&same);
         let measured = std::iter::once(&judged).chain(others).map(|judged| judged.measured.clone()).collect();
         let kinds = kinds(&infos, &chosen_settings);
         found.push(Mixed { images: judged.kl.len(), budget, uniform: bits, settings: chosen_settings, kinds, measured, gain, verdict });
