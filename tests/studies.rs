@@ -282,6 +282,8 @@ fn more_bits_for_some_sites_restore_agreement_for_less_than_more_bits_for_all() 
         let (found, best) = restore_set(&session, &settings, &set, (Aim::Kl(0.005), fast), &cancel, &|_| ()).unwrap();
         assert!(found.before.kl > 0.005 && found.reached && found.after.kl <= 0.005);
         assert!(found.before.bops < found.after.bops && found.after.bops < best.bops);
+        assert_eq!((&found.settings, found.after), (&found.alternatives[0].settings, found.alternatives[0].after));
+        assert!(found.alternatives.is_sorted_by_key(|a| a.after.bops) && found.alternatives.iter().all(|a| a.after.kl <= 0.005));
         // The settings of the suggestion are what was measured.
         let again = evaluate(&session, &set, std::slice::from_ref(&found.settings), None, &Cancel::default(), &|_| ()).unwrap();
         assert_eq!(again.rows[0].kl, found.after.kl);

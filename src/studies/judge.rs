@@ -47,7 +47,7 @@ pub enum Judge<'j> {
 }
 
 impl<'j> Judge<'j> {
-    /// `data`, or the calibration pictures that [`Pictures::EveryOther`] leaves out.
+    /// `data`, or the calibration pictures that [`super::perturbation::Pictures::EveryOther`] leaves out.
     ///
     /// # Errors
     /// When there are none.

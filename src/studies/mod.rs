@@ -19,4 +19,5 @@ pub mod repair;
 pub mod sensitivity;
 pub mod shard;
 pub mod suggest;
+pub mod trials;
 pub mod verify;

@@ -2,11 +2,12 @@
 //! run of the picture before it is offered.
 
 use super::suggest::{Alternative, Change, Standing, Suggestion};
+use super::trials::{Trial, raised, wholes};
 use crate::analysis::suffix;
 use crate::error::Result;
-use crate::model::{Site, SiteKind, SitePattern};
+use crate::model::{Site, SitePattern};
 use crate::progress::{Cancel, Progress};
-use crate::quant::{BitWidth, GroupCount, Method, Settings, SiteOverride, WeightScales, bops};
+use crate::quant::{BitWidth, Settings, bops};
 use crate::session::{FloatBaseline, Session};
 
 /// What is aimed at unless something else is said: the class of the float run, and a KL of at most so many nats. A class that is only just kept is a
@@ -18,56 +19,6 @@ pub const STAGE: &str = "running what may help, the cheapest first";
 const SHOWN: usize = 3;
 /// Sites that get more bits one after another, the costliest by themselves first.
 const SITES: usize = 8;
-
-/// A change that is tried: its name, and the settings with it.
-type Trial = (String, Settings);
-
-/// Raises the bits of a pattern's sites, weights included, to at least `bits`; nothing where none is below.
-fn raised(session: &Session, settings: &Settings, pattern: &SitePattern, bits: BitWidth) -> Option<Settings> {
-    let sites = session.opened().model.sites().iter().filter(|info| pattern.matches(info.site));
-    let mut below = false;
-    for info in sites {
-        below |= settings.activation_bits(info.site) < bits || (info.layer.is_some() && settings.weight_bits(info.site) < bits);
-    }
-    let own = SiteOverride { sites: pattern.clone(), wbits: Some(bits), abits: Some(bits), groups: None };
-    let mut changed = settings.clone();
-    changed.overrides.push(own);
-    below.then_some(changed)
-}
-
-/// What may be changed as a whole: scales for tokens, finer scales of weights, more groups, more bits for a kind or for all.
-fn wholes(session: &Session, settings: &Settings) -> Vec<Trial> {
-    let with = |name: &str, change: &dyn Fn(&mut Settings)| {
-        let mut changed = settings.clone();
-        change(&mut changed);
-        (name.to_string(), changed)
-    };
-    let to = |bits: u8, old: BitWidth| BitWidth::new(bits).map_or(old, |bits| bits.max(old));
-    let mut trials = vec![
-        with("a scale for every token and group (igq-token)", &|s| s.method = Method::IgqToken),
-        with("weights in blocks of 32", &|s| s.weight_scales = WeightScales::Block(32)),
-        with("igq-token and weights in blocks of 32", &|s| (s.method, s.weight_scales) = (Method::IgqToken, WeightScales::Block(32))),
-        with("error-aware groups (igq-e)", &|s| s.method = Method::IgqE),
-    ];
-    if let Ok(sixteen) = GroupCount::new(16) {
-        trials.push(with("16 groups", &|s| (s.groups, s.row_groups) = (sixteen.max(s.groups), sixteen.max(s.row_groups))));
-    }
-    for bits in [6, 8] {
-        let (w, a, s) = (to(bits, settings.wbits), to(bits, settings.abits), to(bits, settings.sbits));
-        trials.push(with(&format!("weights at {bits} bits"), &|x| x.wbits = w));
-        trials.push(with(&format!("activations at {bits} bits"), &|x| (x.abits, x.sbits) = (a, s)));
-        trials.push(with(&format!("everything at {bits} bits"), &|x| (x.wbits, x.abits, x.sbits) = (w, a, s)));
-    }
-    let present = |kind: &SiteKind| session.opened().model.sites().iter().any(|info| info.site.kind == *kind);
-    for kind in SiteKind::ALL.into_iter().filter(present) {
-        for bits in [6, 8].into_iter().filter_map(|bits| BitWidth::new(bits).ok()) {
-            let changed = raised(session, settings, &SitePattern::of_kind(kind), bits);
-            trials.extend(changed.map(|changed| (format!("all {kind} at {bits} bits"), changed)));
-        }
-    }
-    trials.retain(|(_, changed)| changed != settings && (settings.method.uses_groups() || changed.groups == settings.groups));
-    trials
-}
 
 /// The costliest sites by themselves get 8 bits, the first of them, the first two, and so on; then they stay in float.
 fn sites(session: &Session, settings: &Settings, base: &FloatBaseline, cancel: &Cancel) -> Result<Vec<Trial>> {

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::evaluate::{self, EvaluationRow};
+use super::trials::{Trial, wholes};
 use crate::error::{Error, Result};
 use crate::input::PictureSet;
 use crate::model::{RightOperand, Site, SiteInfo};
@@ -91,6 +92,10 @@ pub enum Aim {
 const FAST: usize = 2;
 /// Bits that products may get.
 const LADDER: [u8; 5] = [3, 4, 5, 6, 8];
+/// Alternatives that are shown.
+const SHOWN: usize = 3;
+/// Changes of the whole settings that are tried, the cheapest first.
+const WHOLES: usize = 8;
 /// Budgets between the settings as they are and all bits at 8.
 const BUDGETS: usize = 64;
 
@@ -187,22 +192,49 @@ pub fn restore_set(
             failing = middle;
         }
     }
-    let (suggested, after) = found;
+    let changed = changes(session, settings, &found.0).len();
+    let of_bits = format!("more bits for {changed} of {} sites", session.opened().model.sites().len());
+    let mut alternatives = Vec::new();
+    if reaches(&found.1) {
+        alternatives.push(Alternative { name: of_bits.clone(), settings: found.0.clone(), after: found.1 });
+    }
+    // Changes of the whole that cost less than all bits at 8, in one pass over the set.
+    let cost = |settings: &Settings| bops::total(session.opened().model.sites(), settings);
+    let mut tried: Vec<Trial> = wholes(session, settings);
+    // What a quantizer file or a format cannot give is not offered.
+    tried.retain(|(_, changed)| cost(changed) < best.bops && session.plan_until(changed, cancel).is_ok());
+    tried.sort_by_cached_key(|(_, changed)| cost(changed));
+    tried.truncate(WHOLES);
+    cancel.check()?;
+    let grid: Vec<Settings> = tried.iter().map(|(_, changed)| changed.clone()).collect();
+    if !grid.is_empty() {
+        let standings = measure(&grid, "other changes, each by a run")?;
+        let reached = tried.into_iter().zip(standings).filter(|(_, standing)| reaches(standing));
+        alternatives.extend(reached.map(|((name, settings), after)| Alternative { name, settings, after }));
+    }
+    alternatives.sort_by_key(|a| a.after.bops);
+    alternatives.truncate(SHOWN);
+    let (name, suggested, after) = match alternatives.first() {
+        Some(first) => (first.name.clone(), first.settings.clone(), first.after),
+        None => (of_bits, found.0, found.1),
+    };
     let changes = changes(session, settings, &suggested);
     let reached = reaches(&after);
+    let percent = |bops: u64| 100.0 * (bops as f64 / before.bops as f64 - 1.0);
+    let others: Vec<String> = alternatives.iter().skip(1).map(|a| format!("{} ({:+.1} %)", a.name, percent(a.after.bops))).collect();
     let text = format!(
-        "{} of {} sites get more bits: agreement {:.1} to {:.1} % ({:.1} % with all bits at 8), KL {:.4} to {:.4}, bit operations {:+.0} % ({:+.0} % with all bits at 8).",
-        changes.len(),
-        session.opened().model.sites().len(),
+        "{}{name}: agreement {:.1} to {:.1} % ({:.1} % with all bits at 8), KL {:.4} to {:.4}, bit operations {:+.1} % ({:+.0} % with all bits at 8), by a run{}.",
+        if reached { "" } else { "Nothing reaches the aim; nearest is " },
         before.agreement,
         after.agreement,
         best.agreement,
         before.kl,
         after.kl,
-        100.0 * (after.bops as f64 / before.bops as f64 - 1.0),
-        100.0 * (best.bops as f64 / before.bops as f64 - 1.0),
+        percent(after.bops),
+        percent(best.bops),
+        if others.is_empty() { String::new() } else { format!("; also {}", others.join(", ")) },
     );
-    Ok((Suggestion { settings: suggested, changes, before, after, reached, alternatives: Vec::new(), text }, best))
+    Ok((Suggestion { settings: suggested, changes, before, after, reached, alternatives, text }, best))
 }
 
 /// Every product with its options, the settings as they are first.

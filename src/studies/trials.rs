@@ -1,0 +1,57 @@
+//! Changes of settings that may help, to be tried by runs.
+
+use crate::model::{SiteKind, SitePattern};
+use crate::quant::{BitWidth, GroupCount, Method, Settings, SiteOverride, WeightScales};
+use crate::session::Session;
+
+/// A change that is tried: its name, and the settings with it.
+pub type Trial = (String, Settings);
+
+/// Raises the bits of a pattern's sites, weights included, to at least `bits`; nothing where none is below.
+#[must_use]
+pub fn raised(session: &Session, settings: &Settings, pattern: &SitePattern, bits: BitWidth) -> Option<Settings> {
+    let sites = session.opened().model.sites().iter().filter(|info| pattern.matches(info.site));
+    let mut below = false;
+    for info in sites {
+        below |= settings.activation_bits(info.site) < bits || (info.layer.is_some() && settings.weight_bits(info.site) < bits);
+    }
+    let own = SiteOverride { sites: pattern.clone(), wbits: Some(bits), abits: Some(bits), groups: None };
+    let mut changed = settings.clone();
+    changed.overrides.push(own);
+    below.then_some(changed)
+}
+
+/// What may be changed as a whole: scales for tokens, finer scales of weights, more groups, more bits for a kind or for all.
+#[must_use]
+pub fn wholes(session: &Session, settings: &Settings) -> Vec<Trial> {
+    let with = |name: &str, change: &dyn Fn(&mut Settings)| {
+        let mut changed = settings.clone();
+        change(&mut changed);
+        (name.to_string(), changed)
+    };
+    let to = |bits: u8, old: BitWidth| BitWidth::new(bits).map_or(old, |bits| bits.max(old));
+    let mut trials = vec![
+        with("a scale for every token and group (igq-token)", &|s| s.method = Method::IgqToken),
+        with("weights in blocks of 32", &|s| s.weight_scales = WeightScales::Block(32)),
+        with("igq-token and weights in blocks of 32", &|s| (s.method, s.weight_scales) = (Method::IgqToken, WeightScales::Block(32))),
+        with("error-aware groups (igq-e)", &|s| s.method = Method::IgqE),
+    ];
+    if let Ok(sixteen) = GroupCount::new(16) {
+        trials.push(with("16 groups", &|s| (s.groups, s.row_groups) = (sixteen.max(s.groups), sixteen.max(s.row_groups))));
+    }
+    for bits in [6, 8] {
+        let (w, a, s) = (to(bits, settings.wbits), to(bits, settings.abits), to(bits, settings.sbits));
+        trials.push(with(&format!("weights at {bits} bits"), &|x| x.wbits = w));
+        trials.push(with(&format!("activations at {bits} bits"), &|x| (x.abits, x.sbits) = (a, s)));
+        trials.push(with(&format!("everything at {bits} bits"), &|x| (x.wbits, x.abits, x.sbits) = (w, a, s)));
+    }
+    let present = |kind: &SiteKind| session.opened().model.sites().iter().any(|info| info.site.kind == *kind);
+    for kind in SiteKind::ALL.into_iter().filter(present) {
+        for bits in [6, 8].into_iter().filter_map(|bits| BitWidth::new(bits).ok()) {
+            let changed = raised(session, settings, &SitePattern::of_kind(kind), bits);
+            trials.extend(changed.map(|changed| (format!("all {kind} at {bits} bits"), changed)));
+        }
+    }
+    trials.retain(|(_, changed)| changed != settings && (settings.method.uses_groups() || changed.groups == settings.groups));
+    trials
+}
