@@ -94,8 +94,8 @@ const FAST: usize = 2;
 const LADDER: [u8; 5] = [3, 4, 5, 6, 8];
 /// Alternatives that are shown.
 const SHOWN: usize = 3;
-/// Changes of the whole settings that are tried, the cheapest first.
-const WHOLES: usize = 8;
+/// Changes of the whole settings that are tried.
+const WHOLES: usize = 12;
 /// Budgets between the settings as they are and all bits at 8.
 const BUDGETS: usize = 64;
 
@@ -198,13 +198,17 @@ pub fn restore_set(
     if reaches(&found.1) {
         alternatives.push(Alternative { name: of_bits.clone(), settings: found.0.clone(), after: found.1 });
     }
-    // Changes of the whole that cost less than all bits at 8, in one pass over the set.
+    // Changes of the whole that cost less, in one pass over the set.
     let cost = |settings: &Settings| bops::total(session.opened().model.sites(), settings);
     let mut tried: Vec<Trial> = wholes(session, settings);
     // What a quantizer file or a format cannot give is not offered.
-    tried.retain(|(_, changed)| cost(changed) < best.bops && session.plan_until(changed, cancel).is_ok());
+    let most = if reaches(&found.1) { found.1.bops } else { best.bops };
+    tried.retain(|(_, changed)| cost(changed) < most && session.plan_until(changed, cancel).is_ok());
     tried.sort_by_cached_key(|(_, changed)| cost(changed));
-    tried.truncate(WHOLES);
+    // The cheapest and the dearest of them: small changes that may do, and large ones that may still cost less than bits of sites.
+    if tried.len() > WHOLES {
+        tried.drain(WHOLES / 2..tried.len() - WHOLES / 2);
+    }
     cancel.check()?;
     let grid: Vec<Settings> = tried.iter().map(|(_, changed)| changed.clone()).collect();
     if !grid.is_empty() {

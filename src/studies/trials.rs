@@ -39,6 +39,11 @@ pub fn wholes(session: &Session, settings: &Settings) -> Vec<Trial> {
     if let Ok(sixteen) = GroupCount::new(16) {
         trials.push(with("16 groups", &|s| (s.groups, s.row_groups) = (sixteen.max(s.groups), sixteen.max(s.row_groups))));
     }
+    for bits in [5, 6] {
+        let (w, a, s) = (to(bits, settings.wbits), to(bits, settings.abits), to(bits, settings.sbits));
+        let all = move |x: &mut Settings| (x.method, x.wbits, x.abits, x.sbits) = (Method::IgqToken, w, a, s);
+        trials.push(with(&format!("igq-token at {bits} bits"), &all));
+    }
     for bits in [6, 8] {
         let (w, a, s) = (to(bits, settings.wbits), to(bits, settings.abits), to(bits, settings.sbits));
         trials.push(with(&format!("weights at {bits} bits"), &|x| x.wbits = w));
