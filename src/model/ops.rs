@@ -131,26 +131,27 @@ impl Activation {
             let by = graph.float(by);
             graph.op("Mul", &[x, &by])
         };
+        // `x (1 + f) / 2`
+        let gated = |graph: &mut Graph, f: &Value| {
+            let one = graph.float(1.0);
+            let twice = graph.op("Add", &[f, &one]);
+            let half = scaled(graph, x, 0.5);
+            graph.op("Mul", &[&half, &twice])
+        };
         match self {
             Self::Gelu => {
-                let erf = scaled(graph, x, std::f32::consts::FRAC_1_SQRT_2);
+                let erf = scaled(graph, x, FRAC_1_SQRT_2);
                 let erf = graph.op("Erf", &[&erf]);
-                let one = graph.float(1.0);
-                let twice = graph.op("Add", &[&erf, &one]);
-                let half = scaled(graph, x, 0.5);
-                graph.op("Mul", &[&half, &twice])
+                gated(graph, &erf)
             }
             Self::GeluTanh => {
                 let square = graph.op("Mul", &[x, x]);
                 let cube = graph.op("Mul", &[&square, x]);
                 let cube = scaled(graph, &cube, 0.044_715);
                 let inside = graph.op("Add", &[x, &cube]);
-                let inside = scaled(graph, &inside, std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
+                let inside = scaled(graph, &inside, FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
                 let tanh = graph.op("Tanh", &[&inside]);
-                let one = graph.float(1.0);
-                let twice = graph.op("Add", &[&tanh, &one]);
-                let half = scaled(graph, x, 0.5);
-                graph.op("Mul", &[&half, &twice])
+                gated(graph, &tanh)
             }
             Self::QuickGelu => {
                 let gate = scaled(graph, x, 1.702);

@@ -122,9 +122,7 @@ fn uniform(settings: &Settings, bits: BitWidth) -> Settings {
 }
 
 /// What one operand may be, and what each costs the prediction.
-struct Options {
-    sites: Vec<(SiteOverride, f64)>,
-}
+type Options = Vec<(SiteOverride, f64)>;
 
 fn own(site: Site, abits: Option<BitWidth>, wbits: Option<BitWidth>, groups: Option<GroupCount>) -> SiteOverride {
     SiteOverride { sites: site.into(), wbits, abits, groups }
@@ -193,7 +191,7 @@ pub fn mixed(
     let mut activations: BTreeMap<Site, Options> = BTreeMap::new();
     for found in &estimated {
         let of = |(&(groups, bits), &omega): (&(Option<GroupCount>, BitWidth), &f64)| (own(found.site, Some(bits), None, groups), omega);
-        activations.insert(found.site, Options { sites: options.iter().zip(&found.omega).map(of).collect() });
+        activations.insert(found.site, options.iter().zip(&found.omega).map(of).collect());
     }
 
     // Weights, by runs.
@@ -210,7 +208,7 @@ pub fn mixed(
         };
         let found = widths.iter().map(at).collect::<Result<Vec<_>>>()?;
         progress(measured.add(1));
-        Ok((info.site, Options { sites: found }))
+        Ok((info.site, found))
     };
     let weights: BTreeMap<Site, Options> = layers.par_iter().map(look).collect::<Result<_>>()?;
 
@@ -223,8 +221,8 @@ pub fn mixed(
         };
         let rights = right.map_or_else(|| weights.get(&info.site), |r| activations.get(&r.site));
         let mut unit = Vec::new();
-        for (left, of_left) in activations.get(&info.site).into_iter().flat_map(|o| &o.sites) {
-            for (other, of_right) in rights.into_iter().flat_map(|o| &o.sites) {
+        for (left, of_left) in activations.get(&info.site).into_iter().flatten() {
+            for (other, of_right) in rights.into_iter().flatten() {
                 let changes = if right.is_some() {
                     vec![left.clone(), other.clone()]
                 } else {

@@ -16,9 +16,10 @@ use crate::error::{Error, Result};
 use crate::input::batches::{self, BATCH};
 use crate::model::{Network, Site, SiteInfo, Tap, Trace, forward};
 use crate::progress::{Cancel, Counter, Progress};
-use crate::quant::SitePlan;
+use crate::quant::method::Parts;
 use crate::quant::run::fake_quantize_picture;
 use crate::quant::{GroupCount, Plan, Settings};
+use crate::quant::{Method, SitePlan};
 use crate::session::Session;
 
 /// Counts that are tried unless others are asked for \[D\].
@@ -364,7 +365,11 @@ pub fn perturb(
     let known: Vec<SitePerturbation> = known.iter().cloned().chain(stored).collect();
     let mut infos: Vec<_> = model.sites().iter().filter(matters).collect();
     if infos.is_empty() {
-        return Err(Error::setting("method", settings.describe(), "one with group counts: igq, igq-e, contiguous or sorted"));
+        return Err(Error::setting(
+            "method",
+            settings.describe(),
+            format!("one with group counts: {}", Method::names_with(|spec| matches!(spec.parts, Parts::Groups | Parts::TokenGroups))),
+        ));
     }
     if let Some(shard) = search.shard {
         infos = (0..).zip(infos).filter(|(index, _)| shard.takes(*index)).map(|(_, info)| info).collect();

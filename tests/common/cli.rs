@@ -31,3 +31,8 @@ pub fn refused(args: &[&str], code: i32, words: &[&str]) -> Output {
     assert!(!error.contains("panicked"), "{error}");
     output
 }
+
+/// Refused with nothing on standard output.
+pub fn refused_silently(args: &[&str], code: i32, words: &[&str]) {
+    assert!(refused(args, code, words).stdout.is_empty());
+}
