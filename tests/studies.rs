@@ -234,7 +234,7 @@ fn mixed_precision_keeps_its_budget_and_beats_uniform_bits_by_runs() {
     assert!(bops::total(sites, &one.settings) <= one.budget && one.measured[0].bops == bops::total(sites, &one.settings));
     let (_, low, _) = one.gain.unwrap();
     assert!(low > 0.0 && one.verdict.starts_with("Better than W4/A4"), "{}", one.verdict);
-    let row = &evaluate(&session, &set, std::slice::from_ref(&one.settings), None, &cancel, &|_| ()).unwrap().rows[0];
+    let row = &evaluate(&session, &set, std::slice::from_ref(&one.settings).into(), None, &cancel, &|_| ()).unwrap().rows[0];
     assert_eq!((row.kl, row.agreement), (one.measured[0].kl, one.measured[0].agreement), "what is said is what a run gives");
     // The first and the last layer keep the bits of the preset.
     assert_eq!(one.settings.activation_bits("head".parse().unwrap()), bits(8));
@@ -285,7 +285,7 @@ fn more_bits_for_some_sites_restore_agreement_for_less_than_more_bits_for_all() 
         assert_eq!((&found.settings, found.after), (&found.alternatives[0].settings, found.alternatives[0].after));
         assert!(found.alternatives.is_sorted_by_key(|a| a.after.bops) && found.alternatives.iter().all(|a| a.after.kl <= 0.005));
         // The settings of the suggestion are what was measured.
-        let again = evaluate(&session, &set, std::slice::from_ref(&found.settings), None, &Cancel::default(), &|_| ()).unwrap();
+        let again = evaluate(&session, &set, std::slice::from_ref(&found.settings).into(), None, &Cancel::default(), &|_| ()).unwrap();
         assert_eq!(again.rows[0].kl, found.after.kl);
         assert_eq!(bops::total(session.opened().model.sites(), &found.settings), found.after.bops);
     }
@@ -297,7 +297,7 @@ fn rules_that_clip_less_beat_means_and_no_baseline_beats_token_scales() {
     let session = Session::open(&Options::default(), &|_| ()).unwrap();
     let methods = [Method::IgqE, Method::Igq, Method::IgqMeans, Method::LayerDynamic, Method::IgqToken, Method::PerToken];
     let grid: Vec<Settings> = [6, 8].into_iter().flat_map(|b| methods.map(|m| all_at(m, b))).collect();
-    let evaluation = evaluate(&session, &pictures(128), &grid, None, &Cancel::default(), &|_| ()).unwrap();
+    let evaluation = evaluate(&session, &pictures(128), grid.as_slice().into(), None, &Cancel::default(), &|_| ()).unwrap();
     for of_bits in evaluation.rows.chunks(methods.len()) {
         let [aware, ours, means, dynamic, token, per_token] = of_bits else { unreachable!() };
         for better in [aware, ours] {

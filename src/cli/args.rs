@@ -109,6 +109,9 @@ pub struct RunArgs {
     /// What the first and the last layer do. Default: first-last-8.
     #[arg(long, value_name = "PRESET", value_parser = one_of::<Preset>(Preset::ALL.map(Preset::name)))]
     pub preset: Option<Preset>,
+    /// Divide the inputs of qkv and fc1 by factors that the norms before them and their weights absorb, so that ranges are easier and outputs stay.
+    #[arg(long, conflicts_with = "quantizers")]
+    pub smooth: bool,
     /// Kinds of sites to quantize. Default: all.
     #[arg(long, value_delimiter = ',', value_name = "KIND", value_parser = one_of::<SiteKind>(SiteKind::ALL.map(SiteKind::name)))]
     pub kinds: Vec<SiteKind>,
@@ -134,7 +137,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATTERN=BITS", value_parser = parse_own::<BitWidth>)]
     pub site_wbits: Vec<(SitePattern, BitWidth)>,
     /// Take all settings from a JSON file that igq wrote (a report, an allocation, a suggestion).
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "arithmetic", "weights", "weight_scales", "block", "preset", "site_groups", "site_abits", "site_wbits"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "arithmetic", "weights", "weight_scales", "block", "preset", "smooth", "site_groups", "site_abits", "site_wbits"])]
     pub settings_file: Option<PathBuf>,
     /// Seed of the choice of calibration pictures from a larger folder, and of --shuffle.
     #[arg(long, default_value_t = 0)]

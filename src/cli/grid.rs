@@ -58,6 +58,7 @@ impl RunArgs {
         let base = Settings {
             block: self.block,
             preset: self.preset.unwrap_or_default(),
+            smooth: self.smooth,
             kinds: if self.kinds.is_empty() { SiteKind::ALL.into() } else { self.kinds.iter().copied().collect() },
             keep_float: self.keep_float.clone(),
             overrides: kinds.into_iter().chain(groups).chain(abits).chain(wbits).collect(),

@@ -9,6 +9,7 @@ use crate::model::Site;
 use crate::session::{Predicted, Snapshot};
 use crate::studies::allocate::Perturbed;
 use crate::studies::compare::Comparison;
+use crate::studies::mixed::MixedReport;
 use crate::studies::suggest::Suggestion;
 
 /// A fact from the engine.
@@ -32,6 +33,8 @@ pub enum Event {
     Compared(Arc<Comparison>),
     /// A suggestion, found and verified.
     Suggested(Arc<Suggestion>),
+    /// Mixed precision at the cost of several uniform bits, measured.
+    Mixed(Arc<MixedReport>),
     /// More pictures are there: the index of the first of them, and the number of all.
     Pictures(usize, usize),
     /// They could not be opened.

@@ -15,8 +15,8 @@ use crate::quant::Settings;
 use crate::session::Session;
 use crate::studies::allocate::Perturbed;
 use crate::studies::counts::Table;
-use crate::studies::evaluate::Looked;
 use crate::studies::perturbation::{self, Estimate, Perturbation, Search, SitePerturbation, StudyUpdate};
+use crate::studies::tally::Looked;
 use crate::studies::{compare, mixed, repair};
 
 /// Shortest time between two partial results.
@@ -82,10 +82,8 @@ pub(super) fn work(session: &Session, desk: &StudyQueue, out: &Out) {
             }
             Study::Mixed { settings } => {
                 let progress = |p: Progress| drop(out.study.send_replace(Progress { stage: format!("{}{}", mixed::STAGE, p.stage), ..p }));
-                let found = mixed::mixed(session, settings, &[settings.abits], None, &cancel, &progress)?;
-                for one in found.mixed {
-                    out.tell(Event::Suggested(Arc::new(one.suggestion())));
-                }
+                let found = mixed::mixed(session, settings, &mixed::budgets(settings.abits), None, &cancel, &progress)?;
+                out.tell(Event::Mixed(Arc::new(found)));
                 Ok(())
             }
         };

@@ -29,7 +29,7 @@ pub use tokens::{TokenLayout, Windows};
 
 use checkpoint::{labels, names};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory;
 use crate::progress::Progress;
 
@@ -157,6 +157,25 @@ impl Model {
     pub fn name_classes(&mut self, path: &Path) -> Result<()> {
         self.labels = labels::of_file(path, self.config.classes())?;
         self.notes.retain(|note| note != ASSUMED_NAMES);
+        Ok(())
+    }
+
+    /// Smooths the inputs of the layers that stand behind a norm; see [`Network::smooth`].
+    ///
+    /// # Errors
+    /// When no layer of the network stands behind a norm that can absorb factors.
+    pub fn smooth(&mut self, of: &ops::Factors<'_>) -> Result<()> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.digest.as_bytes()).update(b"smooth");
+        let layers = self.network.smooth(of)?;
+        if layers == 0 {
+            let expected = "a network with norms before its layers: here they stand behind them and cannot absorb factors";
+            return Err(Error::setting("--smooth", &self.name, expected));
+        }
+        self.digest = hasher.finalize().to_hex().to_string();
+        self.notes.push(format!(
+            "the inputs of {layers} layers are smoothed (--smooth): the norms before them and their weights absorb the factors"
+        ));
         Ok(())
     }
 

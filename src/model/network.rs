@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::model::graph::{Graph, GraphTap, Value};
 use crate::model::kernels::Weight;
+use crate::model::ops::Factors;
 use crate::model::output::Output;
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
@@ -116,6 +117,13 @@ pub trait Network: Send + Sync {
 
     /// The float weight `(C_out, C)` of the layer whose input is `site`.
     fn weight(&self, site: Site) -> Option<&Arc<Weight>>;
+
+    /// Divides the inputs of layers that come from a norm by factors, which norm and weight absorb; gives the number of layers. The outputs
+    /// stay, within rounding.
+    ///
+    /// # Errors
+    /// When there are more or fewer factors than channels.
+    fn smooth(&mut self, of: &Factors<'_>) -> Result<usize>;
 
     /// How the tokens of the patch embedding lie over the picture.
     fn tokens(&self) -> TokenLayout;

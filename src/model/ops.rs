@@ -259,6 +259,16 @@ impl Norm {
 }
 
 impl Norm {
+    /// Divides its output by `factors` `(C)`.
+    ///
+    /// # Errors
+    /// When there are more or fewer than its channels.
+    fn divide(&mut self, factors: &Tensor) -> Result<()> {
+        self.weight = (&self.weight / factors)?;
+        self.bias = (&self.bias / factors)?;
+        Ok(())
+    }
+
     /// The same in a graph.
     ///
     /// # Errors
@@ -269,6 +279,9 @@ impl Norm {
         Ok(graph.op_with("LayerNormalization", &[x, &weight, &bias], &settings))
     }
 }
+
+/// What a layer's input is divided by, from its site and the largest weight of every input channel; `None` to leave it.
+pub type Factors<'f> = dyn Fn(Site, &[f32]) -> Option<Vec<f32>> + 'f;
 
 /// A linear layer `y = x W^T + b` whose input is a site.
 #[derive(Debug)]
@@ -314,6 +327,21 @@ impl Linear {
 }
 
 impl Linear {
+    /// Divides the layer's input by factors `(C)` that `of` gives for its site and the largest weight of every input channel; `norm`, from
+    /// which the input comes, and the weight absorb them, so that the output stays. Gives whether there were any.
+    ///
+    /// # Errors
+    /// When there are more or fewer factors than channels.
+    pub fn smooth(&mut self, norm: &mut Norm, of: &Factors<'_>) -> Result<bool> {
+        let weight = self.weight.tensor()?;
+        let largest = weight.abs()?.max(0)?.to_vec1::<f32>()?;
+        let Some(factors) = of(self.site, &largest) else { return Ok(false) };
+        let factors = Tensor::from_vec(factors, weight.dim(1)?, weight.device())?;
+        self.weight = Arc::new(Weight::new(weight.broadcast_mul(&factors)?)?);
+        norm.divide(&factors)?;
+        Ok(true)
+    }
+
     /// The same in a graph.
     ///
     /// # Errors

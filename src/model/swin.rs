@@ -13,7 +13,7 @@ use crate::model::checkpoint::config::{SwinConfig, SwinStage};
 use crate::model::checkpoint::weights::Weights;
 use crate::model::kernels::Weight;
 use crate::model::network::{LayerShape, Network, SiteInfo};
-use crate::model::ops::{Linear, Norm, PatchEmbed, gelu, residual, softmax};
+use crate::model::ops::{Factors, Linear, Norm, PatchEmbed, gelu, residual, softmax};
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
 use crate::model::tokens::{TokenLayout, Windows};
@@ -327,6 +327,14 @@ impl Network for Swin {
         let outside = [&self.patch_embed.proj, &self.head].into_iter().chain(self.merges.iter().map(|merge| &merge.reduction));
         let blocks = self.blocks.iter().flatten().flat_map(Block::layers);
         outside.chain(blocks).find(|layer| layer.site == site).map(|layer| &layer.weight)
+    }
+
+    fn smooth(&mut self, of: &Factors<'_>) -> Result<usize> {
+        let smoothed = self.blocks.iter_mut().flatten().map(|block| {
+            let both = [block.attn.qkv.smooth(&mut block.norm1, of)?, block.fc1.smooth(&mut block.norm2, of)?];
+            Ok(both.iter().filter(|&&done| done).count())
+        });
+        smoothed.sum()
     }
 
     fn tokens(&self) -> TokenLayout {

@@ -12,7 +12,7 @@ use crate::model::checkpoint::weights::Weights;
 use crate::model::graph::{Graph, GraphTap, Setting, Value};
 use crate::model::kernels::Weight;
 use crate::model::network::{LayerShape, Network, SiteInfo};
-use crate::model::ops::{Activation, Linear, Norm, PatchEmbed, residual, softmax};
+use crate::model::ops::{Activation, Factors, Linear, Norm, PatchEmbed, residual, softmax};
 use crate::model::positions;
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
@@ -378,6 +378,15 @@ impl Network for Vit {
             logits = graph.op("Mul", &[&sum, &half]);
         }
         Ok(graph.reshape(&logits, &[1, -1]))
+    }
+
+    fn smooth(&mut self, of: &Factors<'_>) -> Result<usize> {
+        let blocks = self.blocks.iter_mut().filter(|block| !block.residual_post_norm);
+        let smoothed = blocks.map(|block| {
+            let both = [block.attn.qkv.smooth(&mut block.norm1, of)?, block.fc1.smooth(&mut block.norm2, of)?];
+            Ok(both.iter().filter(|&&done| done).count())
+        });
+        smoothed.sum()
     }
 
     fn tokens(&self) -> TokenLayout {

@@ -23,6 +23,7 @@ pub mod ranges;
 mod rounding;
 pub mod run;
 pub mod settings;
+pub mod smooth;
 pub mod solve;
 pub mod tiles;
 pub mod uniform;

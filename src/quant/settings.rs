@@ -69,6 +69,9 @@ pub struct Settings {
     /// What the first and the last layer do.
     #[serde(default)]
     pub preset: Preset,
+    /// Whether the inputs of qkv and fc1 are smoothed before anything is quantized ([`super::smooth`]). A session is opened with it or without.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub smooth: bool,
     /// Kinds of sites that are quantized; a linear layer's weight goes with its input.
     pub kinds: BTreeSet<SiteKind>,
     /// Sites that stay in float, weight included.
@@ -94,6 +97,11 @@ const fn block() -> u16 {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+const fn is_off(switch: &bool) -> bool {
+    !*switch
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
 const fn is_usual_block(block: &u16) -> bool {
     *block == BLOCK
 }
@@ -114,6 +122,7 @@ impl Default for Settings {
             weight_scales: WeightScales::Channel,
             block: BLOCK,
             preset: Preset::default(),
+            smooth: false,
             kinds: SiteKind::ALL.into(),
             keep_float: Vec::new(),
             softmax: SoftmaxShape::Method,
@@ -304,6 +313,9 @@ impl Settings {
                 text += &format!(" {}", self.weight_scales);
             }
             text += &format!(", {}", self.preset.name());
+        }
+        if self.smooth {
+            text += ", smoothed";
         }
         let off: Vec<&str> = SiteKind::ALL.into_iter().filter(|k| !self.kinds.contains(k)).map(SiteKind::name).collect();
         if !off.is_empty() {

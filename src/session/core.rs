@@ -22,11 +22,11 @@ use crate::cpu;
 use crate::error::{Error, Result};
 use crate::input::batches;
 use crate::input::{Picture, PictureSet, PictureSource, Prepared};
-use crate::model::{Site, SiteInfo};
+use crate::model::{Model, Site, SiteInfo};
 use crate::progress::{Cancel, Progress};
 use crate::quant::SitePlan;
 use crate::quant::plan::{plan_until, site_plan};
-use crate::quant::{Calibration, Method, Part, Plan, Settings, Start, bops, calibrate, run};
+use crate::quant::{Calibration, Method, Part, Plan, Settings, Start, bops, calibrate, run, smooth};
 
 /// Pictures whose float runs are kept.
 const KEPT: usize = 4;
@@ -95,32 +95,52 @@ struct Newest {
     quantized: Arc<QuantizedRun>,
 }
 
+/// The ranges of the calibration pictures, from `store` where they are known.
+fn calibration_of(
+    model: &Model,
+    batches: &[Tensor],
+    name: &str,
+    store: Option<&Store>,
+    cancel: &Cancel,
+    progress: &dyn Fn(Progress),
+) -> Result<Calibration> {
+    let total = batches.iter().map(|batch| batch.dim(0)).sum::<candle_core::Result<usize>>()?;
+    let report = |done| progress(Progress { stage: format!("calibrating on {name}"), done, total });
+    report(0);
+    if let Some(known) = store.and_then(|s| s.calibration(model.sites())).filter(|known| known.images == total) {
+        return Ok(known);
+    }
+    let fresh = calibrate(model.network(), batches, cancel, report)?;
+    if let Some(store) = store {
+        store.keep_calibration(&fresh);
+    }
+    Ok(fresh)
+}
+
 impl Session {
     /// Runs the float model over the calibration pictures.
     ///
     /// # Errors
     /// When a picture cannot be prepared, or `cancel` was called.
-    pub fn calibrated(loaded: LoadedModel, cancel: &Cancel, progress: &dyn Fn(Progress)) -> Result<Self> {
+    pub fn calibrated(mut loaded: LoadedModel, cancel: &Cancel, progress: &dyn Fn(Progress)) -> Result<Self> {
         let mut store = None;
         let (source, batches, calibration) = match &loaded.calibration {
             CalibrationPlan::File(path) => (format!("quantizers of {path}"), Vec::new(), Calibration::default()),
             CalibrationPlan::Pictures(name, pictures) => {
-                let batches = batches::stack(pictures, &loaded.preprocess)?;
-                let total = pictures.len();
-                let report = |done| progress(Progress { stage: format!("calibrating on {name}"), done, total });
-                report(0);
-                store = loaded.cache_folder.as_ref().map(|folder| Store::new(folder, &loaded.model.digest, &batches)).transpose()?;
-                let known = store.as_ref().and_then(|s| s.calibration(loaded.model.sites())).filter(|known| known.images == total);
-                let calibration = if let Some(known) = known {
-                    known
-                } else {
-                    let fresh = calibrate(loaded.model.network(), &batches, cancel, report)?;
-                    if let Some(store) = &store {
-                        store.keep_calibration(&fresh);
-                    }
-                    fresh
+                let (name, batches) = (name.clone(), batches::stack(pictures, &loaded.preprocess)?);
+                let calibrated = |model: &Model| {
+                    let store = loaded.cache_folder.as_ref().map(|folder| Store::new(folder, &model.digest, &batches)).transpose()?;
+                    let found = calibration_of(model, &batches, &name, store.as_ref(), cancel, progress)?;
+                    Ok::<_, Error>((store, found))
                 };
-                (name.clone(), batches, calibration)
+                let (own, mut calibration) = calibrated(&loaded.model)?;
+                store = own;
+                if loaded.settings.smooth {
+                    loaded.model.smooth(&|site, weights| smooth::factors(&calibration, site, weights))?;
+                    // The digest of the model says what it was smoothed for only together with the pictures, which belong to the key too.
+                    (store, calibration) = calibrated(&loaded.model)?;
+                }
+                (name, batches, calibration)
             }
         };
         let report = CalibrationReport { source, images: calibration.images };

@@ -75,6 +75,10 @@ impl LoadedModel {
         let mut cache = FitCache::default();
         let calibration = if let Some(path) = &options.quantizers {
             let read = files::read(path, &model)?;
+            if settings.smooth || read.settings.smooth {
+                let expected = "quantizers and settings without --smooth: its factors come from a calibration";
+                return Err(Error::setting("--quantizers", path.display(), expected));
+            }
             settings = read.settings.laid_over(&settings)?;
             cache = FitCache::with_quantizers(read.sites);
             CalibrationPlan::File(path.display().to_string())
@@ -109,6 +113,11 @@ impl LoadedModel {
 
     /// Whether a quantizer file, if there is one, was fitted for what `settings` say of `site`.
     pub(super) fn check_fit(&self, settings: &Settings, site: Site) -> Result<()> {
+        if settings.smooth != self.settings.smooth {
+            let opened = if self.settings.smooth { "with --smooth" } else { "without --smooth" };
+            let expected = format!("settings of a model that was opened {opened}: open it again");
+            return Err(Error::setting("smoothing", settings.describe(), expected));
+        }
         if !self.cache.is_imported() || settings.activation_bits(site).is_float() || settings.same_fit(&self.settings, site) {
             return Ok(());
         }

@@ -6,7 +6,8 @@ use crate::progress::Cancel;
 use crate::quant::format::Format;
 use crate::quant::{BitWidth, Method, Settings, bops};
 use crate::session::Session;
-use crate::studies::evaluate::{self, EvaluationRow, Looked};
+use crate::studies::evaluate;
+use crate::studies::tally::{EvaluationRow, Looked};
 
 /// Pictures of the evaluation set that are looked at between two partial results.
 const STRIDE: usize = 32;
@@ -134,7 +135,7 @@ pub fn stepwise(
     let mut comparison =
         Comparison { settings: settings.clone(), picture, rows, data: set.name.clone(), seen: 0, total: set.len(), available };
     tell(&comparison);
-    evaluate::stepwise(session, &set, &grid, STRIDE, known, cancel, &mut |seen, evaluated| {
+    evaluate::stepwise(session, &set, grid.as_slice().into(), STRIDE, known, cancel, &mut |seen, evaluated| {
         comparison.seen = seen;
         for (row, evaluation) in comparison.rows.iter_mut().zip(evaluated) {
             row.evaluation = Some(evaluation);

@@ -6,18 +6,16 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::both_ways::SHIFT;
+use super::tally::{EvaluationRow, Looked, Seen, Tally};
 use crate::analysis::Prediction;
-use crate::analysis::metrics::{bootstrap_mean, wilson};
+use crate::analysis::metrics::bootstrap_mean;
 use crate::error::{Error, Result};
 use crate::input::batches::{self, BATCH, Batch};
 use crate::input::{LeftOut, PictureSet};
-use crate::model::SiteInfo;
 use crate::progress::Cancel;
 use crate::progress::Progress;
-use crate::quant::format::Format;
-use crate::quant::{
-    Arithmetic, BitWidth, GeluShape, GroupCount, Method, Plan, Rounding, Settings, SoftmaxShape, Start, WeightScales, bops, run,
-};
+use crate::quant::{Method, Plan, Settings, Start, run};
 use crate::session::Session;
 use crate::studies::shard::{Shard, interleave};
 
@@ -40,6 +38,9 @@ pub struct Evaluation {
     pub images: usize,
     /// Files that did not count, and why.
     pub left_out: Vec<LeftOut>,
+    /// Draws of slightly shifted quantizers that every row is the mean of; 1 for the quantizers as they are.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub draws: usize,
     /// One for each setting.
     pub rows: Vec<EvaluationRow>,
     /// Wall time in seconds.
@@ -52,6 +53,30 @@ pub struct Evaluation {
     pub part: Option<EvaluatedPart>,
 }
 
+const fn one() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+const fn is_one(draws: &usize) -> bool {
+    *draws == 1
+}
+
+/// Settings to look at, each as the mean over some draws of quantizers whose bounds are shifted by up to [`SHIFT`].
+#[derive(Debug, Clone, Copy)]
+pub struct Grid<'g> {
+    /// One row each.
+    pub settings: &'g [Settings],
+    /// How many draws; 1 for the quantizers as they are.
+    pub draws: usize,
+}
+
+impl<'g> From<&'g [Settings]> for Grid<'g> {
+    fn from(settings: &'g [Settings]) -> Self {
+        Self { settings, draws: 1 }
+    }
+}
+
 /// A part of a set, picture by picture, for `igq merge`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EvaluatedPart {
@@ -59,70 +84,8 @@ pub struct EvaluatedPart {
     pub shard: Shard,
     /// Pictures of the whole set.
     pub total: usize,
-    /// For each picture of the part, in order, one entry for each row; the reason where it could not be read.
+    /// For each picture of the part, in order, one entry for each row and draw; the reason where it could not be read.
     pub pictures: Vec<Looked>,
-}
-
-/// One picture under every setting, or why it could not be read.
-pub type Looked = std::result::Result<Vec<Seen>, String>;
-
-/// One picture under one setting.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Seen {
-    /// `KL(p_float || p_quantized)` in nats.
-    pub kl: f64,
-    /// Whether the most likely class is another than that of the float run.
-    pub changed: bool,
-    /// Whether the most likely class is the true one; none without a label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hit: Option<bool>,
-}
-
-/// One setting.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct EvaluationRow {
-    /// How values share quantizers.
-    pub method: Method,
-    /// Bits of weights; 32 is float.
-    pub wbits: BitWidth,
-    /// Bits of activations.
-    pub abits: BitWidth,
-    /// Bits of the softmax.
-    pub sbits: BitWidth,
-    /// Group count of channels; none where the method has no use for it.
-    pub groups: Option<GroupCount>,
-    /// Group count of softmax rows; none where the method has no use for it.
-    pub row_groups: Option<GroupCount>,
-    /// How the softmax is quantized.
-    pub softmax: SoftmaxShape,
-    /// How the values after GELU are quantized.
-    pub gelu: GeluShape,
-    /// What products were computed in.
-    #[serde(default, skip_serializing_if = "Arithmetic::is_default")]
-    pub arithmetic: Arithmetic,
-    /// How weights became codes.
-    #[serde(default)]
-    pub weights: Rounding,
-    /// What of a weight shares a scale.
-    #[serde(default)]
-    pub weight_scales: WeightScales,
-    /// Mean bits for each value, codes and scales, of weights and of activations; 32 for float.
-    #[serde(default)]
-    pub effective_bits: (f64, f64),
-    /// Bit operations of the whole network for one picture.
-    pub bops: u64,
-    /// Percent of pictures whose most likely class is the true one; none without labels.
-    pub top1: Option<f64>,
-    /// Percent of pictures whose most likely class is that of the float run.
-    pub agreement: f64,
-    /// Mean of `KL(p_float || p_quantized)` in nats.
-    pub kl: f64,
-    /// Wilson's 95 % interval in percent, of `top1`, or of `agreement` without labels.
-    pub interval: (f64, f64),
-    /// How much the KL lies above that of the row with the least, picture by picture, with its bootstrap 95 % interval: mean, low, high. None
-    /// for that row itself, and where not all pictures were kept. Jitter of the calibration is not in it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub behind_best: Option<(f64, f64, f64)>,
 }
 
 /// The set that `igq eval` looks at: a folder, the pictures that were named, or the built-in test set.
@@ -149,7 +112,7 @@ pub fn data(session: &Session, folder: Option<&Path>, limit: Option<usize>) -> R
 pub fn evaluate(
     session: &Session,
     set: &PictureSet,
-    grid: &[Settings],
+    grid: Grid<'_>,
     shard: Option<Shard>,
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
@@ -162,7 +125,7 @@ pub fn evaluate(
     let mut rows = Vec::new();
     let mut pictures = Vec::new();
     let ended = stepwise(session, &part, grid, 4 * BATCH, &mut pictures, cancel, &mut |seen, so_far| {
-        progress(Progress { stage: format!("{} settings", grid.len()), done: seen, total: part.len() });
+        progress(Progress { stage: format!("{} settings", grid.settings.len()), done: seen, total: part.len() });
         rows = so_far;
     });
     let partial = matches!(ended, Err(Error::Cancelled)) && !rows.is_empty();
@@ -181,6 +144,7 @@ pub fn evaluate(
         images,
         // What a part says of damaged pictures stands at the pictures.
         left_out: if shard.is_some() { set.left_out.clone() } else { left_out },
+        draws: grid.draws,
         rows,
         seconds: started.elapsed().as_secs_f64(),
         partial,
@@ -192,8 +156,13 @@ pub fn evaluate(
 pub fn beside_the_best(rows: &mut [EvaluationRow], pictures: &[Looked]) {
     let quantized = rows.iter().enumerate().filter(|(_, row)| row.method != Method::Float);
     let Some(best) = quantized.min_by(|a, b| a.1.kl.total_cmp(&b.1.kl)).map(|(index, _)| index) else { return };
+    let count = rows.len();
     for (index, row) in rows.iter_mut().enumerate().filter(|(index, row)| *index != best && row.method != Method::Float) {
-        let difference = |seen: &Vec<Seen>| Some(seen.get(index)?.kl - seen.get(best)?.kl);
+        let difference = |seen: &Vec<Seen>| {
+            let draws = seen.len() / count;
+            let mean = |row: usize| Some(seen.get(row * draws..(row + 1) * draws)?.iter().map(|seen| seen.kl).sum::<f64>() / draws as f64);
+            Some(mean(index)? - mean(best)?)
+        };
         let differences: Vec<f64> = pictures.iter().flatten().filter_map(difference).collect();
         row.behind_best = bootstrap_mean(&differences);
     }
@@ -220,6 +189,7 @@ pub fn merge(parts: Vec<Evaluation>) -> Result<Evaluation> {
             agreement: 0.0,
             kl: 0.0,
             interval: (0.0, 0.0),
+            jitter: None,
             behind_best: None,
             ..row.clone()
         });
@@ -233,15 +203,15 @@ pub fn merge(parts: Vec<Evaluation>) -> Result<Evaluation> {
     let pictures = interleave(pictures)?;
     let seconds = parts.iter().map(|e| e.seconds).sum();
     let Some(mut whole) = parts.into_iter().next() else { return Err(Error::setting("parts", 0, "at least one file")) };
-    let mut tallies = vec![Tally::default(); whole.rows.len()];
+    let mut tallies = vec![Tally::default(); whole.rows.len() * whole.draws.max(1)];
     for picture in pictures.iter().flatten() {
         if picture.len() != tallies.len() {
             return Err(Error::setting("part", picture.len(), format!("{} values for each picture", tallies.len())));
         }
         tallies.iter_mut().zip(picture).for_each(|(tally, seen)| tally.add(*seen));
     }
-    for (row, tally) in whole.rows.iter_mut().zip(&tallies) {
-        tally.write(row);
+    for (row, draws) in whole.rows.iter_mut().zip(tallies.chunks(whole.draws.max(1))) {
+        Tally::write(draws, row);
     }
     beside_the_best(&mut whole.rows, &pictures);
     (whole.left_out, whole.images) = counted(&whole.left_out, &pictures);
@@ -285,7 +255,7 @@ pub(super) fn sorted_parts<T>(parts: Vec<T>, shard: impl Fn(&T) -> Option<Shard>
 pub fn stepwise(
     session: &Session,
     set: &PictureSet,
-    grid: &[Settings],
+    grid: Grid<'_>,
     stride: usize,
     pictures: &mut Vec<Looked>,
     cancel: &Cancel,
@@ -293,19 +263,25 @@ pub fn stepwise(
 ) -> Result<()> {
     let opened = session.opened();
     let network = opened.model.network();
-    let plans = grid
-        .iter()
-        .map(|settings| if settings.method == Method::Float { Ok(None) } else { session.plan_until(settings, cancel).map(Some) })
-        .collect::<Result<Vec<Option<Plan>>>>()?;
+    let draws = grid.draws.max(1);
+    let mut plans: Vec<Option<Plan>> = Vec::with_capacity(grid.settings.len() * draws);
+    for settings in grid.settings {
+        if settings.method == Method::Float {
+            plans.extend((0..draws).map(|_| None));
+            continue;
+        }
+        let plan = session.plan_until(settings, cancel)?;
+        plans.extend((0..draws).map(|draw| Some(if draws > 1 { plan.shifted(draw as u64, SHIFT) } else { plan.clone() })));
+    }
     let float_plan = Plan::float(opened.model.sites());
-    let mut tallies = vec![Tally::default(); grid.len()];
+    let mut tallies = vec![Tally::default(); plans.len()];
     pictures.truncate(set.len());
     for seen in pictures.iter().flatten() {
         tallies.iter_mut().zip(seen).for_each(|(tally, seen)| tally.add(*seen));
     }
     let rows = |tallies: &[Tally]| {
-        let row = |(settings, tally): (&Settings, &Tally)| tally.row(settings, opened.model.sites());
-        grid.iter().zip(tallies).map(row).collect()
+        let row = |(settings, draws): (&Settings, &[Tally])| Tally::row(draws, settings, opened.model.sites());
+        grid.settings.iter().zip(tallies.chunks(draws)).map(row).collect()
     };
     if !pictures.is_empty() {
         told(pictures.len(), rows(&tallies));
@@ -348,76 +324,5 @@ pub fn stepwise(
             Err(Error::content(&set.name, format!("no picture of {} could be read ({first})", set.len()), "name another folder"))
         }
         _ => Ok(()),
-    }
-}
-
-impl Seen {
-    fn of(float: &Prediction, quantized: &Prediction, label: Option<usize>) -> Self {
-        let divergence = quantized.against(float);
-        Self { kl: divergence.kl, changed: divergence.changed > 0, hit: label.map(|label| label == quantized.class()) }
-    }
-}
-
-/// What is counted of one setting over pictures.
-#[derive(Debug, Clone, Copy, Default)]
-struct Tally {
-    /// Sum of the KL.
-    kl: f64,
-    changed: usize,
-    images: usize,
-    labelled: usize,
-    hits: usize,
-}
-
-impl Tally {
-    fn add(&mut self, seen: Seen) {
-        self.kl += seen.kl;
-        self.changed += usize::from(seen.changed);
-        self.images += 1;
-        self.labelled += usize::from(seen.hit.is_some());
-        self.hits += usize::from(seen.hit == Some(true));
-    }
-
-    /// Writes what was counted into a row.
-    fn write(&self, row: &mut EvaluationRow) {
-        let Self { kl, changed, images, labelled, hits } = *self;
-        let agree = images - changed;
-        let percent = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
-        let (low, high) = if labelled > 0 { wilson(hits, labelled) } else { wilson(agree, images) };
-        row.top1 = (labelled > 0).then(|| percent(hits, labelled));
-        row.agreement = percent(agree, images);
-        row.kl = kl / images.max(1) as f64;
-        row.interval = (100.0 * low, 100.0 * high);
-    }
-
-    fn row(&self, settings: &Settings, sites: &[SiteInfo]) -> EvaluationRow {
-        let is_float = settings.method == Method::Float;
-        let bits = |bits: BitWidth| if is_float { BitWidth::FLOAT } else { bits };
-        let of_format = |own: Option<BitWidth>, bits: BitWidth| own.filter(|_| !bits.is_float()).unwrap_or(bits);
-        let activations = settings.method.spec().format.and_then(Format::bits);
-        let counted = settings.method.uses_groups();
-        let by_rows = settings.method.is_instance_aware();
-        let mut row = EvaluationRow {
-            method: settings.method,
-            wbits: bits(of_format(settings.weight_scales.format().bits(), settings.wbits)),
-            abits: bits(of_format(activations, settings.abits)),
-            sbits: bits(of_format(activations, settings.sbits)),
-            groups: counted.then_some(settings.groups),
-            row_groups: by_rows.then_some(settings.row_groups),
-            softmax: settings.softmax,
-            gelu: settings.gelu,
-            arithmetic: settings.arithmetic,
-            weights: settings.weights,
-            weight_scales: settings.weight_scales,
-            effective_bits: bops::mean_effective_bits(sites, settings),
-            bops: bops::total(sites, settings),
-            top1: None,
-            agreement: 0.0,
-            kl: 0.0,
-            interval: (0.0, 0.0),
-            behind_best: None,
-        };
-        self.write(&mut row);
-        row
     }
 }

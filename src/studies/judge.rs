@@ -83,7 +83,7 @@ impl<'j> Judge<'j> {
         let (kl, changed, top1) = match self {
             Self::Set(set) => {
                 let (mut pictures, mut top1) = (Vec::new(), None);
-                stepwise(session, set, std::slice::from_ref(settings), 64, &mut pictures, cancel, &mut |done, rows| {
+                stepwise(session, set, std::slice::from_ref(settings).into(), 64, &mut pictures, cancel, &mut |done, rows| {
                     progress(Progress { stage: name.clone(), done, total: set.len() });
                     top1 = rows.first().and_then(|row| row.top1);
                 })?;

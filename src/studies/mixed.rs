@@ -93,6 +93,16 @@ impl Mixed {
     }
 }
 
+/// Bits whose cost is a bound on the screen: the usual ones, and the present ones.
+#[must_use]
+pub fn budgets(present: BitWidth) -> Vec<BitWidth> {
+    let usual = [4, 6, 8].into_iter().filter_map(|bits| BitWidth::new(bits).ok());
+    let mut budgets: Vec<BitWidth> = usual.chain(std::iter::once(present).filter(|bits| !bits.is_float())).collect();
+    budgets.sort_unstable();
+    budgets.dedup();
+    budgets
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct MixedReport {

@@ -19,5 +19,6 @@ pub mod repair;
 pub mod sensitivity;
 pub mod shard;
 pub mod suggest;
+pub mod tally;
 pub mod trials;
 pub mod verify;

@@ -6,7 +6,8 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::evaluate::{self, EvaluationRow};
+use super::evaluate;
+use super::tally::EvaluationRow;
 use super::trials::{Trial, wholes};
 use crate::error::{Error, Result};
 use crate::input::PictureSet;
@@ -139,7 +140,7 @@ pub fn restore_set(
     };
     let measure = |grid: &[Settings], stage: &str| -> Result<Vec<Standing>> {
         let mut last = Vec::new();
-        evaluate::stepwise(session, set, grid, 64, &mut Vec::new(), cancel, &mut |done, rows| {
+        evaluate::stepwise(session, set, grid.into(), 64, &mut Vec::new(), cancel, &mut |done, rows| {
             progress(Progress { stage: stage.into(), done, total: set.len() });
             last = rows;
         })?;

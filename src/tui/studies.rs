@@ -10,6 +10,7 @@ use crate::progress::Progress;
 use crate::studies::allocate::Perturbed;
 use crate::studies::compare::Comparison;
 use crate::studies::perturbation::without_counts;
+use crate::studies::mixed::MixedReport;
 use crate::studies::suggest::Suggestion;
 use crate::studies::{mixed, repair};
 
@@ -37,6 +38,8 @@ pub struct Studies {
     pub all_for: Option<Settings>,
     /// The newest comparison.
     pub comparison: Option<Arc<Comparison>>,
+    /// The newest mixed precision, with the settings that it was asked for.
+    pub mixed: Option<(Settings, Arc<MixedReport>)>,
     /// The newest suggestion, while its settings and picture are the present ones.
     pub suggestion: Option<Arc<Suggestion>>,
 }
@@ -119,6 +122,13 @@ impl Studies {
         if self.known.len() > KEPT {
             self.known.remove(0);
         }
+    }
+
+    /// The mixed precision that was measured for `settings`, or that they come from.
+    #[must_use]
+    pub fn mixed_for(&self, settings: &Settings) -> Option<&MixedReport> {
+        let (asked, report) = self.mixed.as_ref()?;
+        (asked == settings || report.mixed.iter().any(|one| one.settings == *settings)).then_some(report)
     }
 
     /// Whether a study was stopped and is not asked for again by itself.

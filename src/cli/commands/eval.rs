@@ -9,7 +9,7 @@ use crate::cli::{interrupt, open};
 use crate::error::Result;
 use crate::input::LeftOut;
 use crate::quant::{Method, Settings};
-use crate::studies::evaluate;
+use crate::studies::evaluate::{self, Grid};
 use crate::studies::shard::Shard;
 
 /// Top-1 (or agreement with float) on a set of pictures; lists of values make a grid.
@@ -28,6 +28,9 @@ pub struct Eval {
     /// End at the first picture that cannot be read, instead of leaving it out.
     #[arg(long)]
     strict: bool,
+    /// Run every row this many times with bounds shifted by up to 0.2 % and show means and the jitter of the KL.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    draws: u32,
     /// Look at part K of N of the pictures only, every N-th; `igq merge` puts the parts together.
     #[arg(long, value_name = "K/N")]
     shard: Option<Shard>,
@@ -36,7 +39,7 @@ pub struct Eval {
 impl Eval {
     /// Evaluates and prints.
     pub(super) fn run(&self) -> Result<()> {
-        let Self { common, output, data, limit, strict, shard } = self;
+        let Self { common, output, data, limit, strict, draws, shard } = self;
         output.require_json_of_a_part(*shard)?;
         common.refuse_overwriting(output.output.as_deref())?;
         let mut grid = common.grid()?;
@@ -49,8 +52,9 @@ impl Eval {
         }
         let mut set = evaluate::data(&session, data.as_deref(), *limit)?;
         set.strict |= *strict;
+        let asked = Grid { settings: &grid, draws: *draws as usize };
         let bar = Bar::default();
-        let evaluation = evaluate::evaluate(&session, &set, &grid, *shard, &interrupt::cancel()?, &|progress| bar.show(&progress))?;
+        let evaluation = evaluate::evaluate(&session, &set, asked, *shard, &interrupt::cancel()?, &|progress| bar.show(&progress))?;
         drop(bar);
         for LeftOut { reason, count, example } in &evaluation.left_out {
             tell(&format!("left out: {count} ({reason}), such as {example}"));

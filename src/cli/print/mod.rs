@@ -16,7 +16,8 @@ use crate::atomic_write::write_whole;
 use crate::clean::{clean, clean_lines};
 use crate::cli::{Format, Output};
 use crate::error::{Error, Result};
-use crate::studies::evaluate::{Evaluation, EvaluationRow};
+use crate::studies::evaluate::Evaluation;
+use crate::studies::tally::EvaluationRow;
 
 /// Writes `text` to the file that was named, as a whole or not at all, or to standard output.
 ///
@@ -165,6 +166,7 @@ const EVALUATION_HEADER: &[&str] = &[
     "behind_best",
     "behind_low",
     "behind_high",
+    "jitter",
 ];
 
 fn evaluation_row(row: &EvaluationRow) -> Vec<String> {
@@ -191,6 +193,7 @@ fn evaluation_row(row: &EvaluationRow) -> Vec<String> {
         behind(|b| b.0),
         behind(|b| b.1),
         behind(|b| b.2),
+        row.jitter.map(|jitter| format!("{jitter:.4}")).unwrap_or_default(),
     ]
 }
 

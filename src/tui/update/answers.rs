@@ -83,6 +83,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
         Event::Perturbed(found) => app.studies.learn(found),
         Event::Compared(found) => studies::compared(app, found),
         Event::Suggested(found) => studies::suggested(app, found),
+        Event::Mixed(found) => studies::mixed_found(app, found),
         Event::Broken(text) => app.broken = Some(text),
     }
     Vec::new()

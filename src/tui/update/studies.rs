@@ -6,6 +6,7 @@ use crate::engine::Study;
 use crate::engine::command::Estimate;
 use crate::session::Snapshot;
 use crate::studies::compare::Comparison;
+use crate::studies::mixed::MixedReport;
 use crate::studies::repair;
 use crate::studies::suggest::Suggestion;
 use crate::tui::app::{App, Notice};
@@ -108,6 +109,19 @@ pub fn compared(app: &mut App, found: Arc<Comparison>) {
     }
     app.studies.comparison = Some(found);
     app.clamp();
+}
+
+/// Mixed precision; one for other settings was ended when they changed.
+pub fn mixed_found(app: &mut App, found: Arc<MixedReport>) {
+    if app.studies.running != Some(Study::Mixed { settings: app.settings.clone() }) {
+        return;
+    }
+    let present = found.mixed.iter().find(|one| one.uniform == app.settings.abits).map(|one| Arc::new(one.suggestion()));
+    app.studies.mixed = Some((app.settings.clone(), found));
+    match present {
+        Some(present) => suggested(app, present),
+        None => app.studies.running = None,
+    }
 }
 
 /// A suggestion; one for other settings was ended when they changed.

@@ -9,6 +9,8 @@ use super::spec::{ViewSpec, all_sites, no_detail, progress};
 use crate::engine::Study;
 use crate::engine::command::{Estimate, Method};
 use crate::studies::counts::{SiteShare, Step};
+use crate::studies::judge::Measured;
+use crate::studies::mixed::{Mixed, MixedReport};
 use crate::tui::app::App;
 use crate::tui::budget::Solved;
 use crate::tui::hit::{Hit, Hits, Walk};
@@ -221,7 +223,41 @@ fn table(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) -> Hits {
     table.draw(title, look, area, buf).1
 }
 
+/// Mixed precision against uniform bits, both measured: KL by runs on images of their own.
+fn mixed_curve(app: &App, report: &MixedReport, area: Rect, buf: &mut Buffer) {
+    let look = app.look;
+    let point = |m: &Measured| (m.bops as f64, m.kl);
+    let chosen = |one: &Mixed| one.measured.first().map(point);
+    let curve: Vec<(f64, f64)> = report.mixed.iter().filter_map(chosen).collect();
+    let uniform = report.mixed.iter().max_by_key(|one| one.measured.len()).map_or(&[][..], |one| one.measured.get(1..).unwrap_or_default());
+    let mut marks: Vec<Mark> = uniform
+        .iter()
+        .map(|m| Mark { at: point(m), label: m.name.split('/').next().unwrap_or_default().to_string(), style: look.bad() })
+        .collect();
+    for one in &report.mixed {
+        let applied = one.settings == app.settings;
+        let style = if applied { look.accent().add_modifier(Modifier::REVERSED) } else { look.accent() };
+        marks.extend(chosen(one).map(|at| Mark { at, label: look.glyph("●", "O").into(), style }));
+    }
+    let inner = panel(buf, area, "Mixed precision · measured KL", look);
+    let [plot, words] = Layout::vertical([Constraint::Fill(1), Constraint::Length(report.mixed.len() as u16 + 1)]).areas(inner);
+    plot::draw(&curve, &marks, |v| operations(v as u64), look, plot, buf);
+    let legend = format!("{} mixed  W4: uniform  {} unseen images", look.glyph("●", "O"), report.images);
+    put(buf, words, 0, 0, &legend, look.dim());
+    for (one, y) in report.mixed.iter().zip(1..) {
+        let same = one.measured.iter().skip(1).max_by_key(|m| m.bops).map_or(f64::NAN, |m| m.kl);
+        let own = one.measured.first().map_or(f64::NAN, |m| m.kl);
+        let gain = one.gain.map(|(_, low, high)| format!(", gain {} to {}", short(low), short(high))).unwrap_or_default();
+        let text = format!("at W{b}/A{b}'s cost: {}, mixed {}{gain}", short(same), short(own), b = one.uniform);
+        let now = if one.settings == app.settings { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() };
+        put(buf, words, 0, y, &text, now);
+    }
+}
+
 fn curve(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
+    if let Some(report) = app.studies.mixed_for(&app.settings) {
+        return mixed_curve(app, report, area, buf);
+    }
     let look = app.look;
     let title = if area.width >= 60 { "Sum of single-site KL, log scale, against BOPs, root scale" } else { "Sum of single-site KL" };
     let inner = panel(buf, area, title, look);

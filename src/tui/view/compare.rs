@@ -9,7 +9,7 @@ use super::spec::{ViewSpec, no_detail};
 use crate::analysis::report::{ClassProbability, Report, SiteReport};
 use crate::engine::Study;
 use crate::studies::compare::{Comparison, ComparisonRow};
-use crate::studies::evaluate::EvaluationRow;
+use crate::studies::tally::EvaluationRow;
 use crate::tui::app::App;
 use crate::tui::hit::{Hit, Hits, Walk};
 use crate::tui::keys::{Action, Key, bind};
