@@ -6,6 +6,7 @@ pub mod kernels;
 pub mod network;
 pub mod ops;
 pub mod output;
+pub mod patch_embed;
 pub mod positions;
 pub mod site;
 pub mod swin;

@@ -1,4 +1,4 @@
-//! What every network is made of: linear layers with a tap at their input, the patch embedding, softmax, GELU, layer norm and the residual
+//! What every network is made of: linear layers with a tap at their input, softmax, GELU, layer norm and the residual
 //! sum. Where nobody asks for gradients they are kernels over slices, spread over threads row by row, in place where the tensor is the
 //! operation's own; where somebody does they are composed of operations with a backward pass.
 
@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::graph::{Graph, GraphTap, Setting, Value};
 use crate::model::kernels::{self, Weight};
-use crate::model::site::{Site, SiteKind};
+use crate::model::site::Site;
 use crate::model::tap::Tap;
 
 /// The softmax of `scale * scores + bias` over the last dimension; `bias` has the shape of one picture's scores, `(1, ..)`. Changes
@@ -306,6 +306,14 @@ impl Linear {
         })
     }
 
+    /// Of a weight `(C_out, C)` and a bias `(C_out)`.
+    ///
+    /// # Errors
+    /// When the weight does not have two dimensions.
+    pub fn of(site: Site, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        Ok(Self { site, weight: Arc::new(Weight::new(weight)?), bias })
+    }
+
     /// `(B, N, C)` to `(B, N, C_out)`.
     ///
     /// # Errors
@@ -358,66 +366,6 @@ impl Linear {
             }
             None => Ok(y),
         }
-    }
-}
-
-/// Pixels to one token a patch.
-#[derive(Debug)]
-pub struct PatchEmbed {
-    /// The projection of a patch's pixels.
-    pub proj: Linear,
-    grid: (usize, usize),
-    patch: (usize, usize),
-}
-
-impl PatchEmbed {
-    /// Takes `patch_embed.proj` from a checkpoint; `grid` and `patch` are rows and columns, of patches and of pixels.
-    ///
-    /// # Errors
-    /// When a tensor is missing or has another shape.
-    pub fn new(
-        weights: &Weights,
-        (dim, in_chans): (usize, usize),
-        patch: (usize, usize),
-        grid: (usize, usize),
-        bias: bool,
-    ) -> Result<Self> {
-        let name = "patch_embed.proj";
-        let kernel = weights.get(&format!("{name}.weight"), &[dim, in_chans, patch.0, patch.1])?;
-        let proj = Linear {
-            site: Site::outside(SiteKind::Patch),
-            weight: Arc::new(Weight::new(kernel.reshape((dim, in_chans * patch.0 * patch.1))?)?),
-            bias: bias.then(|| weights.get(&format!("{name}.bias"), &[dim])).transpose()?,
-        };
-        Ok(Self { proj, grid, patch })
-    }
-
-    /// `(B, in_chans, height, width)` to `(B, N, D)`: a convolution whose stride is its kernel is a linear layer over patches.
-    ///
-    /// # Errors
-    /// When the input has another shape, or the tap refuses.
-    pub fn forward(&self, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let (b, c, _, _) = pixels.dims4()?;
-        let ((rows, columns), (ph, pw)) = (self.grid, self.patch);
-        let patches =
-            pixels.reshape((b, c, rows, ph, columns, pw))?.permute((0, 2, 4, 1, 3, 5))?.reshape((b, rows * columns, c * ph * pw))?;
-        self.proj.forward(patches, tap)
-    }
-}
-
-impl PatchEmbed {
-    /// The same in a graph, for a batch of one picture of `channels` colours.
-    ///
-    /// # Errors
-    /// When the tap refuses.
-    pub fn draw(&self, graph: &mut Graph, pixels: &Value, channels: usize, tap: &mut dyn GraphTap) -> Result<Value> {
-        let ([rows, columns], [height, width]) =
-            ([self.grid.0, self.grid.1].map(|n| n as i64), [self.patch.0, self.patch.1].map(|n| n as i64));
-        let channels = channels as i64;
-        let apart = graph.reshape(pixels, &[1, channels, rows, height, columns, width]);
-        let apart = graph.transpose(&apart, &[0, 2, 4, 1, 3, 5]);
-        let patches = graph.reshape(&apart, &[1, rows * columns, channels * height * width]);
-        self.proj.draw(graph, patches, tap)
     }
 }
 

@@ -2,7 +2,7 @@
 //! run of the picture before it is offered.
 
 use super::suggest::{Alternative, Change, Standing, Suggestion};
-use super::trials::{Trial, raised, wholes};
+use super::trials::{Trial, grid, raised, wholes};
 use crate::analysis::suffix;
 use crate::error::Result;
 use crate::model::{Site, SitePattern};
@@ -17,6 +17,8 @@ pub const TARGET: f64 = 0.1;
 pub const STAGE: &str = "running what may help, the cheapest first";
 /// Alternatives that are shown.
 const SHOWN: usize = 3;
+/// Changes that are tried behind the first that does.
+const BEHIND: usize = 24;
 /// Sites that get more bits one after another, the costliest by themselves first.
 const SITES: usize = 8;
 
@@ -75,13 +77,23 @@ pub fn repair(
     }
     let mut trials = wholes(session, settings);
     trials.extend(sites(session, settings, &base, cancel)?);
-    // The cheapest first: what is dearer than three that do is not tried.
+    for (name, changed) in grid(session, settings) {
+        if !trials.iter().any(|(_, known)| *known == changed) {
+            trials.push((name, changed));
+        }
+    }
+    // The cheapest first; behind the first that does come those that cost more and do better.
     let cost = |trial: &Trial| bops::total(session.opened().model.sites(), &trial.1);
     trials.sort_by_cached_key(cost);
     let total = trials.len();
     let mut found: Vec<Alternative> = Vec::new();
+    let mut spare: Vec<Alternative> = Vec::new();
     let mut nearest: Option<(f64, String)> = None;
+    let mut last = total;
     for (done, (name, changed)) in trials.into_iter().enumerate() {
+        if done > last {
+            break;
+        }
         progress(Progress { stage: STAGE.into(), done, total });
         // What a quantizer file cannot give is not offered.
         let (after, reached) = match standing(&changed) {
@@ -90,14 +102,23 @@ pub fn repair(
             Ok(standing) => standing,
         };
         if reached {
-            found.push(Alternative { name, settings: changed, after });
+            let alternative = Alternative { name, settings: changed, after };
+            if found.last().is_some_and(|better| after.kl >= better.after.kl) {
+                spare.push(alternative);
+                continue;
+            }
+            found.push(alternative);
             if found.len() == SHOWN {
                 break;
             }
+            last = last.min(done + BEHIND);
         } else if nearest.as_ref().is_none_or(|(kl, _)| after.kl < *kl) {
             nearest = Some((after.kl, name));
         }
     }
+    // Where fewer than three are better and better, what does as well stands beside them.
+    found.extend(spare.into_iter().take(SHOWN - found.len()));
+    found.sort_by_key(|alternative| alternative.after.bops);
     let percent = |bops: u64| 100.0 * (bops as f64 / before.bops as f64 - 1.0);
     let told = |a: &Alternative| {
         format!(

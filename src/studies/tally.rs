@@ -26,6 +26,7 @@ pub struct Seen {
 
 impl Seen {
     /// `quantized` beside `float`, and the true class where there is one.
+    #[must_use]
     pub fn of(float: &Prediction, quantized: &Prediction, label: Option<usize>) -> Self {
         let divergence = quantized.against(float);
         Self { kl: divergence.kl, changed: divergence.changed > 0, hit: label.map(|label| label == quantized.class()) }

@@ -44,7 +44,7 @@ pub fn wholes(session: &Session, settings: &Settings) -> Vec<Trial> {
         let all = move |x: &mut Settings| (x.method, x.wbits, x.abits, x.sbits) = (Method::IgqToken, w, a, s);
         trials.push(with(&format!("igq-token at {bits} bits"), &all));
     }
-    for bits in [6, 8] {
+    for bits in [5, 6, 8] {
         let (w, a, s) = (to(bits, settings.wbits), to(bits, settings.abits), to(bits, settings.sbits));
         trials.push(with(&format!("weights at {bits} bits"), &|x| x.wbits = w));
         trials.push(with(&format!("activations at {bits} bits"), &|x| (x.abits, x.sbits) = (a, s)));
@@ -58,5 +58,56 @@ pub fn wholes(session: &Session, settings: &Settings) -> Vec<Trial> {
         }
     }
     trials.retain(|(_, changed)| changed != settings && (settings.method.uses_groups() || changed.groups == settings.groups));
+    trials
+}
+
+/// The grid that one would try by hand on a single picture: methods, group counts, bits and scales of weights together, and more bits for a kind
+/// under another method.
+#[must_use]
+pub fn grid(session: &Session, settings: &Settings) -> Vec<Trial> {
+    if !settings.method.uses_groups() {
+        return Vec::new();
+    }
+    let methods = [settings.method, Method::IgqE, Method::IgqToken];
+    let counts = [4, 8, 12, 16].into_iter().filter_map(|count| GroupCount::new(count).ok());
+    let counts: Vec<(GroupCount, GroupCount)> =
+        std::iter::once((settings.groups, settings.row_groups)).chain(counts.map(|count| (count, count))).collect();
+    let widths: Vec<BitWidth> = [2, 5, 6, 8].into_iter().filter_map(|bits| BitWidth::new(bits).ok()).collect();
+    let mut trials: Vec<Trial> = Vec::new();
+    let mut add = |names: Vec<String>, changed: Settings| {
+        if changed != *settings && !trials.iter().any(|(_, known)| *known == changed) {
+            trials.push((names.join(", "), changed));
+        }
+    };
+    for method in methods {
+        let of_method = (method != settings.method).then(|| method.name().to_string());
+        for &bits in &widths {
+            let raise = |old: BitWidth| old.max(bits);
+            let base = Settings {
+                method,
+                wbits: raise(settings.wbits),
+                abits: raise(settings.abits),
+                sbits: raise(settings.sbits),
+                ..settings.clone()
+            };
+            let of_bits = ((base.wbits, base.abits, base.sbits) != (settings.wbits, settings.abits, settings.sbits))
+                .then(|| format!("everything at {bits} bits"));
+            for &(groups, row_groups) in &counts {
+                let of_groups = ((groups, row_groups) != (settings.groups, settings.row_groups)).then(|| format!("{groups} groups"));
+                for weight_scales in [settings.weight_scales, WeightScales::Block(32)] {
+                    let of_scales = (weight_scales != settings.weight_scales).then(|| "weights in blocks of 32".to_string());
+                    let names = [&of_method, &of_bits, &of_groups, &of_scales].into_iter().flatten().cloned().collect();
+                    add(names, Settings { groups, row_groups, weight_scales, ..base.clone() });
+                }
+            }
+        }
+        let Ok(six) = BitWidth::new(6) else { continue };
+        for kind in SiteKind::ALL {
+            let base = Settings { method, ..settings.clone() };
+            if let Some(changed) = raised(session, &base, &SitePattern::of_kind(kind), six) {
+                add(of_method.clone().into_iter().chain([format!("all {kind} at 6 bits")]).collect(), changed);
+            }
+        }
+    }
     trials
 }

@@ -9,8 +9,8 @@ use crate::engine::command::{Estimate, Settings};
 use crate::progress::Progress;
 use crate::studies::allocate::Perturbed;
 use crate::studies::compare::Comparison;
-use crate::studies::perturbation::without_counts;
 use crate::studies::mixed::MixedReport;
+use crate::studies::perturbation::without_counts;
 use crate::studies::suggest::Suggestion;
 use crate::studies::{mixed, repair};
 
