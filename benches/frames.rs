@@ -36,6 +36,7 @@ fn main() {
         }
         Stage::Swept(found, ..) => app.learn_sensitivity(&found),
         Stage::Blamed(blame) => app.learn_blame(blame),
+        Stage::Lens(points) => app.lens_of = Some((0, points)),
         Stage::Timed(_) => {}
     };
     session.answer(&request, &Cancel::default(), told).unwrap();
@@ -44,7 +45,7 @@ fn main() {
     for view in View::all() {
         app.view = view;
         if let (Some(wanted), Some(outcome)) = (view::wanted_detail(&app), &outcome) {
-            app.detail = outcome.detail(wanted.id, wanted.site).map(Arc::new);
+            app.detail = session.detail(outcome, wanted.id, wanted.site).map(Arc::new);
             app.clamp();
         }
         let mut times: Vec<f64> = (0..51)

@@ -116,7 +116,7 @@ fn measure(model: Option<&str>) {
                 measured = since();
                 stop.cancel();
             }
-            Stage::Timed(_) | Stage::Swept(..) | Stage::Blamed(_) => {}
+            Stage::Lens(_) | Stage::Timed(_) | Stage::Swept(..) | Stage::Blamed(_) => {}
         });
         assert!(ended.is_err() || measured > 0.0);
         times[2].push(told);

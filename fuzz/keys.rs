@@ -8,7 +8,7 @@ use igq::engine::{Event, Request, Study};
 use igq::progress::{Cancel, Progress};
 use igq::quant::Settings;
 use igq::session::{Outcome, Stage};
-use igq::studies::{allocate, compare, mixed, repair};
+use igq::studies::{allocate, compare, curve, mixed, repair};
 use igq::tui::app::App;
 use igq::tui::frame;
 use igq::tui::message::{Effect, Message};
@@ -92,7 +92,7 @@ impl Screen {
                 Effect::StopStudy => self.study = None,
                 Effect::Detail(wanted) => {
                     let known = self.outcome.as_ref().filter(|(id, _)| *id == wanted.id);
-                    if let Some(detail) = known.and_then(|(id, outcome)| outcome.detail(*id, wanted.site)) {
+                    if let Some(detail) = known.and_then(|(id, outcome)| session().detail(outcome, *id, wanted.site)) {
                         self.tell(Message::Engine(Event::Detail(Arc::new(detail))));
                     }
                 }
@@ -119,6 +119,7 @@ impl Screen {
                     cancel.cancel();
                 }
             }
+            Stage::Lens(points) => events.push(Event::Lens(request.id, points)),
             Stage::Timed(report) => events.push(Event::Timed(request.id, report)),
             Stage::Swept(found, _, _) => events.push(Event::Sensitivity(request.id, found)),
             Stage::Blamed(blame) => events.push(Event::Blamed(request.id, blame)),
@@ -146,8 +147,11 @@ impl Screen {
                 let found = repair::repair(session(), &settings, picture, repair::TARGET, &Cancel::default(), &|_| ());
                 found.map(|found| Event::Suggested(Arc::new(found)))
             }
+            Study::Curve { settings, picture, site } => {
+                curve::curve(session(), &settings, picture, site, &Cancel::default()).map(|found| Event::Curve(Arc::new(found)))
+            }
             Study::Mixed { settings } => mixed::mixed(session(), &settings, &[settings.abits], None, &Cancel::default(), &|_| ())
-                .map(|found| Event::Suggested(Arc::new(found.mixed[0].suggestion()))),
+                .map(|found| Event::Mixed(Arc::new(found))),
         };
         self.tell(Message::Engine(done.unwrap_or_else(|e| Event::StudyFailed(e.to_string()))));
     }

@@ -6,7 +6,7 @@
 //!
 //! | folder | does | may not use |
 //! |---|---|---|
-//! | ground: [`error`], [`progress`], [`atomic_write`], [`memory`], [`mod@read`], [`mod@clean`], [`cpu`] | errors; progress, counters, cancelling; whole files or none; how much memory a run may take; reading what a user names; foreign text; threads of a tensor operation | anything below |
+//! | ground: [`error`], [`progress`], [`atomic_write`], [`memory`], [`mod@read`], [`mod@clean`], [`number`], [`cpu`] | errors; progress, counters, cancelling; whole files or none; how much memory a run may take; reading what a user names; foreign text; numbers for people; threads of a tensor operation | anything below |
 //! | [`input`] | pictures: decode, orient, resize, crop, normalise; sets of pictures; [`input::batches`] alone loads and stacks | threads, terminal |
 //! | [`model`] | networks, sites, taps; [`model::checkpoint`]: files, names, configuration, the Hub | image, terminal |
 //! | [`quant`] | the method: calibrate, fit, assign, plan, bit operations, the integer program; [`mod@quant::run`] alone runs a plan | clock, stdout, input |
@@ -75,6 +75,7 @@ pub mod error;
 pub mod input;
 pub mod memory;
 pub mod model;
+pub mod number;
 pub mod progress;
 pub mod quant;
 pub mod read;

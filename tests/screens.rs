@@ -311,7 +311,7 @@ fn attention_within_windows_is_drawn_where_the_window_lies() {
     for (block, token, rows, columns) in [(0, (5, 9), [4, 5, 6, 7], [8, 9, 10, 11]), (1, (5, 9), [2, 3, 4, 5], [6, 7, 8, 9])] {
         let site = Site { stage: Some(0), block: Some(block), kind: SiteKind::Attn };
         assert!(app.select(site));
-        detail(&mut app, &outcome);
+        detail(&mut app, &session, &outcome);
         let map = app.attention().unwrap().clone();
         app.token = map.layout.token_at(token.0, token.1).unwrap();
         // Every query's probabilities sum to 1, whatever window and head it is in.
@@ -332,7 +332,7 @@ fn attention_within_windows_is_drawn_where_the_window_lies() {
     // The cursor walks over the picture, not from window to window.
     app.token = 0;
     app.select(Site { stage: Some(0), block: Some(0), kind: SiteKind::Attn });
-    detail(&mut app, &outcome);
+    detail(&mut app, &session, &outcome);
     for (key, place) in [('l', (0, 1)), ('l', (0, 2)), ('h', (0, 1))] {
         app.select(Site { stage: Some(0), block: Some(0), kind: SiteKind::Attn });
         press(&mut app, KeyCode::Char(key));

@@ -365,7 +365,7 @@ fn what_is_to_blame_is_what_runs_say() {
     let best = *blame.repaired.iter().min_by(|a, b| a.kl.total_cmp(&b.kl)).unwrap();
     report.blame = Some(blame);
     let verdict = findings::verdict_after_sweep(&report);
-    let named = format!("{} in float: {} (", best.site, findings::nats(best.kl));
+    let named = format!("{} in float: {} (", best.site, igq::number::short(best.kl));
     let none = "None of the 5 costliest sites in float lowers it.";
     assert!(verdict.contains(if best.kl < report.prediction.kl { &named } else { none }), "{verdict}");
     assert_eq!(findings::costliest(&report), Some(best.site));

@@ -2,8 +2,10 @@
 
 use candle_core::Tensor;
 
+use super::distribution::Distribution;
 use super::runs::{FloatRun, QuantizedRun};
 use crate::model::{Site, SiteInfo, TokenLayout, kernels};
+use crate::quant::SitePlan;
 
 /// The softmax attention of one site in both runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,12 +31,17 @@ pub struct SiteDetail {
     pub site: Site,
     /// Its attention, where it is a softmax.
     pub attention: Option<AttentionMap>,
+    /// For each channel or row what each group would cost it: the least is its group. Empty where groups do not depend on the picture.
+    pub costs: Vec<Vec<f64>>,
+    /// How its values are distributed.
+    pub distribution: Option<Distribution>,
 }
 
 impl SiteDetail {
-    /// Details of the site `info`, from both runs of request `id`.
+    /// Details of the site of `plan`, from both runs of request `id`; `weight` is the float weight of its layer.
     #[must_use]
-    pub fn new(id: u64, info: &SiteInfo, float: &FloatRun, quantized: &QuantizedRun) -> Self {
+    pub fn new(id: u64, plan: &SitePlan, weight: Option<&Tensor>, float: &FloatRun, quantized: &QuantizedRun) -> Self {
+        let info = &plan.info;
         let values = |x: &Tensor| kernels::with_values(x, <[f32]>::to_vec).ok();
         let map = || {
             let run = quantized.sites.get(&info.site)?;
@@ -42,6 +49,13 @@ impl SiteDetail {
             let (float, before) = (values(float.sites.get(&info.site)?)?, values(&run.before)?);
             Some(AttentionMap { heads, layout, float, before, quantized: values(&run.after)? })
         };
-        Self { id, site: info.site, attention: info.site.kind.is_softmax().then(map).flatten() }
+        let run = quantized.sites.get(&info.site);
+        let distribution = run.and_then(|run| Distribution::new(plan, float, run, weight).ok().flatten());
+        let costs = || {
+            let (quantizers, grouping) = (plan.quantizers.as_ref()?, run?.grouping.as_ref()?);
+            grouping.ranges.iter().map(|&range| quantizers.costs(range, plan.bits)).collect::<Option<Vec<_>>>()
+        };
+        let costs = costs().unwrap_or_default();
+        Self { id, site: info.site, attention: info.site.kind.is_softmax().then(map).flatten(), costs, distribution }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::report::{Blame, PredictionReport, Report, SiteReport};
 use crate::model::Site;
+use crate::number::short;
 
 /// What became of the prediction, and the site with the lowest local SQNR with the likeliest reason: what is known before the sweep.
 #[must_use]
@@ -40,27 +41,21 @@ pub fn verdict_after_sweep(report: &Report) -> String {
         return format!("{fate} Nothing was lost.");
     }
     let Blame { weights, activations, softmax, .. } = *blame;
-    let [all, weights, activations, softmax] = [kl, weights, activations, softmax].map(nats);
+    let [all, weights, activations, softmax] = [kl, weights, activations, softmax].map(short);
     let parts = format!("KL {all}; alone: weights {weights}, activations {activations}, softmax {softmax}.");
     let sum: f64 = report.sites.iter().filter_map(|s| s.only_this).map(|only| only.kl).sum();
     let sum = match sum / kl {
-        share if share < 0.5 => format!(" Errors compound (single sites sum to {}).", nats(sum)),
-        share if share > 2.0 => format!(" Errors cancel (single sites sum to {}).", nats(sum)),
+        share if share < 0.5 => format!(" Errors compound (single sites sum to {}).", short(sum)),
+        share if share > 2.0 => format!(" Errors cancel (single sites sum to {}).", short(sum)),
         _ => String::new(),
     };
     let best = blame.repaired.iter().min_by(|a, b| a.kl.total_cmp(&b.kl)).filter(|best| best.kl < kl);
     let site = match best.and_then(|best| Some((best, report.site(best.site)?))) {
-        Some((best, site)) => format!(" {} in float: {} ({}; {}).", best.site, nats(best.kl), decibels(site), reason(site)),
+        Some((best, site)) => format!(" {} in float: {} ({}; {}).", best.site, short(best.kl), decibels(site), reason(site)),
         None if blame.repaired.is_empty() => String::new(),
         None => format!(" None of the {} costliest sites in float lowers it.", blame.repaired.len()),
     };
     format!("{fate} {parts}{sum}{site}")
-}
-
-/// A KL in few characters.
-#[must_use]
-pub fn nats(kl: f64) -> String {
-    if kl == 0.0 || kl >= 0.001 { format!("{kl:.3}") } else { format!("{kl:.0e}") }
 }
 
 /// The site that costs the prediction most: the one whose repair helps most, else the one that costs most by itself as far as that is known, else

@@ -3,7 +3,9 @@
 pub mod arithmetic;
 pub mod codes;
 pub mod detail;
+pub mod distribution;
 pub mod findings;
+pub mod lens;
 pub mod measure;
 pub mod metrics;
 pub mod prediction;

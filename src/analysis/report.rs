@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::arithmetic::ArithmeticReport;
+use super::lens::LensPoint;
 use super::metrics::ErrorNumbers;
 use crate::clean::escape_json;
 use crate::error::{Error, Result};
@@ -38,6 +39,9 @@ pub struct Report {
     /// What is to blame for what the prediction lost, from runs of this picture; none until the sweep is through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blame: Option<Blame>,
+    /// What both runs would answer after every block; empty where nobody has looked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lens: Vec<LensPoint>,
     /// What integers gain here; where products are computed in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arithmetic: Option<ArithmeticReport>,
@@ -159,6 +163,19 @@ pub struct PredictionReport {
     pub margin_float: f64,
     /// The same, quantized.
     pub margin_quantized: f64,
+}
+
+impl PredictionReport {
+    /// Probability of the float run's class in the quantized run less that of the most likely other class: negative after a flip.
+    #[must_use]
+    pub fn margin_of_float_class(&self) -> f64 {
+        if !self.flipped {
+            return self.margin_quantized;
+        }
+        let first = self.float.first().map(|c| c.class);
+        let kept = self.quantized.iter().find(|c| Some(c.class) == first).map_or(0.0, |c| c.probability);
+        kept - self.quantized.first().map_or(0.0, |c| c.probability)
+    }
 }
 
 /// One site of a quantized run.

@@ -62,6 +62,12 @@ pub struct QuantizedRun {
 }
 
 impl QuantizedRun {
+    /// Input of each step; entry 0 is the pixels.
+    #[must_use]
+    pub fn boundaries(&self) -> &[Tensor] {
+        &self.boundaries
+    }
+
     /// Runs the network over one picture `(1, C, height, width)` as `plan` says.
     ///
     /// # Errors

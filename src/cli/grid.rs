@@ -199,6 +199,22 @@ mod tests {
     }
 
     #[test]
+    fn flags_give_the_settings_that_they_came_from() {
+        for line in [
+            "--bits 3 --groups 16 --row-groups 2 --method igq-e --weights nearest --weight-scales block=16 --preset inside",
+            "--abits 6 --sbits 8 --keep-float head,blocks.1.* --kinds qkv,fc1,head --softmax log2 --gelu twin --seed 7 --block 24",
+            "--site-groups blocks.*.fc2=16 --site-abits head=8 --site-wbits blocks.0.*=6 --arithmetic integer --smooth",
+            "",
+        ] {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let settings = common(&words).settings().unwrap();
+            let told = shlex::split(&crate::quant::flags::line(&settings.flags())).unwrap();
+            let again = common(&told.iter().map(String::as_str).collect::<Vec<_>>()).settings().unwrap();
+            assert_eq!(again, settings, "{line}: {told:?}");
+        }
+    }
+
+    #[test]
     fn settings_of_before_mean_what_they_meant() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("old.json");

@@ -40,6 +40,15 @@ pub enum Study {
         /// Index of the picture.
         picture: usize,
     },
+    /// The error of one site of the run that is shown against its number of groups: `Event::Curve`.
+    Curve {
+        /// The settings of the run.
+        settings: Settings,
+        /// Index of its picture.
+        picture: usize,
+        /// The site.
+        site: Site,
+    },
     /// Bits and group counts of every site within the cost of the same bits everywhere: `Event::Suggested`.
     Mixed {
         /// The settings; their activation bits everywhere are the bound.

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use crate::analysis::ArithmeticReport;
 use crate::analysis::detail::SiteDetail;
+use crate::analysis::lens::LensPoint;
 use crate::analysis::report::{Blame, Sensitivity};
 use crate::model::Site;
 use crate::session::{Predicted, Snapshot};
 use crate::studies::allocate::Perturbed;
 use crate::studies::compare::Comparison;
+use crate::studies::curve::Curve;
 use crate::studies::mixed::MixedReport;
 use crate::studies::suggest::Suggestion;
 
@@ -21,6 +23,8 @@ pub enum Event {
     Snapshot(Arc<Snapshot>),
     /// What integers gain here, for a request whose products are computed in them.
     Timed(u64, ArithmeticReport),
+    /// What both runs of a request would answer after every block.
+    Lens(u64, Vec<LensPoint>),
     /// Details of one site of an answered request.
     Detail(Arc<SiteDetail>),
     /// Single-site sensitivities of a request, as far as the sweep is.
@@ -33,6 +37,8 @@ pub enum Event {
     Compared(Arc<Comparison>),
     /// A suggestion, found and verified.
     Suggested(Arc<Suggestion>),
+    /// The error of one site against its number of groups.
+    Curve(Arc<Curve>),
     /// Mixed precision at the cost of several uniform bits, measured.
     Mixed(Arc<MixedReport>),
     /// More pictures are there: the index of the first of them, and the number of all.

@@ -17,7 +17,7 @@ use crate::studies::allocate::Perturbed;
 use crate::studies::counts::Table;
 use crate::studies::perturbation::{self, Estimate, Perturbation, Search, SitePerturbation, StudyUpdate};
 use crate::studies::tally::Looked;
-use crate::studies::{compare, mixed, repair};
+use crate::studies::{compare, curve, mixed, repair};
 
 /// Shortest time between two partial results.
 const PARTIAL: Duration = Duration::from_millis(100);
@@ -78,6 +78,10 @@ pub(super) fn work(session: &Session, desk: &StudyQueue, out: &Out) {
                 let progress = |p| out.study.send_replace(p);
                 let found = repair::repair(session, settings, *picture, repair::TARGET, &cancel, &|p| drop(progress(p)))?;
                 out.tell(Event::Suggested(Arc::new(found)));
+                Ok(())
+            }
+            Study::Curve { settings, picture, site } => {
+                out.tell(Event::Curve(Arc::new(curve::curve(session, settings, *picture, *site, &cancel)?)));
                 Ok(())
             }
             Study::Mixed { settings } => {

@@ -184,7 +184,7 @@ fn work(opened: LoadedModel, slot: &RequestSlot, desk: &StudyQueue, out: &Out) {
                     Ok(()) | Err(Error::Cancelled) => {}
                     Err(error) => out.tell(Event::Failed(request.id, error.to_string())),
                 },
-                Task::Detail(detail) => tell_detail(detail, &last, out),
+                Task::Detail(detail) => tell_detail(&session, detail, &last, out),
             }
             out.progress.send_replace(Progress::default());
         }
@@ -195,9 +195,9 @@ fn work(opened: LoadedModel, slot: &RequestSlot, desk: &StudyQueue, out: &Out) {
 /// The outcome that details are made of, and the request that it answered.
 type Last = Option<(u64, Arc<Outcome>)>;
 
-fn tell_detail(wanted: DetailRequest, last: &Last, out: &Out) {
+fn tell_detail(session: &Session, wanted: DetailRequest, last: &Last, out: &Out) {
     let outcome = last.as_ref().filter(|(id, _)| *id == wanted.id);
-    if let Some(detail) = outcome.and_then(|(id, outcome)| outcome.detail(*id, wanted.site)) {
+    if let Some(detail) = outcome.and_then(|(id, outcome)| session.detail(outcome, *id, wanted.site)) {
         out.tell(Event::Detail(Arc::new(detail)));
     }
 }
@@ -228,12 +228,13 @@ fn answer(
                 drop(closed.take());
                 let mut details = || {
                     if let Some(wanted) = slot.take_detail() {
-                        tell_detail(wanted, last, out);
+                        tell_detail(session, wanted, last, out);
                     }
                 };
                 details();
                 session.plan_ahead(request, cancel, &mut details).ok(); // The sweep hears of it where it was cancelled.
             }
+            Stage::Lens(points) => out.tell(Event::Lens(request.id, points)),
             Stage::Blamed(blame) => out.tell(Event::Blamed(request.id, blame)),
             Stage::Timed(report) => out.tell(Event::Timed(request.id, report)),
             Stage::Swept(found, done, total) => {
@@ -242,7 +243,7 @@ fn answer(
             }
         }
         if let Some(wanted) = slot.take_detail() {
-            tell_detail(wanted, last, out);
+            tell_detail(session, wanted, last, out);
         }
     })?;
     out.progress.send_replace(Progress::default());

@@ -100,6 +100,18 @@ impl SiteQuantizers {
         Self { bounds, rule }
     }
 
+    /// What each group would cost a channel or row of `range`, the least of which is its group; none where groups are fixed or there is one.
+    #[must_use]
+    pub fn costs(&self, range: Bounds, bits: BitWidth) -> Option<Vec<f64>> {
+        let (centres, cost) = match &self.rule {
+            Rule::Nearest(centres) => (centres.as_deref().unwrap_or(&self.bounds), Cost::Distance),
+            Rule::NearestByToken => (self.bounds.as_slice(), Cost::Distance),
+            Rule::LeastError(alpha) => (self.bounds.as_slice(), Cost::Error { alpha: *alpha, max_code: f64::from(bits.max_code()?) }),
+            Rule::Tiles(_) | Rule::Fixed(_) | Rule::OwnRange | Rule::One(_) => return None,
+        };
+        Some(centres.iter().map(|&centre| cost.of(range, centre)).collect())
+    }
+
     /// The groups of one picture, from the ranges of its channels or rows. `None` for float bits.
     #[must_use]
     pub fn group(&self, ranges: Vec<Bounds>, along: Along, bits: BitWidth) -> Option<Grouping> {

@@ -11,6 +11,7 @@ pub mod element;
 pub mod fake;
 pub mod files;
 pub mod fit;
+pub mod flags;
 pub mod format;
 pub mod group;
 pub mod integer;

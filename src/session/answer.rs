@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::core::{Outcome, Session};
+use crate::analysis::lens::LensPoint;
 use crate::analysis::report::{Blame, BopsReport, PredictionReport, Sensitivity};
 use crate::analysis::{ArithmeticReport, Report};
 use crate::error::Result;
@@ -91,8 +92,10 @@ impl PictureView {
 pub enum Stage {
     /// The quantized forward pass is through.
     Predicted(Arc<Predicted>),
-    /// Every site is measured; the outcome serves [`Outcome::detail`].
+    /// Every site is measured; the outcome serves [`Session::detail`].
     Measured(Arc<Snapshot>, Arc<Outcome>),
+    /// What both runs would answer after every block.
+    Lens(Vec<LensPoint>),
     /// What integers gain here, where products are computed in them.
     Timed(ArithmeticReport),
     /// Some more sites of the sweep, how many there are so far and how many there will be.
@@ -130,6 +133,7 @@ impl Session {
             snapshot.compare = Some(Box::new(Snapshot::of(&compared, id, second)));
         }
         tell(Stage::Measured(Arc::new(snapshot), Arc::clone(&outcome)));
+        tell(Stage::Lens(self.lens(&outcome, cancel)?));
         if request.settings.arithmetic == Arithmetic::Integer {
             tell(Stage::Timed(self.time_arithmetics(picture, &request.settings, cancel)?));
         }

@@ -12,6 +12,7 @@ use super::loaded::{CalibrationPlan, LoadedModel};
 use super::options::Options;
 
 use crate::analysis::detail::SiteDetail;
+use crate::analysis::lens::{self, LensPoint};
 use crate::analysis::report::{
     Blame, BopsReport, CalibrationReport, ClassName, ModelReport, PictureReport, PredictionReport, Repaired, Report, SCHEMA_VERSION,
     Sensitivity,
@@ -316,6 +317,17 @@ impl Session {
         Ok(Run { base, plan, quantized, seconds: started.elapsed().as_secs_f64() })
     }
 
+    /// The values of `site` just before its quantizer in the newest run, if that was of this picture under these settings.
+    ///
+    /// # Errors
+    /// When the settings do not fit.
+    pub fn values_before(&self, picture: usize, settings: &Settings, site: Site) -> Result<Option<Tensor>> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(newest) = newest.filter(|newest| newest.picture == picture) else { return Ok(None) };
+        let same = self.plan(settings)?.first_change(&newest.plan).is_none();
+        Ok(newest.quantized.sites.get(&site).filter(|_| same).map(|run| run.before.clone()))
+    }
+
     pub(super) fn prediction(&self, run: &Run) -> PredictionReport {
         run.quantized.prediction.report(&run.base.float.prediction, &self.opened.model.labels)
     }
@@ -363,6 +375,7 @@ impl Session {
             verdict: findings::verdict(&prediction, &sites),
             arithmetic: None,
             blame: None,
+            lens: Vec::new(),
             prediction,
             bops: self.bops(settings),
             sites,
@@ -397,6 +410,21 @@ impl Session {
 }
 
 impl Session {
+    /// What only `site` on one view shows of `outcome`, the answer to request `id`; none where the model has no such site.
+    #[must_use]
+    pub fn detail(&self, outcome: &Outcome, id: u64, site: Site) -> Option<SiteDetail> {
+        let weight = self.opened.model.network().weight(site).and_then(|weight| weight.tensor().ok());
+        Some(SiteDetail::new(id, outcome.plan.sites.get(&site)?, weight, &outcome.base.float, &outcome.quantized))
+    }
+
+    /// What float and quantized run of `outcome` would answer after every block.
+    ///
+    /// # Errors
+    /// When `cancel` was called.
+    pub fn lens(&self, outcome: &Outcome, cancel: &Cancel) -> Result<Vec<LensPoint>> {
+        cpu::in_pool(|| lens::lens(&self.opened.model, &outcome.plan, &outcome.base.float, &outcome.quantized, cancel))
+    }
+
     /// What is to blame for what the prediction of `outcome` lost: runs with only weights, activations or softmax quantized, and runs with one of
     /// `sites` in float.
     ///
@@ -412,13 +440,5 @@ impl Session {
             softmax: part(Part::Softmax)?,
             repaired: sites.iter().map(repaired).collect::<Result<_>>()?,
         })
-    }
-}
-
-impl Outcome {
-    /// What only `site` on one view shows; none where the model has no such site.
-    #[must_use]
-    pub fn detail(&self, id: u64, site: Site) -> Option<SiteDetail> {
-        Some(SiteDetail::new(id, &self.plan.sites.get(&site)?.info, &self.base.float, &self.quantized))
     }
 }

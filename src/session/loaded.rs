@@ -26,6 +26,7 @@ pub struct LoadedModel {
     pub(super) cache: FitCache,
     pub(super) calibration: CalibrationPlan,
     pub(super) cache_folder: Option<PathBuf>,
+    flags: Vec<(&'static str, String)>,
 }
 
 pub(super) enum CalibrationPlan {
@@ -85,7 +86,7 @@ impl LoadedModel {
         } else {
             calibration_pictures(options, config.in_chans())?
         };
-        Ok(Self { model, preprocess, pictures, settings, cache, calibration, cache_folder: options.cache.clone() })
+        Ok(Self { model, preprocess, pictures, settings, cache, calibration, cache_folder: options.cache.clone(), flags: options.flags() })
     }
 
     /// What is known now.
@@ -100,6 +101,7 @@ impl LoadedModel {
             picture_count: self.pictures.len(),
             tokens: self.model.network().tokens(),
             sites: self.model.sites().iter().map(|s| s.site).collect(),
+            flags: self.flags.clone(),
         }
     }
 
@@ -180,4 +182,6 @@ pub struct SessionInfo {
     pub tokens: TokenLayout,
     /// All sites, in the order of the forward pass.
     pub sites: Vec<Site>,
+    /// Flags of the command line that open the same session.
+    pub flags: Vec<(&'static str, String)>,
 }

@@ -32,6 +32,29 @@ pub struct Options {
     pub cache: Option<PathBuf>,
 }
 
+impl Options {
+    /// The flags that differ from the defaults, without those of the settings.
+    #[must_use]
+    pub fn flags(&self) -> Vec<(&'static str, String)> {
+        let usual = Self::default();
+        let path = |path: &PathBuf| path.display().to_string();
+        let mut flags = Vec::new();
+        if self.model != usual.model {
+            flags.push(("--model", self.model.clone()));
+        }
+        flags.extend(self.offline.then(|| ("--offline", String::new())));
+        flags.extend(self.labels.iter().map(|labels| ("--labels", path(labels))));
+        flags.extend(self.images.iter().map(|image| ("--image", path(image))));
+        flags.extend(self.shuffle.then(|| ("--shuffle", String::new())));
+        flags.extend(self.calibration.iter().map(|folder| ("--calibration", path(folder))));
+        if self.calibration_images != usual.calibration_images {
+            flags.push(("--calibration-images", self.calibration_images.to_string()));
+        }
+        flags.extend(self.quantizers.iter().map(|file| ("--quantizers", path(file))));
+        flags
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {

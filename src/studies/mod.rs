@@ -4,6 +4,7 @@ pub mod allocate;
 pub mod both_ways;
 pub mod compare;
 pub mod counts;
+pub mod curve;
 pub mod diff;
 pub mod dump;
 pub mod evaluate;

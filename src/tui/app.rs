@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::budget::Budget;
-use super::choice::{Map, Sort, View};
+use super::choice::{Map, Scope, Sort, View};
 use super::history::History;
 use super::hit::Hits;
 use super::studies::Studies;
 use super::theme::Look;
 use crate::analysis::detail::{AttentionMap, SiteDetail};
 use crate::analysis::findings;
+use crate::analysis::lens::LensPoint;
 use crate::analysis::report::{Blame, PredictionReport, Report, Sensitivity, SiteReport};
 use crate::engine::{DetailRequest, Request};
 use crate::model::Site;
 use crate::progress::Progress;
-use crate::quant::Settings;
+use crate::quant::{Settings, flags};
 use crate::session::{Predicted, SessionInfo, Snapshot};
 
 /// A line for the user, until the next key.
@@ -52,10 +53,18 @@ pub struct App {
     pub site: Site,
     /// The channel under the cursor.
     pub channel: usize,
+    /// The only group whose members are shown; none for all.
+    pub only_group: Option<usize>,
+    /// Whether the groups are compared with those of the pinned answer.
+    pub against_pinned: bool,
+    /// Whether bars are as high as the channels shown are, and not as all are.
+    pub zoomed: bool,
     /// Whether channels stand in the order of their groups.
     pub by_group: bool,
     /// Whether the channels' scale is logarithmic.
     pub logarithmic: bool,
+    /// Whose values are shown together.
+    pub scope: Scope,
     /// The head that is shown.
     pub head: usize,
     /// The query token under the cursor.
@@ -70,6 +79,10 @@ pub struct App {
     pub filter: String,
     /// Whether the filter is being typed.
     pub filtering: bool,
+    /// The command that is being typed.
+    pub palette: Option<String>,
+    /// Commands that were typed, the newest last.
+    pub said: Vec<String>,
     /// Whether the help is open, and how far it is scrolled.
     pub help: Option<u16>,
     /// What the newest request predicts; its measures follow.
@@ -84,6 +97,8 @@ pub struct App {
     pub blame: Option<(Blame, String)>,
     /// Sensitivities of that answer, as far as the sweep is.
     pub sensitivity: HashMap<Site, Sensitivity>,
+    /// What both runs would answer after every block, and the request that the runs answered.
+    pub lens_of: Option<(u64, Vec<LensPoint>)>,
     /// The newest request.
     pub wanted: u64,
     /// Studies: what is under way, what was found.
@@ -94,6 +109,8 @@ pub struct App {
     pub row: usize,
     /// The answer that was pinned, A of "A against B".
     pub pinned: Option<Arc<Snapshot>>,
+    /// Details of a site of that answer.
+    pub pinned_detail: Option<Arc<SiteDetail>>,
     /// Steps of the settings.
     pub history: History,
     /// How far the engine is.
@@ -124,8 +141,12 @@ impl App {
             compare: None,
             site,
             channel: 0,
+            only_group: None,
+            against_pinned: false,
+            zoomed: false,
             by_group: true,
             logarithmic: false,
+            scope: Scope::Site,
             head: 0,
             token: 0,
             map: Map::Quantized,
@@ -133,6 +154,8 @@ impl App {
             sort_reversed: false,
             filter: String::new(),
             filtering: false,
+            palette: None,
+            said: Vec::new(),
             help: None,
             predicted: None,
             blame: None,
@@ -140,11 +163,13 @@ impl App {
             detail: None,
             asked_detail: None,
             sensitivity: HashMap::new(),
+            lens_of: None,
             wanted: 0,
             studies: Studies::default(),
             budget: Budget::default(),
             row: 0,
             pinned: None,
+            pinned_detail: None,
             history: History::default(),
             progress: Progress::default(),
             notice: None,
@@ -176,6 +201,21 @@ impl App {
         Request { id: self.wanted, settings: self.settings.clone(), picture: self.picture, compare: self.compare }
     }
 
+    /// The command line that gives the run that is wanted now.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let mut flags = self.info.flags.clone();
+        if self.picture > 0 {
+            flags.push(("--picture", self.picture.to_string()));
+        }
+        // What a quantizer file decides is not said beside it.
+        let fitted = flags.iter().any(|(name, _)| *name == "--quantizers");
+        flags.extend(
+            self.settings.flags().into_iter().filter(|(name, _)| !fitted || !matches!(*name, "--method" | "--groups" | "--row-groups")),
+        );
+        format!("igq run {}", flags::line(&flags)).trim_end().to_string()
+    }
+
     /// Selects a site; false if the model has no such site.
     pub fn select(&mut self, site: Site) -> bool {
         let known = self.info.sites.contains(&site);
@@ -203,6 +243,7 @@ impl App {
     #[must_use]
     pub fn report_with_sweep(&self, report: &Report) -> Report {
         let mut report = report.clone();
+        report.lens = self.lens().map(<[LensPoint]>::to_vec).unwrap_or_default();
         for site in &mut report.sites {
             site.only_this = self.sensitivity.get(&site.site).copied();
         }
@@ -217,6 +258,13 @@ impl App {
         let Some(snapshot) = &self.snapshot else { return };
         let report = Report { blame: Some(blame.clone()), ..self.report_with_sweep(&snapshot.report) };
         self.blame = Some((blame, findings::verdict_after_sweep(&report)));
+    }
+
+    /// What both runs of what is shown would answer after every block.
+    #[must_use]
+    pub fn lens(&self) -> Option<&[LensPoint]> {
+        let (id, points) = self.lens_of.as_ref()?;
+        (*id == self.snapshot.as_ref()?.id).then_some(points)
     }
 
     /// The verdict on what is shown.
@@ -261,6 +309,9 @@ impl App {
     pub fn channel_order(&self) -> Vec<usize> {
         let Some(report) = self.site_report() else { return Vec::new() };
         let mut order: Vec<usize> = (0..report.ranges.min.len()).collect();
+        if let Some(only) = self.only_group.filter(|only| report.assignment.iter().any(|&g| usize::from(g) == *only)) {
+            order.retain(|&c| report.assignment.get(c).is_some_and(|&g| usize::from(g) == only));
+        }
         if self.by_group && !report.assignment.is_empty() {
             order.sort_by_key(|&c| report.assignment[c]);
         }

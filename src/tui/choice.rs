@@ -51,6 +51,29 @@ impl Sort {
     }
 }
 
+/// Whose values are shown together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole site.
+    Site,
+    /// The group of the channel under the cursor.
+    Group,
+    /// That channel.
+    Channel,
+}
+
+impl Scope {
+    /// The next one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        match self {
+            Self::Site => Self::Group,
+            Self::Group => Self::Channel,
+            Self::Channel => Self::Site,
+        }
+    }
+}
+
 /// What the attention map shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Map {

@@ -7,6 +7,8 @@ use ratatui::style::Style;
 use super::app::App;
 use super::choice::View;
 use super::hit::{Hit, Hits};
+use super::keys::Action;
+use super::update::palette;
 use super::view::spec::progress;
 use super::widget::put;
 use super::widget::text::{cut, width, wrap};
@@ -28,7 +30,7 @@ pub fn render(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     let body = body(app, area);
     hits.extend((app.view.spec().draw)(app, body, buf));
     status(app, area, buf);
-    footer(app, area, buf);
+    hits.extend(footer(app, area, buf));
     if let Some(scroll) = app.help {
         help::draw(app, scroll, body, buf);
         hits = Hits::default();
@@ -115,6 +117,10 @@ fn state(app: &App, wide: bool) -> String {
 
 /// The lines above the footer: a notice, the filter, progress, or the verdict; two where one is too short.
 fn status_lines(app: &App, area: Rect) -> Vec<String> {
+    if let Some(line) = &app.palette {
+        let room = usize::from(area.width.saturating_sub(2));
+        return vec![cut(&palette::hint(app, line), room), cut(&format!(":{line}_"), room)];
+    }
     let text = if let Some(notice) = &app.notice {
         notice.text.clone()
     } else if app.filtering || !app.filter.is_empty() {
@@ -158,7 +164,8 @@ fn status(app: &App, area: Rect, buf: &mut Buffer) {
 }
 
 /// Keys of this view; help and quit never disappear.
-fn footer(app: &App, area: Rect, buf: &mut Buffer) {
+fn footer(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
+    let mut hits = Hits::default();
     let look = app.look;
     let y = area.height.saturating_sub(1);
     let always = "? help  q quit";
@@ -174,8 +181,13 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
         let (key, word) = binding.footer.split_once(' ').unwrap_or((binding.footer, ""));
         put(buf, area, x, y, key, look.accent());
         put(buf, area, x + key.len() as u16 + 1, y, word, look.dim());
+        hits.add(Rect { x: area.x + x, y: area.y + y, width: length, height: 1 }, Hit::Action(binding.action));
         x += length + 2;
     }
+    let end = area.x + area.width.saturating_sub(fixed);
+    hits.add(Rect { x: end, y: area.y + y, width: 6, height: 1 }, Hit::Action(Action::Help));
+    hits.add(Rect { x: end + 8, y: area.y + y, width: 6, height: 1 }, Hit::Action(Action::Quit));
+    hits
 }
 
 /// Replaces every character that is not ASCII by one that is.

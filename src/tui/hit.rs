@@ -3,6 +3,7 @@
 use ratatui::layout::Rect;
 
 use super::choice::{Sort, View};
+use super::keys::Action;
 use crate::model::Site;
 
 /// Something that can be selected.
@@ -14,6 +15,10 @@ pub enum Hit {
     Site(Site),
     /// A channel's bar.
     Channel(usize),
+    /// A group, to show its members only.
+    Group(usize),
+    /// What a key of the footer does.
+    Action(Action),
     /// A token of the attention map.
     Token(usize),
     /// A row of the comparison.

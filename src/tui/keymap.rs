@@ -41,7 +41,8 @@ const BEFORE: &[Binding] = &[
     bind(&[Char('!')], Action::Worst, "!", "jump to the site that costs the prediction most", "! worst"),
     bind(&[Char('P')], Action::Pin, "P", "pin this result as A, to compare later results with it", "P pin"),
     bind(&[Char('F')], Action::Suggest, "F", "suggest what brings the float prediction back, the cheapest first", "F suggest"),
-    bind(&[Char('Y')], Action::TakeSuggestion, "Y", "apply the suggestion", ""),
+    bind(&[Char('Y')], Action::TakeSuggestion, "Y", "apply the suggestion that is offered; else copy the command line of this run", ""),
+    bind(&[Char(':')], Action::Palette, ":", "type a command; Tab completes, Enter runs it", ": command"),
 ];
 
 /// What stands behind the keys that open views.

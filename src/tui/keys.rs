@@ -36,6 +36,9 @@ pub enum Action {
     KeepFloat,
     Kind,
     ChannelOrder,
+    OnlyGroup,
+    Zoom,
+    Scope,
     Scale,
     Head(bool),
     Map,
@@ -59,6 +62,8 @@ pub enum Action {
     Theme,
     Export,
     Copy,
+    CopyCommand,
+    Palette,
 }
 
 /// One line of the table.

@@ -5,6 +5,7 @@ pub mod budget;
 pub mod choice;
 pub mod chrome;
 pub mod frame;
+pub mod groups;
 mod help;
 pub mod history;
 pub mod hit;

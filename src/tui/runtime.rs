@@ -275,11 +275,20 @@ fn export(app: &App) -> Notice {
     let plain: String = snapshot.report.picture.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
     let stem = format!("igq-{}-{plain}", app.view.title().to_lowercase());
     let (drawing, numbers) = (PathBuf::from(format!("{stem}.svg")), PathBuf::from(format!("{stem}.json")));
+    let table = PathBuf::from(format!("{stem}.csv"));
+    let csv = (app.view.spec().csv)(app);
     let written = frame::render(app, app.size.0, app.size.1)
         .and_then(|buffer| write_whole(&drawing, frame::to_svg(&buffer).as_bytes()))
         .and_then(|()| write_whole(&numbers, json(&app.report_with_sweep(&snapshot.report))?.as_bytes()));
     match written {
-        Ok(()) => Notice { text: format!("wrote {} and {}", drawing.display(), numbers.display()), is_error: false },
+        Ok(()) => {
+            let text = match csv.map(|csv| write_whole(&table, csv.as_bytes())) {
+                Some(Err(e)) => return failed(e),
+                Some(Ok(())) => format!("wrote {}, {} and {}", drawing.display(), numbers.display(), table.display()),
+                None => format!("wrote {} and {}", drawing.display(), numbers.display()),
+            };
+            Notice { text, is_error: false }
+        }
         Err(e) => failed(e),
     }
 }

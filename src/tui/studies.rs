@@ -9,6 +9,7 @@ use crate::engine::command::{Estimate, Settings};
 use crate::progress::Progress;
 use crate::studies::allocate::Perturbed;
 use crate::studies::compare::Comparison;
+use crate::studies::curve::Curve;
 use crate::studies::mixed::MixedReport;
 use crate::studies::perturbation::without_counts;
 use crate::studies::suggest::Suggestion;
@@ -38,6 +39,8 @@ pub struct Studies {
     pub all_for: Option<Settings>,
     /// The newest comparison.
     pub comparison: Option<Arc<Comparison>>,
+    /// The newest error of a site against its number of groups.
+    pub curve: Option<Arc<Curve>>,
     /// The newest mixed precision, with the settings that it was asked for.
     pub mixed: Option<(Settings, Arc<MixedReport>)>,
     /// The newest suggestion, while its settings and picture are the present ones.
@@ -89,6 +92,7 @@ impl Studies {
             Some(Study::Compare { .. }) => comparing,
             Some(Study::Suggest { .. }) => searching,
             Some(Study::Mixed { .. }) => mixing,
+            Some(Study::Curve { .. }) => false,
             Some(Study::Perturb { .. }) => !comparing && !searching && !mixing,
         };
         if !of_this || progress.stage.is_empty() {
@@ -146,12 +150,13 @@ impl Studies {
     /// The study under way in a few words, for a corner of the screen.
     #[must_use]
     pub fn corner(&self, wide: bool) -> Option<String> {
-        let what = match self.running.as_ref()? {
+        let what = match self.running.as_ref().filter(|study| !matches!(study, Study::Curve { .. }))? {
             Study::Perturb { estimate: Estimate::Fisher, .. } => "estimating counts",
             Study::Perturb { .. } => "measuring counts",
             Study::Compare { .. } => "comparing",
             Study::Suggest { .. } => "searching",
             Study::Mixed { .. } => "choosing bits",
+            Study::Curve { .. } => "",
         };
         let mut text = what.to_string();
         if self.progress.total > 0 {
@@ -173,6 +178,7 @@ impl Studies {
             Study::Compare { .. } => "comparing methods on the evaluation set",
             Study::Suggest { .. } => "looking for what brings the prediction back",
             Study::Mixed { .. } => "choosing bits and group counts of every site",
+            Study::Curve { .. } => "trying other numbers of groups at this site",
         };
         let count = if self.progress.total > 0 { format!(": {} of {}", self.progress.done, self.progress.total) } else { String::new() };
         let left = self.left.map_or_else(String::new, |left| format!(", about {} s left", left.as_secs() + 1));

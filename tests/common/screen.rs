@@ -42,6 +42,7 @@ pub fn answer(app: &mut App, session: &Session, request: &Request) -> Arc<Outcom
             outcome = Some(measured);
             cancel.cancel();
         }
+        Stage::Lens(points) => app.lens_of = Some((request.id, points)),
         Stage::Timed(_) | Stage::Swept(..) | Stage::Blamed(_) => {}
     });
     assert!(matches!(ended, Ok(()) | Err(igq::Error::Cancelled)), "{ended:?}");
@@ -49,9 +50,9 @@ pub fn answer(app: &mut App, session: &Session, request: &Request) -> Arc<Outcom
 }
 
 /// Tells the details of the softmax that the Attention view shows.
-pub fn detail(app: &mut App, outcome: &Outcome) {
+pub fn detail(app: &mut App, session: &Session, outcome: &Outcome) {
     let (id, site) = (app.snapshot.as_ref().unwrap().id, app.attention_site().unwrap());
-    let detail = outcome.detail(id, site).unwrap();
+    let detail = session.detail(outcome, id, site).unwrap();
     update(app, Message::Engine(Event::Detail(Arc::new(detail))));
 }
 
@@ -60,7 +61,7 @@ pub fn filled(session: &Session) -> App {
     let mut app = app(session);
     let first = app.request();
     let outcome = answer(&mut app, session, &first);
-    detail(&mut app, &outcome);
+    detail(&mut app, session, &outcome);
     app
 }
 

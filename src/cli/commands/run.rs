@@ -43,6 +43,7 @@ impl Run {
                 entry.only_this = Some(value);
             }
         })?;
+        report.lens = session.lens(&outcome, &Cancel::default())?;
         let costliest: Vec<_> = findings::by_cost(&report.sites).into_iter().take(REPAIRED).collect();
         report.blame = Some(session.blame(&outcome, &costliest, &Cancel::default())?);
         report.verdict = findings::verdict_after_sweep(&report);

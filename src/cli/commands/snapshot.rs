@@ -10,7 +10,7 @@ use crate::engine::Study;
 use crate::error::{Error, Result};
 use crate::progress::Cancel;
 use crate::session::{Request, Stage};
-use crate::studies::{allocate, compare};
+use crate::studies::{allocate, compare, curve};
 use crate::tui::app::App;
 use crate::tui::choice::View;
 use crate::tui::{frame, theme, update, view};
@@ -69,12 +69,13 @@ impl Snapshot {
                 app.show(snapshot);
                 outcome = Some(measured);
             }
+            Stage::Lens(points) => app.lens_of = Some((0, points)),
             Stage::Timed(_) => {} // Another time would be another picture.
             Stage::Swept(found, ..) => app.learn_sensitivity(&found),
             Stage::Blamed(blame) => app.learn_blame(blame),
         })?;
         if let (Some(wanted), Some(outcome)) = (view::wanted_detail(&app), outcome) {
-            app.detail = outcome.detail(wanted.id, wanted.site).map(Arc::new);
+            app.detail = session.detail(&outcome, wanted.id, wanted.site).map(Arc::new);
             app.clamp();
         }
         match (app.view.spec().study)(&app) {
@@ -84,6 +85,9 @@ impl Snapshot {
             }
             Some(Study::Compare { settings, picture, .. }) => {
                 update::compared(&mut app, Arc::new(compare::first(&session, &settings, picture)?));
+            }
+            Some(Study::Curve { settings, picture, site }) => {
+                app.studies.curve = Some(Arc::new(curve::curve(&session, &settings, picture, site, &Cancel::default())?));
             }
             Some(Study::Suggest { .. } | Study::Mixed { .. }) | None => {}
         }

@@ -16,6 +16,7 @@ use crate::atomic_write::write_whole;
 use crate::clean::{clean, clean_lines};
 use crate::cli::{Format, Output};
 use crate::error::{Error, Result};
+use crate::number::short;
 use crate::studies::evaluate::Evaluation;
 use crate::studies::tally::EvaluationRow;
 
@@ -142,6 +143,11 @@ fn report_text(report: &Report, preset: &str, heading: &str) -> String {
         text += &format!("{}\n\n", arithmetic.describe());
     }
     text += &table(preset, SITE_HEADER, site_rows(report)).to_string();
+    if !report.lens.is_empty() {
+        let cell = |c: &ClassProbability| format!("{} {:.1} %", c.label, c.probability * 100.0);
+        let rows = report.lens.iter().map(|p| vec![p.after.clone(), cell(&p.float), cell(&p.quantized), short(p.kl)]);
+        text += &format!("\n\n{}", table(preset, &["after", "float would answer", "quantized would answer", "KL"], rows));
+    }
     text + &format!("\n\n{:.3} s\n", report.seconds)
 }
 

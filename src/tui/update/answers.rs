@@ -1,7 +1,8 @@
 //! What an answer of the engine does to the state.
 
 use super::studies;
-use crate::engine::Event;
+use crate::engine::{Event, Study};
+use crate::studies::curve::Curve;
 use crate::tui::app::App;
 use crate::tui::message::Effect;
 
@@ -38,6 +39,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
                 app.show(snapshot);
             }
         }
+        Event::Lens(id, points) => app.lens_of = Some((id, points)),
         Event::Timed(id, report) => {
             if app.snapshot.as_ref().is_some_and(|shown| shown.id == id) {
                 app.say(report.describe());
@@ -83,6 +85,14 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
         Event::Perturbed(found) => app.studies.learn(found),
         Event::Compared(found) => studies::compared(app, found),
         Event::Suggested(found) => studies::suggested(app, found),
+        Event::Curve(found) => {
+            let Curve { settings, picture, site, .. } = &*found;
+            let asked = Study::Curve { settings: settings.clone(), picture: *picture, site: *site };
+            if app.studies.running.as_ref() == Some(&asked) {
+                app.studies.running = None;
+            }
+            app.studies.curve = Some(found);
+        }
         Event::Mixed(found) => studies::mixed_found(app, found),
         Event::Broken(text) => app.broken = Some(text),
     }

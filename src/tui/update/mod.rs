@@ -1,16 +1,18 @@
 //! State and message to new state and effects. Pure: no terminal, no clock, no engine.
 
 mod answers;
+pub mod palette;
 mod settings;
 mod studies;
 
 use std::path::PathBuf;
 
-use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseEvent, MouseEventKind};
 use percent_encoding::percent_decode_str;
 
 use super::app::App;
 use super::choice::View;
+use super::groups;
 use super::history::History;
 use super::hit::{Hit, Walk};
 use super::keymap;
@@ -77,13 +79,17 @@ fn on_mouse(app: &mut App, event: MouseEvent) -> Vec<Effect> {
     match event.kind {
         MouseEventKind::ScrollDown | MouseEventKind::ScrollUp => match &mut app.help {
             Some(scroll) => *scroll = if forward { scroll.saturating_add(1) } else { scroll.saturating_sub(1) },
-            None => return act(app, Action::Site(forward)),
-        },
-        MouseEventKind::Down(_) => {
-            if let Some(hit) = app.hits.at(event.column, event.row) {
-                select(app, hit);
+            None => {
+                let over = app.hits.at(event.column, event.row);
+                let along = matches!(over, Some(Hit::Channel(_))) && app.view.spec().cursor.is_some();
+                return act(app, if along { Action::Cursor(forward) } else { Action::Site(forward) });
             }
-        }
+        },
+        MouseEventKind::Down(_) => match app.hits.at(event.column, event.row) {
+            Some(Hit::Action(action)) => return act(app, action),
+            Some(hit) => select(app, hit),
+            None => {}
+        },
         _ => {}
     }
     Vec::new()
@@ -97,6 +103,8 @@ fn select(app: &mut App, hit: Hit) {
             app.select(site);
         }
         Hit::Channel(channel) => app.channel = channel,
+        Hit::Group(group) => show_only(app, group),
+        Hit::Action(_) => {} // Clicks carry it out.
         Hit::Token(token) => app.token = token,
         Hit::Row(row) => app.row = row,
         Hit::Sort(sort) => (app.sort, app.sort_reversed) = (sort, app.sort == sort && !app.sort_reversed),
@@ -119,6 +127,9 @@ fn long_walk(app: &App) -> fn(&App) -> Walk {
 
 fn on_key(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
     app.notice = None;
+    if app.palette.is_some() && !matches!(keymap::action(key, app.view), Some(Action::Suspend)) && key.modifiers != KeyModifiers::CONTROL {
+        return palette::typed(app, key);
+    }
     let action = keymap::action(key, app.view);
     if matches!(action, Some(Action::Quit | Action::Suspend)) && !(app.filtering && key.code == KeyCode::Char('q')) {
         return act(app, action.unwrap_or(Action::Quit));
@@ -168,6 +179,10 @@ const PATHS: usize = 100_000;
 
 /// Text that was pasted: typed where text is typed, else the paths of pictures, quoted as terminals quote what is dropped on them.
 fn paste(app: &mut App, text: &str) -> Vec<Effect> {
+    if let Some(line) = &mut app.palette {
+        line.extend(text.trim().chars().filter(|c| !c.is_control()).take(PASTED));
+        return Vec::new();
+    }
     if app.filtering {
         // Names of sites are short: what is longer was not meant for here.
         app.filter.extend(text.trim().chars().filter(|c| !c.is_control()).take(PASTED));
@@ -251,6 +266,12 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         }
         Action::Filter => app.filtering = true,
         Action::ChannelOrder => app.by_group = !app.by_group,
+        Action::OnlyGroup => match app.site_report().and_then(|r| groups::group_of(r, app.channel)) {
+            Some(group) => show_only(app, group),
+            None => app.say("this site is not quantized: it has no groups"),
+        },
+        Action::Zoom => app.zoomed = !app.zoomed,
+        Action::Scope => app.scope = app.scope.next(),
         Action::Scale => app.logarithmic = !app.logarithmic,
         Action::Head(forward) => {
             app.head = around(app.head, forward, app.attention().map_or(1, |m| m.heads));
@@ -264,11 +285,23 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Pin => pin(app),
         Action::Suggest => return studies::suggest(app),
         Action::Mixed => return studies::mixed(app),
+        Action::TakeSuggestion if app.studies.suggestion.is_none() => return act(app, Action::CopyCommand),
         Action::TakeSuggestion => settings::take_suggestion(app),
+        Action::CopyCommand => {
+            let command = app.command();
+            app.say(format!("copied: {command}"));
+            return vec![Effect::Copy(command)];
+        }
+        Action::Palette => app.palette = Some(String::new()),
         Action::Theme => app.look = app.look.next_theme(),
     }
+    settled(app, before, !matches!(action, Action::Undo | Action::Redo))
+}
+
+/// What a change asks for: a run, where what is wanted is another; the settings of before are a step of the history where it is `kept`.
+fn settled(app: &mut App, before: (Settings, usize, Option<usize>), kept: bool) -> Vec<Effect> {
     app.clamp();
-    if before.0 != app.settings && !matches!(action, Action::Undo | Action::Redo) {
+    if before.0 != app.settings && kept {
         app.history.changed(before.0.clone());
     }
     if before == (app.settings.clone(), app.picture, app.compare) { Vec::new() } else { vec![Effect::Request(app.request())] }
@@ -279,6 +312,15 @@ fn travel(app: &mut App, step: fn(&mut History, &Settings) -> Option<Settings>, 
     match step(&mut app.history, &app.settings) {
         Some(settings) => app.settings = settings,
         None => app.say(at_end),
+    }
+}
+
+/// Shows the members of one group only, or all again.
+fn show_only(app: &mut App, group: usize) {
+    app.only_group = if app.only_group == Some(group) { None } else { Some(group) };
+    let order = app.channel_order();
+    if !order.contains(&app.channel) {
+        app.channel = order.first().copied().unwrap_or(0);
     }
 }
 
@@ -307,11 +349,21 @@ fn back(app: &mut App) -> Vec<Effect> {
 fn pin(app: &mut App) {
     if let Some(snapshot) = app.snapshot.clone() {
         app.say(format!("pinned as A: {}; the Compare view shows it beside later results", snapshot.report.settings.describe()));
+        app.pinned_detail = app.detail.clone().filter(|detail| detail.id == snapshot.id);
         app.pinned = Some(snapshot);
     }
 }
 
+/// The next picture, then the pinned answer where there is one, then nothing.
 fn toggle_compare(app: &mut App) {
+    if app.against_pinned {
+        app.against_pinned = false;
+        return;
+    }
+    if app.pinned.is_some() && (app.compare.is_some() || app.info.picture_count < 2) {
+        (app.compare, app.against_pinned) = (None, true);
+        return;
+    }
     app.compare = match app.compare {
         Some(_) => None,
         None if app.info.picture_count < 2 => {

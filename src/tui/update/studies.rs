@@ -93,6 +93,7 @@ pub fn stop(app: &mut App) -> Vec<Effect> {
         Some(Study::Compare { .. }) => format!("stopped after {} of {} pictures; the results so far stay", progress.done, progress.total),
         Some(Study::Suggest { .. }) => "stopped looking for a suggestion".to_string(),
         Some(Study::Mixed { .. }) => "stopped choosing bits".to_string(),
+        Some(Study::Curve { .. }) => "stopped trying other numbers of groups".to_string(),
         None => return Vec::new(),
     };
     app.say(text);

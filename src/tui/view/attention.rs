@@ -6,7 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Color;
 
-use super::spec::{ViewSpec, no_study, waiting};
+use super::spec::{ViewSpec, no_csv, no_study, waiting};
 use crate::analysis::detail::AttentionMap;
 use crate::analysis::report::{QuantizerReport, SiteReport};
 use crate::engine::command::SoftmaxShape;
@@ -42,6 +42,7 @@ pub const SPEC: ViewSpec = ViewSpec {
     cursor: Some(tokens),
     study: no_study,
     detail: App::attention_site,
+    csv: no_csv,
 };
 
 /// The tokens in the order in which they lie over the picture.

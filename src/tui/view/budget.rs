@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 
-use super::spec::{ViewSpec, all_sites, no_detail, progress};
+use super::spec::{ViewSpec, all_sites, no_csv, no_detail, progress};
 use crate::engine::Study;
 use crate::engine::command::{Estimate, Method};
 use crate::studies::counts::{SiteShare, Step};
@@ -53,6 +53,7 @@ pub const SPEC: ViewSpec = ViewSpec {
     cursor: None,
     study,
     detail: no_detail,
+    csv: no_csv,
 };
 
 fn rows(app: &App) -> Walk {
@@ -210,7 +211,7 @@ fn table(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) -> Hits {
         Column::new("groups", 6, counts).right(),
         Column::new("", 8, |s: &SiteShare| Cell::Bar(s.groups.get() as f64 / most as f64, Color::Reset)),
         Column::new("BOPs", 7, |s: &SiteShare| operations(s.bops)).right().from(at(46)),
-        Column::new("omega", 6, |s: &SiteShare| short(s.omega)).right().from(at(46)),
+        Column::new("omega", 8, |s: &SiteShare| short(s.omega)).right().from(at(46)),
         Column::new("+1 step", 10, |s: &SiteShare| rate(s.more)).right().from(at(70)),
         Column::new("-1 step", 10, |s: &SiteShare| rate(s.fewer)).right().from(at(70)),
     ];

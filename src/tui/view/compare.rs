@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 
-use super::spec::{ViewSpec, no_detail};
+use super::spec::{ViewSpec, no_csv, no_detail};
 use crate::analysis::report::{ClassProbability, Report, SiteReport};
 use crate::engine::Study;
 use crate::studies::compare::{Comparison, ComparisonRow};
@@ -37,6 +37,7 @@ pub const SPEC: ViewSpec = ViewSpec {
     cursor: None,
     study,
     detail: no_detail,
+    csv: no_csv,
 };
 
 fn comparison_rows(app: &App) -> &[ComparisonRow] {
@@ -146,8 +147,8 @@ fn against(app: &App, area: Rect, buf: &mut Buffer) {
         "KL {} → {}   margin {:.2} → {:.2}   BOPs {} → {} ({change:+.1} %)",
         short(a.prediction.kl),
         short(b.prediction.kl),
-        a.prediction.margin_quantized,
-        b.prediction.margin_quantized,
+        a.prediction.margin_of_float_class(),
+        b.prediction.margin_of_float_class(),
         operations(a.bops.total),
         operations(b.bops.total)
     );

@@ -3,7 +3,9 @@
 mod attention;
 mod budget;
 mod compare;
+mod distribution;
 mod groups;
+mod lens;
 mod overview;
 pub mod spec;
 
@@ -16,7 +18,8 @@ use crate::engine::DetailRequest;
 use crate::error::{Error, Result};
 
 /// All views, in the order of their keys.
-pub const VIEWS: &[ViewSpec] = &[overview::SPEC, groups::SPEC, attention::SPEC, budget::SPEC, compare::SPEC];
+pub const VIEWS: &[ViewSpec] =
+    &[overview::SPEC, groups::SPEC, attention::SPEC, distribution::SPEC, budget::SPEC, compare::SPEC, lens::SPEC];
 
 impl View {
     /// All views, in the order of their keys.

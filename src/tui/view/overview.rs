@@ -4,8 +4,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 
-use super::spec::{ViewSpec, no_detail, no_study, waiting};
+use super::spec::{ViewSpec, no_csv, no_detail, no_study, waiting};
+use crate::analysis::lens::LensPoint;
 use crate::analysis::report::{ClassProbability, SiteReport};
+use crate::model::SiteKind;
 use crate::tui::app::App;
 use crate::tui::choice::Sort;
 use crate::tui::hit::{Hit, Hits, Walk};
@@ -38,6 +40,7 @@ pub const SPEC: ViewSpec = ViewSpec {
     cursor: None,
     study: no_study,
     detail: no_detail,
+    csv: no_csv,
 };
 
 /// SQNR at which the bar is full, in dB.
@@ -88,7 +91,7 @@ fn predictions(app: &App, area: Rect, buf: &mut Buffer) {
     let (text, style) = if p.flipped { ("FLIPPED", look.bad()) } else { ("same class", look.good()) };
     put(buf, inner, 0, y, text, style);
     let truth = truth.map(|t| format!("  * truth: {}", t.label)).unwrap_or_default();
-    let line = format!("KL {}  margin {:.2} → {:.2}{truth}", short(p.kl), p.margin_float, p.margin_quantized);
+    let line = format!("KL {}  margin {:.2} → {:.2}{truth}", short(p.kl), p.margin_float, p.margin_of_float_class());
     put(buf, inner, text.len() as u16 + 2, y, &line, Style::new());
     let report = &snapshot.report;
     let more = [
@@ -133,12 +136,20 @@ fn columns(app: &App) -> Vec<Column<'_, &SiteReport>> {
             .right()
             .from(at(68))
             .click(sorts(Sort::Clipped)),
-        Column::new("alone KL", 9, move |s: &&SiteReport| alone(s)).right().from(at(58)).click(sorts(Sort::Alone)),
+        Column::new("alone KL", 10, move |s: &&SiteReport| alone(s)).right().from(at(58)).click(sorts(Sort::Alone)),
+        Column::new("lens KL", 9, |s: &&SiteReport| lens(app, s)).right().from(at(128)),
         Column::new("codes", 6, |s: &&SiteReport| quantized(s, |s| format!("{:.0} %", s.local.codes_used * 100.0))).right().from(at(98)),
         Column::new("cosine", 8, |s: &&SiteReport| format!("{:.5}", s.cumulative.cosine)).right().from(at(108)),
         Column::new("weight dB", 9, |s: &&SiteReport| s.weight.map(|w| db(w.sqnr_db)).unwrap_or_default()).right().from(at(118)),
         Column::new("what it is", 20, move |s: &&SiteReport| Cell::Text(s.kind.describe().into(), look.dim())).from(at(140)).up_to(70),
     ]
+}
+
+/// The KL that the lens finds after the block that a site ends.
+fn lens(app: &App, site: &SiteReport) -> String {
+    let ends = |p: &&LensPoint| format!("{}.fc2", p.after) == site.site.to_string();
+    let point = app.lens().and_then(|points| points.iter().find(ends)).filter(|_| site.kind == SiteKind::Fc2);
+    point.map(|p| short(p.kl)).unwrap_or_default()
 }
 
 fn sites(app: &App, area: Rect, buf: &mut Buffer) -> Hits {

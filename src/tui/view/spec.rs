@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use crate::engine::Study;
 use crate::model::Site;
 use crate::tui::app::App;
-use crate::tui::hit::{Hits, Walk};
+use crate::tui::hit::{Hit, Hits, Walk};
 use crate::tui::keys::Binding;
 use crate::tui::widget::put;
 
@@ -32,6 +32,8 @@ pub struct ViewSpec {
     pub study: fn(&App) -> Option<Study>,
     /// The site whose details it shows.
     pub detail: fn(&App) -> Option<Site>,
+    /// What it shows as comma-separated values, for an export.
+    pub csv: fn(&App) -> Option<String>,
 }
 
 /// A view that needs no study.
@@ -44,6 +46,18 @@ pub const fn no_study(_: &App) -> Option<Study> {
 #[must_use]
 pub const fn no_detail(_: &App) -> Option<Site> {
     None
+}
+
+/// A view without comma-separated values.
+#[must_use]
+pub const fn no_csv(_: &App) -> Option<String> {
+    None
+}
+
+/// A walk over the channels of the selected site, in the order in which they stand.
+#[must_use]
+pub fn channel_walk(app: &App) -> Walk {
+    Walk::new(app.channel_order().into_iter().map(Hit::Channel).collect(), Some(Hit::Channel(app.channel)))
 }
 
 /// A walk over all sites of the model.

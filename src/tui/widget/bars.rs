@@ -18,6 +18,8 @@ pub struct Bar {
     pub max: f32,
     /// Its group, where the site is quantized.
     pub group: Option<usize>,
+    /// The bounds of its group's quantizer: what lies beyond is clipped, and drawn so.
+    pub bounds: Option<(f32, f32)>,
     /// Whether it stands out: it moved to another group, or its group is under the cursor.
     pub marked: bool,
 }
@@ -48,6 +50,15 @@ impl Scale {
     }
 }
 
+impl Scale {
+    /// The line, from the top, of `value` among `rows`.
+    #[must_use]
+    pub fn row(self, value: f32, rows: u16) -> u16 {
+        let rows = rows.max(1);
+        rows - 1 - ((self.eighths(value, rows) / 8) as u16).min(rows - 1)
+    }
+}
+
 /// Draws one bar a column; the last row holds the groups' digits. `bounds` are lines of the group under the cursor.
 pub fn draw(
     bars: &[Bar],
@@ -65,8 +76,7 @@ pub fn draw(
     }
     let rows = area.height - 1;
     let line = |buf: &mut Buffer, value: f32, glyph: &str, style| {
-        let y = rows - 1 - ((scale.eighths(value, rows) / 8) as u16).min(rows - 1);
-        put(buf, area, 0, y, &glyph.repeat(usize::from(area.width)), style);
+        put(buf, area, 0, scale.row(value, rows), &glyph.repeat(usize::from(area.width)), style);
     };
     if scale.low <= 0.0 && scale.high >= 0.0 {
         line(buf, 0.0, "┈", look.dim());
@@ -86,6 +96,14 @@ pub fn draw(
         for row in bottom / 8..=((top - 1) / 8) {
             let y = rows.saturating_sub(1 + row as u16);
             let (from, to) = (bottom.saturating_sub(row * 8), (top - row * 8).min(8));
+            let clipped = bar.bounds.is_some_and(|(lower, upper)| {
+                (bar.max > upper && row * 8 >= scale.eighths(upper, rows))
+                    || (bar.min < lower && (row + 1) * 8 <= scale.eighths(lower, rows))
+            });
+            if clipped {
+                put(buf, area, x, y, look.glyph("░", "'"), style);
+                continue;
+            }
             match (from, to) {
                 (0, 8) => put(buf, area, x, y, "█", style),
                 (0, part) => put(buf, area, x, y, lower_block(part), style),
@@ -123,7 +141,7 @@ mod tests {
     #[test]
     fn bars_stand_where_their_values_are_in_their_groups_colour() {
         let look = Look { theme: ThemeName::Dark, ascii: false, depth: Depth::True };
-        let bar = |channel, min, max, group| Bar { channel, min, max, group: Some(group), marked: false };
+        let bar = |channel, min, max, group| Bar { channel, min, max, group: Some(group), bounds: None, marked: false };
         let bars = [bar(0, -1.0, 1.0, 1), bar(1, 0.0, 1.0, 0), bar(2, -1.0, 0.0, 0)];
         let area = Rect::new(0, 0, 3, 5);
         let mut buf = Buffer::empty(area);

@@ -1,6 +1,7 @@
 //! Small drawings on a buffer: each takes plain data, an area and a look, and clips itself.
 
 pub mod bars;
+pub mod histogram;
 pub mod patches;
 pub mod picture;
 pub mod plot;
@@ -13,6 +14,7 @@ use ratatui::style::Style;
 use ratatui::widgets::{Block, BorderType, Widget};
 
 use super::theme::Look;
+pub use crate::number::short;
 
 /// Writes `text` at (`x`, `y`) inside `area`, cut at its right end, with an ellipsis where something was cut.
 pub fn put(buf: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, style: Style) {
@@ -45,23 +47,6 @@ pub fn bar(fraction: f64, width: usize) -> String {
     let eighths = (fraction.clamp(0.0, 1.0) * (width * 8) as f64).round() as usize;
     let full = eighths / 8;
     format!("{}{}{}", "█".repeat(full), EIGHTHS[eighths % 8], " ".repeat(width - full - usize::from(!eighths.is_multiple_of(8))))
-}
-
-/// A number in at most six characters.
-#[must_use]
-pub fn short(value: f64) -> String {
-    let magnitude = value.abs();
-    if value == 0.0 {
-        "0".into()
-    } else if magnitude >= 100.0 {
-        format!("{value:.0}")
-    } else if magnitude >= 10.0 {
-        format!("{value:.1}")
-    } else if magnitude >= 0.01 {
-        format!("{value:.3}")
-    } else {
-        format!("{value:.0e}")
-    }
 }
 
 /// Bit operations in at most seven characters: `123.4 M`, `1.234 G`.
