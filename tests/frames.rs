@@ -10,7 +10,7 @@ use common::screen::{LOOK, answer, filled, request, view};
 use igq::progress::Cancel;
 use igq::session::{Session, Snapshot, Stage};
 use igq::studies::compare::Comparison;
-use igq::studies::{allocate, compare};
+use igq::studies::{allocate, compare, curve};
 use igq::tui::app::App;
 use igq::tui::choice::View;
 use igq::tui::theme::group_digit;
@@ -25,10 +25,10 @@ fn whole(session: &Session) -> App {
         .answer(
             &igq::engine::Request { id: 1, settings: app.settings.clone(), picture: 0, compare: None },
             &Cancel::default(),
-            &mut |stage| {
-                if let Stage::Swept(found, ..) = stage {
-                    app.learn_sensitivity(&found);
-                }
+            &mut |stage| match stage {
+                Stage::Swept(found, ..) => app.learn_sensitivity(&found),
+                Stage::Lens(points) => app.lens_of = Some((app.snapshot.as_ref().unwrap().id, points)),
+                _ => {}
             },
         )
         .unwrap();
@@ -74,8 +74,18 @@ fn masked(text: &str) -> String {
 fn every_view_at_three_sizes() {
     let session = common::built_in();
     let mut app = whole(&session);
+    let outcome = session.run(0, &app.settings, &Cancel::default()).unwrap();
+    let curve = curve::curve(&session, &app.settings, 0, app.site, &Cancel::default()).unwrap();
+    app.studies.curve = Some(Arc::new(curve));
     for view in View::all() {
         app.view = view;
+        if view.name() == "learn" {
+            update::start_lessons(&mut app);
+            app.wanted = app.snapshot.as_ref().unwrap().id;
+        }
+        if let Some(wanted) = igq::tui::view::wanted_detail(&app) {
+            app.detail = session.detail(&outcome, wanted.id, wanted.site).map(Arc::new);
+        }
         for (width, height) in [(80, 24), (120, 40), (200, 60)] {
             let shown = frame::to_text(&frame::render(&app, width, height).unwrap());
             insta::assert_snapshot!(format!("{}_{width}x{height}", view.name()), masked(&shown));

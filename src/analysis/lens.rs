@@ -4,31 +4,14 @@
 //! Source: "interpreting GPT: the logit lens" (nostalgebraist, 2020), applied to class tokens and pooled tokens as the network pools them.
 
 use rayon::prelude::*;
-use schemars::JsonSchema;
-use serde::Serialize;
 
 use super::prediction::{Prediction, class_name, softmax};
-use super::report::ClassProbability;
+use super::report::{ClassProbability, LensPoint};
 use super::runs::{FloatRun, QuantizedRun};
 use crate::error::Result;
 use crate::model::{Identity, Model, Output, SiteKind};
 use crate::progress::Cancel;
 use crate::quant::{Plan, Start, run};
-
-/// What both runs would answer after one block.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct LensPoint {
-    /// The block, such as `blocks.3`; `patch` for the embedding before the first.
-    pub after: String,
-    /// Most likely class of the float run there.
-    pub float: ClassProbability,
-    /// Most likely class of the quantized run there.
-    pub quantized: ClassProbability,
-    /// Probability there of the class that the whole float run answers: float, quantized.
-    pub of_answer: (f64, f64),
-    /// `KL(p_float || p_quantized)` in nats there.
-    pub kl: f64,
-}
 
 /// The lens after the embedding and after every block whose stream the classifier can take: all of a ViT, the last stage of a Swin Transformer.
 ///

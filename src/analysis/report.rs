@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::arithmetic::ArithmeticReport;
-use super::lens::LensPoint;
 use super::metrics::ErrorNumbers;
 use crate::clean::escape_json;
 use crate::error::{Error, Result};
@@ -146,6 +145,21 @@ pub struct ClassProbability {
     pub label: String,
     /// Its softmax probability.
     pub probability: f64,
+}
+
+/// What both runs would answer after one block.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct LensPoint {
+    /// The block, such as `blocks.3`; `patch` for the embedding before the first.
+    pub after: String,
+    /// Most likely class of the float run there.
+    pub float: ClassProbability,
+    /// Most likely class of the quantized run there.
+    pub quantized: ClassProbability,
+    /// Probability there of the class that the whole float run answers: float, quantized.
+    pub of_answer: (f64, f64),
+    /// `KL(p_float || p_quantized)` in nats there.
+    pub kl: f64,
 }
 
 /// Float against quantized.

@@ -208,7 +208,7 @@ mod tests {
         ] {
             let words: Vec<&str> = line.split_whitespace().collect();
             let settings = common(&words).settings().unwrap();
-            let told = shlex::split(&crate::quant::flags::line(&settings.flags())).unwrap();
+            let told = shlex::split(&Settings::command_line(&settings.flags())).unwrap();
             let again = common(&told.iter().map(String::as_str).collect::<Vec<_>>()).settings().unwrap();
             assert_eq!(again, settings, "{line}: {told:?}");
         }

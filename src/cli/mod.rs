@@ -42,7 +42,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Some(command) => command.run(),
-            None => tui::run(self.common.options()?, self.common.picture, self.look.screen()),
+            None => tui::run(self.common.options()?, tui::Start::at(self.common.picture), self.look.screen()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::analysis::ArithmeticReport;
 use crate::analysis::detail::SiteDetail;
-use crate::analysis::lens::LensPoint;
+use crate::analysis::report::LensPoint;
 use crate::analysis::report::{Blame, Sensitivity};
 use crate::model::Site;
 use crate::session::{Predicted, Snapshot};

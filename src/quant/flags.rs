@@ -50,13 +50,13 @@ impl Settings {
         }
         flags
     }
-}
 
-/// Flags as one line for a POSIX shell.
-#[must_use]
-pub fn line(flags: &[(&'static str, String)]) -> String {
-    let word = |text: &str| shlex::try_quote(text).map_or_else(|_| text.to_string(), std::borrow::Cow::into_owned);
-    let one =
-        |(name, value): &(&'static str, String)| if value.is_empty() { (*name).to_string() } else { format!("{name} {}", word(value)) };
-    flags.iter().map(one).collect::<Vec<_>>().join(" ")
+    /// Flags as one line for a POSIX shell.
+    #[must_use]
+    pub fn command_line(flags: &[(&'static str, String)]) -> String {
+        let word = |text: &str| shlex::try_quote(text).map_or_else(|_| text.to_string(), std::borrow::Cow::into_owned);
+        let one =
+            |(name, value): &(&'static str, String)| if value.is_empty() { (*name).to_string() } else { format!("{name} {}", word(value)) };
+        flags.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
 }

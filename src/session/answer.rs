@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::core::{Outcome, Session};
-use crate::analysis::lens::LensPoint;
+use crate::analysis::report::LensPoint;
 use crate::analysis::report::{Blame, BopsReport, PredictionReport, Sensitivity};
 use crate::analysis::{ArithmeticReport, Report};
 use crate::error::Result;

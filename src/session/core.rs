@@ -12,7 +12,8 @@ use super::loaded::{CalibrationPlan, LoadedModel};
 use super::options::Options;
 
 use crate::analysis::detail::SiteDetail;
-use crate::analysis::lens::{self, LensPoint};
+use crate::analysis::lens;
+use crate::analysis::report::LensPoint;
 use crate::analysis::report::{
     Blame, BopsReport, CalibrationReport, ClassName, ModelReport, PictureReport, PredictionReport, Repaired, Report, SCHEMA_VERSION,
     Sensitivity,

@@ -7,16 +7,17 @@ use super::budget::Budget;
 use super::choice::{Map, Scope, Sort, View};
 use super::history::History;
 use super::hit::Hits;
+use super::lessons::{self, Chapter, Place};
 use super::studies::Studies;
 use super::theme::Look;
 use crate::analysis::detail::{AttentionMap, SiteDetail};
 use crate::analysis::findings;
-use crate::analysis::lens::LensPoint;
+use crate::analysis::report::LensPoint;
 use crate::analysis::report::{Blame, PredictionReport, Report, Sensitivity, SiteReport};
 use crate::engine::{DetailRequest, Request};
 use crate::model::Site;
 use crate::progress::Progress;
-use crate::quant::{Settings, flags};
+use crate::quant::Settings;
 use crate::session::{Predicted, SessionInfo, Snapshot};
 
 /// A line for the user, until the next key.
@@ -99,6 +100,12 @@ pub struct App {
     pub sensitivity: HashMap<Site, Sensitivity>,
     /// What both runs would answer after every block, and the request that the runs answered.
     pub lens_of: Option<(u64, Vec<LensPoint>)>,
+    /// The lessons.
+    pub lessons: Arc<Vec<Chapter>>,
+    /// Whether only a lesson and its panel are drawn, for a projector.
+    pub present: bool,
+    /// Where one is in them; none until they are opened.
+    pub lesson: Option<Place>,
     /// The newest request.
     pub wanted: u64,
     /// Studies: what is under way, what was found.
@@ -164,6 +171,9 @@ impl App {
             asked_detail: None,
             sensitivity: HashMap::new(),
             lens_of: None,
+            lessons: lessons::built_in(),
+            present: false,
+            lesson: None,
             wanted: 0,
             studies: Studies::default(),
             budget: Budget::default(),
@@ -213,7 +223,7 @@ impl App {
         flags.extend(
             self.settings.flags().into_iter().filter(|(name, _)| !fitted || !matches!(*name, "--method" | "--groups" | "--row-groups")),
         );
-        format!("igq run {}", flags::line(&flags)).trim_end().to_string()
+        format!("igq run {}", Settings::command_line(&flags)).trim_end().to_string()
     }
 
     /// Selects a site; false if the model has no such site.

@@ -26,6 +26,13 @@ pub fn render(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
         }
         return Hits::default();
     }
+    if app.present && app.view.name() == "learn" && app.help.is_none() && app.palette.is_none() {
+        let hits = (app.view.spec().draw)(app, area, buf);
+        if app.look.ascii {
+            to_ascii(buf);
+        }
+        return hits;
+    }
     let mut hits = header(app, area, buf);
     let body = body(app, area);
     hits.extend((app.view.spec().draw)(app, body, buf));

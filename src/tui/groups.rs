@@ -36,7 +36,6 @@ pub fn formula(report: &SiteReport, channel: usize, tiled: bool) -> Vec<String> 
     if tiled {
         return vec!["every token has a scale of its own here:".into(), "s = (max - min of its members) / (2^b - 1)".into()];
     }
-    let n = u32::from(n);
     let number = |v: f32| short(f64::from(v));
     let Some((code, back)) = quantized(quantizer, n, value) else { return vec!["its group's range is a point: the value stays".into()] };
     let beyond = value / quantizer.scale + quantizer.zero_point;

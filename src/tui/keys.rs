@@ -36,6 +36,8 @@ pub enum Action {
     KeepFloat,
     Kind,
     ChannelOrder,
+    Lesson(bool),
+    Chapter(bool),
     OnlyGroup,
     Zoom,
     Scope,

@@ -1,6 +1,7 @@
 //! The loop: messages in, state, effects out, and a frame when something changed. Keys come first, and never wait for the engine.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossterm::event::{Event as TerminalEvent, EventStream};
@@ -11,12 +12,13 @@ use ratatui::layout::Rect;
 use tokio::time::Instant;
 
 use super::app::{App, Notice};
+use super::lessons::Chapter;
 use super::message::{Effect, Message};
 use super::opening::Opening;
 use super::terminal::{self, Asked, Screen};
 use super::theme::Look;
 use super::theme::ThemeName;
-use super::update::update_all;
+use super::update::{start_lessons, update_all};
 use super::{chrome, frame};
 use crate::analysis::report::json;
 use crate::atomic_write::write_whole;
@@ -41,17 +43,36 @@ pub struct ScreenOptions {
     pub mouse: bool,
 }
 
+/// Where the screen begins.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Index of the picture.
+    pub picture: usize,
+    /// Lessons to begin at.
+    pub lessons: Option<Arc<Vec<Chapter>>>,
+    /// Nothing but a lesson and its panel, for a projector.
+    pub present: bool,
+}
+
+impl Start {
+    /// At a picture.
+    #[must_use]
+    pub fn at(picture: usize) -> Self {
+        Self { picture, ..Self::default() }
+    }
+}
+
 /// Opens the screen on what the command line names.
 ///
 /// # Errors
 /// When the model cannot be opened, there is no terminal, or the session could not be prepared.
-pub fn run(options: Options, picture: usize, screen: ScreenOptions) -> Result<()> {
+pub fn run(options: Options, start: Start, screen: ScreenOptions) -> Result<()> {
     let _log = log_to_file();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::content("igq", format!("no event loop could be started ({e})"), "close other programs"))?;
     let look = Look::resolve(screen.theme, screen.ascii, false);
     let asked = terminal::asked()?;
-    let ended = runtime.block_on(interact(options, picture, look, screen.mouse, &asked));
+    let ended = runtime.block_on(interact(options, &start, look, screen.mouse, &asked));
     runtime.shutdown_background();
     ended
 }
@@ -127,16 +148,20 @@ impl Source {
 }
 
 /// A session on an opened model, its engine, and the first request.
-fn session(opened: LoadedModel, picture: usize, look: Look, size: (u16, u16)) -> Result<(State, Source)> {
+fn session(opened: LoadedModel, start: &Start, look: Look, size: (u16, u16)) -> Result<(State, Source)> {
     let mut app = App::new(opened.info(), opened.settings.clone(), look);
-    app.picture = picture.min(app.info.picture_count.saturating_sub(1));
+    app.picture = start.picture.min(app.info.picture_count.saturating_sub(1));
     app.size = size;
+    if let Some(lessons) = &start.lessons {
+        (app.lessons, app.present) = (Arc::clone(lessons), start.present);
+        start_lessons(&mut app);
+    }
     let (worker, reports) = Worker::spawn(opened)?;
     worker.request(app.request());
     Ok((State::Ready(Box::new(app)), Source::Ready(Box::new(Engine { worker, reports, studied: Instant::now() }))))
 }
 
-async fn interact(options: Options, picture: usize, look: Look, mouse: bool, asked: &Asked) -> Result<()> {
+async fn interact(options: Options, start: &Start, look: Look, mouse: bool, asked: &Asked) -> Result<()> {
     let mut state = State::Opening(Opening { model: options.model.clone(), look, progress: crate::progress::Progress::default() });
     let mut source = Source::Opening(engine::Opening::spawn(options)?);
     // A model that opens at once, or cannot be opened, needs no screen that says so.
@@ -188,7 +213,7 @@ async fn interact(options: Options, picture: usize, look: Look, mouse: bool, ask
             Some(Told::Message(message)) => messages.push(message),
             Some(Told::Opened(opened)) => {
                 let size = screen.terminal.size().map_err(lost)?;
-                (state, source) = session((*opened)?, picture, look, (size.width, size.height))?;
+                (state, source) = session((*opened)?, start, look, (size.width, size.height))?;
                 dirty = true;
             }
             Some(Told::Ended) => {

@@ -88,11 +88,10 @@ impl Studies {
         let comparing = progress.stage.starts_with("comparing");
         let (searching, mixing) = (progress.stage == repair::STAGE, progress.stage.starts_with(mixed::STAGE));
         let of_this = match &self.running {
-            None => false,
+            None | Some(Study::Curve { .. }) => false,
             Some(Study::Compare { .. }) => comparing,
             Some(Study::Suggest { .. }) => searching,
             Some(Study::Mixed { .. }) => mixing,
-            Some(Study::Curve { .. }) => false,
             Some(Study::Perturb { .. }) => !comparing && !searching && !mixing,
         };
         if !of_this || progress.stage.is_empty() {

@@ -9,6 +9,7 @@ mod export;
 mod fetch;
 mod flips;
 mod inspect;
+mod learn;
 mod merge;
 mod mixed;
 mod run;
@@ -51,6 +52,8 @@ pub enum Command {
     Export(export::Export),
     /// Draw one frame of the screen to a file or to standard output.
     Snapshot(snapshot::Snapshot),
+    /// Open the screen at the lessons: the method in eight chapters, over the model and the picture.
+    Learn(learn::Learn),
     /// Say what a checkpoint is and what was inferred.
     Inspect(inspect::Inspect),
     /// Compare the float logits with those of a reference file; exit code 1 when they differ by more than the tolerance.
@@ -87,6 +90,7 @@ impl Command {
             Self::Calibrate(command) => command.run(),
             Self::Export(command) => command.run(),
             Self::Snapshot(command) => command.run(),
+            Self::Learn(command) => command.run(),
             Self::Inspect(command) => command.run(),
             Self::Verify(command) => command.run(),
             Self::Fetch(command) => command.run(),

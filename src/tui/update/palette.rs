@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crossterm::event::{KeyCode, KeyEvent};
 
-use super::{act, settled, show};
+use super::actions::{act, settled, show};
 use crate::engine::command::{BitWidth, GroupCount, Method, SoftmaxShape};
 use crate::model::{Site, SitePattern};
 use crate::quant::{Arithmetic, GeluShape, Preset, Rounding, WeightScales};

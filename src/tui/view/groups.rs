@@ -18,6 +18,7 @@ use crate::tui::keys::{Action, bind};
 use crate::tui::theme::group_digit;
 use crate::tui::widget::bars::{self, Bar, Scale};
 use crate::tui::widget::table::{Column, Table};
+use crate::tui::widget::text::pad_left;
 use crate::tui::widget::{bar, db, first_shown, panel, put, short};
 
 pub const SPEC: ViewSpec = ViewSpec {
@@ -285,7 +286,7 @@ fn matrix(app: &App, report: &SiteReport, other: &Other<'_>, area: Rect, buf: &m
     let counts = groups::migration(report, other.report);
     let columns = other.report.quantizers.len();
     let cell = ((inner.width.saturating_sub(9)) / (columns.max(1) as u16)).clamp(2, 5);
-    let head: String = (0..columns).map(|g| format!("{:>width$}", group_digit(g), width = usize::from(cell))).collect();
+    let head = (0..columns).map(|g| pad_left(&group_digit(g).to_string(), usize::from(cell))).collect::<Vec<_>>().concat();
     put(buf, inner, 2, 0, &format!("{head}   all"), app.look.dim());
     for ((from, row), y) in counts.iter().enumerate().zip(1..inner.height) {
         let style = app.look.group(from, counts.len());

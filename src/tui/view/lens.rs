@@ -5,7 +5,8 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 
 use super::spec::{ViewSpec, all_sites, no_csv, no_detail, no_study, waiting};
-use crate::analysis::lens::{LensPoint, parting};
+use crate::analysis::lens::parting;
+use crate::analysis::report::LensPoint;
 use crate::model::Site;
 use crate::tui::app::App;
 use crate::tui::hit::{Hit, Hits};

@@ -5,6 +5,7 @@ mod budget;
 mod compare;
 mod distribution;
 mod groups;
+mod learn;
 mod lens;
 mod overview;
 pub mod spec;
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 
 /// All views, in the order of their keys.
 pub const VIEWS: &[ViewSpec] =
-    &[overview::SPEC, groups::SPEC, attention::SPEC, distribution::SPEC, budget::SPEC, compare::SPEC, lens::SPEC];
+    &[overview::SPEC, groups::SPEC, attention::SPEC, distribution::SPEC, budget::SPEC, compare::SPEC, learn::SPEC, lens::SPEC];
 
 impl View {
     /// All views, in the order of their keys.

@@ -5,7 +5,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 
 use super::spec::{ViewSpec, no_csv, no_detail, no_study, waiting};
-use crate::analysis::lens::LensPoint;
+use crate::analysis::report::LensPoint;
 use crate::analysis::report::{ClassProbability, SiteReport};
 use crate::model::SiteKind;
 use crate::tui::app::App;

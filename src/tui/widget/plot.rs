@@ -88,7 +88,7 @@ mod tests {
         draw(&[(1.0, 1.0), (10.0, 0.001)], &[mark], |v| format!("{v:.0}"), look, area, &mut buf);
         let line = |y: u16| (0..20).map(|x| buf[(x, y)].symbol()).collect::<String>();
         assert_eq!(line(4).trim_end().chars().last(), Some('o'));
-        assert!(line(0).starts_with("1.000") && line(5).starts_with('1') && line(5).ends_with("10"), "{buf:?}");
+        assert!(line(0).starts_with("1.00") && line(5).starts_with('1') && line(5).ends_with("10"), "{buf:?}");
         for (width, height) in [(0, 0), (1, 1), (8, 4), (300, 2)] {
             let area = Rect::new(0, 0, width, height);
             draw(&[(1.0, 0.0), (1.0, f64::NAN)], &[], |v| v.to_string(), look, area, &mut Buffer::empty(area));
