@@ -140,6 +140,12 @@ fn status_lines(app: &App, area: Rect) -> Vec<String> {
         progress(app)
     };
     let mut lines = wrap(&text, usize::from(area.width.saturating_sub(2)));
+    // Of a verdict that is too long the reason in brackets goes first.
+    if lines.len() > 2
+        && let Some((short, _)) = text.strip_suffix(").").and_then(|text| text.rsplit_once(" ("))
+    {
+        lines = wrap(&format!("{short}."), usize::from(area.width.saturating_sub(2)));
+    }
     if lines.len() > 2 {
         // The second line says itself that it goes on.
         let rest = lines.split_off(1).join(" ");

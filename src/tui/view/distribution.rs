@@ -92,7 +92,14 @@ fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     };
     let title = format!("{} · before its quantizer · {scope}{scale}{stale}", app.site);
     one(buf, panels[0], &title, &found.before, &marks, look.good());
-    one(buf, panels[1], "after it", &found.after, &marks, look.accent());
+    let (below, above) = found.clipped_share(&channels);
+    let used = found.occupancy(&channels).iter().filter(|count| **count > 0).count();
+    let met = if found.codes == 0 {
+        "float".to_string()
+    } else {
+        format!("{used} of {} codes, {:.2} % clipped", found.codes, 100.0 * (below + above))
+    };
+    one(buf, panels[1], &format!("after it · {met}"), &found.after, &marks, look.accent());
     one(buf, panels[2], "error: after less before", &found.error, &[], look.bad());
     if let Some(pinned) = pinned {
         one(buf, panels[3], "A, pinned: after its quantizer", &pinned.after, &[], look.accent());

@@ -61,7 +61,7 @@ fn rows(app: &App, points: &[LensPoint], area: Rect, buf: &mut Buffer) -> Hits {
     let look = app.look;
     let color = if look.has_color() { look.accent().fg.unwrap_or(Color::Reset) } else { Color::Reset };
     let class = |name: &str, p: f64| format!("{name} {:.1} %", p * 100.0);
-    let name = area.width.saturating_sub(68).clamp(16, 34);
+    let name = (area.width.saturating_sub(if area.width >= 90 { 78 } else { 48 }) / 2).clamp(16, 34);
     let most = points.iter().map(|p| p.kl).fold(0.0, f64::max);
     let columns = vec![
         Column::new("after", 18, |p: &&LensPoint| p.after.clone()),
