@@ -103,7 +103,10 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     let line = Rect { width: area.width.saturating_sub(right + 1), ..area };
     put(buf, line, 0, 1, &settings, Style::new());
     let used = width(&settings) as u16;
-    let method = format!("({})", app.settings.method.describe());
+    let method = match app.history.len() {
+        (0, 0) => "(W, A, S: bits of weights, activations, softmax)".to_string(),
+        _ => format!("({})", app.settings.method.describe()),
+    };
     if usize::from(line.width) >= usize::from(used) + 2 + width(&method) {
         put(buf, line, used + 2, 1, &method, look.dim());
     }

@@ -70,6 +70,13 @@ pub fn action(event: &KeyEvent, view: View) -> Option<Action> {
     found.or_else(|| opens(event).map(Action::Show))
 }
 
+/// The view that a key belongs to, where it means nothing in `view`.
+#[must_use]
+pub fn belongs_to(event: &KeyEvent, view: View) -> Option<View> {
+    let own = |other: &View| other.spec().keys.iter().any(|b| b.keys.iter().any(|k| k.matches(event)));
+    if action(event, view).is_some() { None } else { View::all().find(own) }
+}
+
 /// The view that a key opens.
 fn opens(event: &KeyEvent) -> Option<View> {
     View::all().find(|view| Key::Char(view.spec().key).matches(event))

@@ -34,6 +34,9 @@ pub struct Snapshot {
     /// Index of a second picture to compare the grouping with (Groups view).
     #[arg(long, value_name = "N")]
     compare: Option<usize>,
+    /// Command of the palette to carry out first (`site blocks.3.fc2 abits 8`); may be repeated.
+    #[arg(long = "do", value_name = "COMMAND")]
+    commands: Vec<String>,
     /// Form of the frame.
     #[arg(long, default_value = "txt")]
     format: FrameFormat,
@@ -45,7 +48,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Runs, draws and writes.
     pub(super) fn run(&self) -> Result<()> {
-        let Self { common, look, view, size, site, compare, format, output } = self;
+        let Self { common, look, view, size, site, compare, commands, format, output } = self;
         let session = open::session(common, common.settings()?)?;
         let settings = session.opened().settings.clone();
         // Plain text has no colours: the mono theme shows pictures and maps with characters instead.
@@ -60,8 +63,13 @@ impl Snapshot {
                 return Err(Error::setting("--site", site, "a site of the model; `igq inspect` lists them"));
             }
         }
-        let request = Request { id: 0, settings: settings.clone(), picture: common.picture, compare: *compare };
         app.compare = *compare;
+        if view.name() == "learn" {
+            update::start_lessons(&mut app);
+        }
+        carry_out(&mut app, commands)?;
+        app.wanted = 0;
+        let request = Request { id: 0, settings: app.settings.clone(), picture: app.picture, compare: app.compare };
         let mut outcome = None;
         session.answer(&request, &Cancel::default(), &mut |stage| match stage {
             Stage::Predicted(predicted) => app.predicted = Some(predicted),
@@ -74,6 +82,9 @@ impl Snapshot {
             Stage::Swept(found, ..) => app.learn_sensitivity(&found),
             Stage::Blamed(blame) => app.learn_blame(blame),
         })?;
+        // What is selected among channels and tokens is there only now.
+        let selects = |line: &&String| ["channel", "token", "head"].iter().any(|name| line.starts_with(name));
+        carry_out(&mut app, &commands.iter().filter(selects).cloned().collect::<Vec<_>>())?;
         if let (Some(wanted), Some(outcome)) = (view::wanted_detail(&app), outcome) {
             app.detail = session.detail(&outcome, wanted.id, wanted.site).map(Arc::new);
             app.clamp();
@@ -99,4 +110,12 @@ impl Snapshot {
         };
         print::deliver_as_is(output.as_deref(), &text)
     }
+}
+
+/// Carries out commands of the palette.
+fn carry_out(app: &mut App, commands: &[String]) -> Result<()> {
+    commands.iter().try_for_each(|line| {
+        let done = update::palette::run(app, line);
+        done.map(drop).map_err(|problem| Error::setting("--do", line, problem))
+    })
 }

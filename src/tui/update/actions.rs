@@ -139,7 +139,24 @@ pub(super) fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Palette => app.palette = Some(String::new()),
         Action::Theme => app.look = app.look.next_theme(),
     }
+    if before.0 == app.settings && app.notice.is_none() {
+        at_a_limit(app, action);
+    }
     settled(app, before, !matches!(action, Action::Undo | Action::Redo))
+}
+
+/// Says that a key had no effect because there is no more or no less.
+fn at_a_limit(app: &mut App, action: Action) {
+    let settings = &app.settings;
+    let (what, now) = match action {
+        Action::WeightBits(_) => ("weights", format!("{} bits", settings.wbits)),
+        Action::ActivationBits(_) => ("activations", format!("{} bits", settings.abits)),
+        Action::SoftmaxBits(_) => ("the softmax", format!("{} bits", settings.sbits)),
+        Action::Groups(_) => ("channels", format!("{} groups", settings.groups)),
+        Action::RowGroups(_) => ("softmax rows", format!("{} groups", settings.row_groups)),
+        _ => return,
+    };
+    app.say(format!("{what}: {now} is the end of the scale"));
 }
 
 /// What a change asks for: a run, where what is wanted is another; the settings of before are a step of the history where it is `kept`.

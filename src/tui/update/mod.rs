@@ -117,6 +117,9 @@ fn on_key(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
         }
         return Vec::new();
     }
+    if let Some(view) = keymap::belongs_to(key, app.view) {
+        app.say(format!("this key belongs to {} ({})", view.title(), view.spec().key));
+    }
     action.map_or_else(Vec::new, |action| act(app, action))
 }
 

@@ -125,7 +125,7 @@ pub fn run(app: &mut App, line: &str) -> Result<Vec<Effect>, String> {
         "gelu" => settings.gelu = parse(one()?)?,
         "arithmetic" => settings.arithmetic = parse(one()?)?,
         "site" => site(app, &rest)?,
-        "channel" => app.channel = number(one()?, app.site_report().map_or(1, |r| r.ranges.min.len()), 0)?,
+        "channel" => app.channel = number(one()?, app.site_report().map_or(usize::MAX, |r| r.ranges.min.len()), 0)?,
         "token" => app.token = number(one()?, app.attention().map_or(usize::MAX, |m| m.layout.tokens()), 0)?,
         "head" => app.head = number(one()?, app.attention().map_or(usize::MAX, |m| m.heads), 0)?,
         "image" => app.picture = number(one()?, app.info.picture_count, 1)?,
@@ -161,7 +161,7 @@ fn parse<T: FromStr<Err = crate::Error>>(text: &str) -> Result<T, String> {
 /// A number of `count` from `first` on, as an index.
 fn number(text: &str, count: usize, first: usize) -> Result<usize, String> {
     let index = text.parse::<usize>().ok().and_then(|n| n.checked_sub(first)).filter(|index| *index < count);
-    index.ok_or_else(|| format!("`{text}` is not a number from {first} to {}", (count + first).saturating_sub(1)))
+    index.ok_or_else(|| format!("`{text}` is not a number from {first} to {}", count.saturating_add(first).saturating_sub(1)))
 }
 
 /// `site SITE` selects; `site PATTERN abits N ...` gives its sites something of their own.
@@ -196,6 +196,11 @@ fn site(app: &mut App, words: &[&str]) -> Result<(), String> {
         app.settings.keep_float.push(pattern);
     }
     if own.abits.is_some() || own.wbits.is_some() || own.groups.is_some() {
+        // What was said of the same pattern before and is not said now stays.
+        let known = app.settings.overrides.iter().position(|o| o.sites == own.sites);
+        if let Some(known) = known.map(|at| app.settings.overrides.remove(at)) {
+            (own.wbits, own.abits, own.groups) = (own.wbits.or(known.wbits), own.abits.or(known.abits), own.groups.or(known.groups));
+        }
         app.settings.overrides.push(own);
     }
     Ok(())
