@@ -13,6 +13,7 @@ use super::view::spec::progress;
 use super::widget::put;
 use super::widget::text::{cut, width, wrap};
 use super::{help, keymap};
+use crate::engine::Study;
 
 /// Smallest terminal that the views are drawn on.
 const FLOOR: (u16, u16) = (50, 16);
@@ -168,7 +169,7 @@ fn status(app: &App, area: Rect, buf: &mut Buffer) {
         Some(notice) if notice.is_error => look.bad(),
         Some(_) => look.good(),
         None if app.filtering || !app.filter.is_empty() || app.snapshot.is_none() => look.accent(),
-        None if app.studies.running.is_some() => look.accent(),
+        None if app.studies.running.as_ref().is_some_and(|study| !matches!(study, Study::Curve { .. })) => look.accent(),
         None if app.studies.suggestion.is_some() => look.good(),
         None => Style::new(),
     };

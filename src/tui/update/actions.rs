@@ -1,6 +1,7 @@
 //! What the actions of keys, clicks and commands do to the state.
 
 use crate::analysis::findings;
+use crate::engine::Study;
 use crate::engine::command::Settings;
 use crate::tui::app::App;
 use crate::tui::choice::View;
@@ -195,7 +196,7 @@ pub(super) fn show(app: &mut App, view: View) {
 fn back(app: &mut App) -> Vec<Effect> {
     if !app.filter.is_empty() {
         app.filter.clear();
-    } else if app.studies.running.is_some() {
+    } else if app.studies.running.as_ref().is_some_and(|study| !matches!(study, Study::Curve { .. })) {
         return studies::stop(app);
     } else if app.studies.suggestion.is_some() {
         app.studies.suggestion = None;
