@@ -169,3 +169,27 @@ fn an_interrupted_evaluation_writes_what_it_has_and_says_so() {
     let report = without_seconds(&path);
     assert!(report["partial"] == true && report["images"].as_u64().unwrap() < 1000, "{}", report["images"]);
 }
+
+#[test]
+fn a_page_of_a_run_is_whole_and_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("run.html");
+    let args = ["report", "--calibration-images", "4", "--abits", "3", "--site", "blocks.2.fc2", "--output", page.to_str().unwrap()];
+    assert_eq!(stdout(&args), "");
+    let text = fs::read_to_string(&page).unwrap();
+    for part in ["<!DOCTYPE html>", "igq run --calibration-images 4 --abits 3", "<h2>Lens</h2>", "<td>blocks.5.fc2</td>", "</html>"] {
+        assert!(text.contains(part), "{part}");
+    }
+    assert_eq!((text.matches("<svg").count(), text.matches("</svg>").count()), (6, 6));
+    assert!(!text.contains("http://") || text.contains("http://www.w3.org/2000/svg"), "nothing is loaded from elsewhere");
+    refused(&args, 2, &["--force"]);
+    assert_eq!(fs::read_to_string(&page).unwrap(), text);
+}
+
+#[test]
+fn a_frame_after_commands_shows_what_they_did() {
+    let few = ["snapshot", "--calibration-images", "4", "--view", "groups", "--do", "site blocks.2.qkv", "--do", "channel 5"];
+    let shown = stdout(&[&few[..], &["--do", "abits 6"][..]].concat());
+    assert!(shown.contains("A6 S6") && shown.contains("blocks.2.qkv") && shown.contains("channel 5 in numbers"), "{shown}");
+    refused(&[&few[..], &["--do", "fly"][..]].concat(), 2, &["fly"]);
+}

@@ -12,6 +12,7 @@ mod inspect;
 mod learn;
 mod merge;
 mod mixed;
+mod report;
 mod run;
 mod sensitivity;
 mod snapshot;
@@ -21,7 +22,7 @@ mod verify;
 use clap::{CommandFactory, Subcommand};
 
 use super::{Cli, print};
-use crate::analysis::Report;
+use crate::analysis;
 use crate::analysis::report::json;
 use crate::error::Result;
 
@@ -52,6 +53,8 @@ pub enum Command {
     Export(export::Export),
     /// Draw one frame of the screen to a file or to standard output.
     Snapshot(snapshot::Snapshot),
+    /// Write one HTML page of a run.
+    Report(report::Report),
     /// Open the screen at the lessons: the method in eight chapters, over the model and the picture.
     Learn(learn::Learn),
     /// Say what a checkpoint is and what was inferred.
@@ -90,11 +93,12 @@ impl Command {
             Self::Calibrate(command) => command.run(),
             Self::Export(command) => command.run(),
             Self::Snapshot(command) => command.run(),
+            Self::Report(command) => command.run(),
             Self::Learn(command) => command.run(),
             Self::Inspect(command) => command.run(),
             Self::Verify(command) => command.run(),
             Self::Fetch(command) => command.run(),
-            Self::Schema => print::deliver(None, &json(&schemars::schema_for!(Report))?),
+            Self::Schema => print::deliver(None, &json(&schemars::schema_for!(analysis::Report))?),
             Self::Keys => print::deliver(None, &crate::tui::keymap::markdown()),
             Self::Completions { shell } => {
                 let mut script = Vec::new();

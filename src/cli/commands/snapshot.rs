@@ -9,7 +9,7 @@ use crate::cli::{FrameFormat, Look, RunArgs, print};
 use crate::engine::Study;
 use crate::error::{Error, Result};
 use crate::progress::Cancel;
-use crate::session::{Request, Stage};
+use crate::session::{Outcome, Request, Session, Stage};
 use crate::studies::{allocate, compare, curve};
 use crate::tui::app::App;
 use crate::tui::choice::View;
@@ -50,11 +50,11 @@ impl Snapshot {
     pub(super) fn run(&self) -> Result<()> {
         let Self { common, look, view, size, site, compare, commands, format, output } = self;
         let session = open::session(common, common.settings()?)?;
-        let settings = session.opened().settings.clone();
         // Plain text has no colours: the mono theme shows pictures and maps with characters instead.
         let theme = look.theme.or((*format == FrameFormat::Txt).then_some(theme::ThemeName::Mono));
         let true_color = *format != FrameFormat::Txt;
-        let mut app = App::new(session.opened().info(), settings.clone(), theme::Look::resolve(theme, look.ascii, true_color));
+        let settings = session.opened().settings.clone();
+        let mut app = App::new(session.opened().info(), settings, theme::Look::resolve(theme, look.ascii, true_color));
         app.view = *view;
         app.picture = common.picture;
         if let Some(site) = site {
@@ -68,40 +68,11 @@ impl Snapshot {
             update::start_lessons(&mut app);
         }
         carry_out(&mut app, commands)?;
-        app.wanted = 0;
-        let request = Request { id: 0, settings: app.settings.clone(), picture: app.picture, compare: app.compare };
-        let mut outcome = None;
-        session.answer(&request, &Cancel::default(), &mut |stage| match stage {
-            Stage::Predicted(predicted) => app.predicted = Some(predicted),
-            Stage::Measured(snapshot, measured) => {
-                app.show(snapshot);
-                outcome = Some(measured);
-            }
-            Stage::Lens(points) => app.lens_of = Some((0, points)),
-            Stage::Timed(_) => {} // Another time would be another picture.
-            Stage::Swept(found, ..) => app.learn_sensitivity(&found),
-            Stage::Blamed(blame) => app.learn_blame(blame),
-        })?;
+        let outcome = answered(&session, &mut app)?;
         // What is selected among channels and tokens is there only now.
         let selects = |line: &&String| ["channel", "token", "head"].iter().any(|name| line.starts_with(name));
         carry_out(&mut app, &commands.iter().filter(selects).cloned().collect::<Vec<_>>())?;
-        if let (Some(wanted), Some(outcome)) = (view::wanted_detail(&app), outcome) {
-            app.detail = session.detail(&outcome, wanted.id, wanted.site).map(Arc::new);
-            app.clamp();
-        }
-        match (app.view.spec().study)(&app) {
-            Some(Study::Perturb { settings, .. }) => {
-                app.studies.learn(Arc::new(allocate::estimated(&session, &settings)?));
-                app.budget.renew(&app.settings, &app.studies);
-            }
-            Some(Study::Compare { settings, picture, .. }) => {
-                update::compared(&mut app, Arc::new(compare::first(&session, &settings, picture)?));
-            }
-            Some(Study::Curve { settings, picture, site }) => {
-                app.studies.curve = Some(Arc::new(curve::curve(&session, &settings, picture, site, &Cancel::default())?));
-            }
-            Some(Study::Suggest { .. } | Study::Mixed { .. }) | None => {}
-        }
+        furnish(&session, &mut app, outcome.as_deref())?;
         let buffer = frame::render(&app, size.0, size.1)?;
         let text = match format {
             FrameFormat::Txt => frame::to_text(&buffer),
@@ -118,4 +89,45 @@ fn carry_out(app: &mut App, commands: &[String]) -> Result<()> {
         let done = update::palette::run(app, line);
         done.map(drop).map_err(|problem| Error::setting("--do", line, problem))
     })
+}
+
+/// Runs what the screen wants, with its sweep, and shows it.
+pub(super) fn answered(session: &Session, app: &mut App) -> Result<Option<Arc<Outcome>>> {
+    app.wanted = 0;
+    let request = Request { id: 0, settings: app.settings.clone(), picture: app.picture, compare: app.compare };
+    let mut outcome = None;
+    session.answer(&request, &Cancel::default(), &mut |stage| match stage {
+        Stage::Predicted(predicted) => app.predicted = Some(predicted),
+        Stage::Measured(snapshot, measured) => {
+            app.show(snapshot);
+            outcome = Some(measured);
+        }
+        Stage::Lens(points) => app.lens_of = Some((0, points)),
+        Stage::Timed(_) => {} // Another time would be another picture.
+        Stage::Swept(found, ..) => app.learn_sensitivity(&found),
+        Stage::Blamed(blame) => app.learn_blame(blame),
+    })?;
+    Ok(outcome)
+}
+
+/// Computes what the present view shows besides.
+pub(super) fn furnish(session: &Session, app: &mut App, outcome: Option<&Outcome>) -> Result<()> {
+    if let (Some(wanted), Some(outcome)) = (view::wanted_detail(app), outcome) {
+        app.detail = session.detail(outcome, wanted.id, wanted.site).map(Arc::new);
+        app.clamp();
+    }
+    match (app.view.spec().study)(app) {
+        Some(Study::Perturb { settings, .. }) => {
+            app.studies.learn(Arc::new(allocate::estimated(session, &settings)?));
+            app.budget.renew(&app.settings, &app.studies);
+        }
+        Some(Study::Compare { settings, picture, .. }) => {
+            update::compared(app, Arc::new(compare::first(session, &settings, picture)?));
+        }
+        Some(Study::Curve { settings, picture, site }) => {
+            app.studies.curve = Some(Arc::new(curve::curve(session, &settings, picture, site, &Cancel::default())?));
+        }
+        Some(Study::Suggest { .. } | Study::Mixed { .. }) | None => {}
+    }
+    Ok(())
 }
