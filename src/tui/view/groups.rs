@@ -237,12 +237,13 @@ fn cursor_line(app: &App, report: &SiteReport, other: Option<&Other<'_>>, inner:
     } else {
         format!("channel {c}")
     };
-    let mut text = format!("{what}: {} to {}", short(f64::from(report.ranges.min[c])), short(f64::from(report.ranges.max[c])));
-    if let Some(q) = group_of(report, c).and_then(|g| report.quantizers.get(g).map(|q| (g, q))) {
-        text += &format!(" → group {} [{}, {}]", group_digit(q.0), short(f64::from(q.1.lower)), short(f64::from(q.1.upper)));
-    }
-    if let Some(group) = other.and_then(|o| group_of(o.report, c)) {
-        text += &format!("; there group {}", group_digit(group));
+    // The groups come first: the end of the line is what is cut.
+    let there = other.and_then(|o| group_of(o.report, c)).map_or_else(String::new, |group| format!(", there {}", group_digit(group)));
+    let group = group_of(report, c).and_then(|g| report.quantizers.get(g).map(|q| (g, q)));
+    let mut text = group.map_or_else(|| what.clone(), |(g, _)| format!("{what}, group {}{there}", group_digit(g)));
+    text += &format!(": {} to {}", short(f64::from(report.ranges.min[c])), short(f64::from(report.ranges.max[c])));
+    if let Some((_, q)) = group {
+        text += &format!(" in [{}, {}]", short(f64::from(q.lower)), short(f64::from(q.upper)));
     }
     put(buf, inner, 0, inner.height.saturating_sub(1), &text, Style::new().add_modifier(Modifier::BOLD));
 }
