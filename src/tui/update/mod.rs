@@ -96,7 +96,10 @@ fn on_mouse(app: &mut App, event: MouseEvent) -> Vec<Effect> {
 
 fn on_key(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
     app.notice = None;
-    if app.palette.is_some() && !matches!(keymap::action(key, app.view), Some(Action::Suspend)) && key.modifiers != KeyModifiers::CONTROL {
+    if app.palette.is_some()
+        && !matches!(keymap::action(key, app.view), Some(Action::Suspend))
+        && !key.modifiers.contains(KeyModifiers::CONTROL)
+    {
         return palette::typed(app, key);
     }
     let action = keymap::action(key, app.view);
