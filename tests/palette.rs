@@ -106,3 +106,13 @@ fn keys_that_do_nothing_say_why() {
     press(&mut app, KeyCode::Char('b'));
     assert!(app.notice.as_ref().unwrap().text.contains("Budget"), "{:?}", app.notice);
 }
+
+#[test]
+fn every_command_of_the_table_is_one() {
+    let session = common::built_in();
+    let mut app = filled(&session);
+    for command in COMMANDS {
+        let problem = run(&mut app, &format!("{} nonsense", command.name)).err().unwrap_or_default();
+        assert!(!problem.contains("is no command"), "{}: {problem}", command.name);
+    }
+}

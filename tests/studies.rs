@@ -258,7 +258,7 @@ fn a_lost_prediction_comes_back_by_the_cheapest_change_and_every_one_was_run() {
     for alternative in &found.alternatives {
         let verified = session.run(picture, &alternative.settings, &cancel).unwrap().report;
         assert!(!verified.prediction.flipped && verified.prediction.kl == alternative.after.kl && verified.prediction.kl <= TARGET);
-        assert_eq!((Some(verified.prediction.margin_quantized), verified.bops.total), (alternative.after.margin, alternative.after.bops));
+        assert_eq!((Some(verified.prediction.margin_kept), verified.bops.total), (alternative.after.margin, alternative.after.bops));
     }
     // A class that is kept needs nothing only if its probability is kept too.
     let kept = repair(&session, &found.settings, picture, TARGET, &cancel, &|_| ()).unwrap();

@@ -134,10 +134,12 @@ impl Prediction {
         order.into_iter().take(TOP).map(named).collect()
     }
 
-    /// Probability of the most likely class less that of the next; 1 where there is only one.
+    /// Probability of a class less that of the most likely other one: negative where it is not the most likely.
     #[must_use]
-    pub fn margin(&self) -> f64 {
-        margin(&self.top(&[]))
+    pub fn margin_of(&self, class: usize) -> f64 {
+        let probabilities = self.queries().next().map(softmax).unwrap_or_default();
+        let others = probabilities.iter().enumerate().filter(|(other, _)| *other != class).map(|(_, p)| *p);
+        probabilities.get(class).copied().unwrap_or(0.0) - others.fold(0.0, f64::max)
     }
 
     /// Float against this one, for users.
@@ -150,6 +152,7 @@ impl Prediction {
             kl,
             margin_float: margin(&float_top),
             margin_quantized: margin(&quantized_top),
+            margin_kept: self.margin_of(float.class()),
             float: float_top,
             quantized: quantized_top,
         }

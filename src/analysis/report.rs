@@ -177,19 +177,8 @@ pub struct PredictionReport {
     pub margin_float: f64,
     /// The same, quantized.
     pub margin_quantized: f64,
-}
-
-impl PredictionReport {
     /// Probability of the float run's class in the quantized run less that of the most likely other class: negative after a flip.
-    #[must_use]
-    pub fn margin_of_float_class(&self) -> f64 {
-        if !self.flipped {
-            return self.margin_quantized;
-        }
-        let first = self.float.first().map(|c| c.class);
-        let kept = self.quantized.iter().find(|c| Some(c.class) == first).map_or(0.0, |c| c.probability);
-        kept - self.quantized.first().map_or(0.0, |c| c.probability)
-    }
+    pub margin_kept: f64,
 }
 
 /// One site of a quantized run.

@@ -7,10 +7,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
+use crate::input::PictureSet;
 use crate::model::{BUILT_IN, SiteKind, SitePattern};
 use crate::quant::settings;
 use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Preset, Rounding, Settings, SoftmaxShape, WeightScales};
-use crate::session::{Options, cache};
+use crate::session::{Options, Session, cache};
+use crate::studies::evaluate;
 use crate::studies::shard::Shard;
 use crate::tui::ScreenOptions;
 use crate::tui::theme::ThemeName;
@@ -264,6 +266,31 @@ impl Output {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The images that something found is judged on.
+#[derive(Debug, Clone, Args)]
+pub struct JudgedOn {
+    /// Judge on the built-in test set; default: found on every other calibration image, and the rest judge.
+    #[arg(long)]
+    evaluate: bool,
+    /// Judge on the images of this folder.
+    #[arg(long, visible_alias = "validate", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Judge on this many images only.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl JudgedOn {
+    /// The set; none for the calibration images that nothing was found on.
+    ///
+    /// # Errors
+    /// When a folder holds no pictures, or one named by no class.
+    pub fn set(&self, session: &Session) -> Result<Option<PictureSet>> {
+        let asked = self.evaluate || self.data.is_some();
+        asked.then(|| evaluate::data(session, self.data.as_deref(), self.limit)).transpose()
     }
 }
 

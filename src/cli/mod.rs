@@ -11,7 +11,7 @@ mod print;
 
 use clap::Parser;
 
-pub use args::{Format, FrameFormat, Look, Output, RunArgs, Which};
+pub use args::{Format, FrameFormat, JudgedOn, Look, Output, RunArgs, Which};
 pub use commands::Command;
 
 use crate::error::Result;

@@ -93,6 +93,7 @@ pub(super) struct Ahead {
 /// A run, by its picture and plan.
 struct Newest {
     picture: usize,
+    settings: Settings,
     plan: Plan,
     quantized: Arc<QuantizedRun>,
 }
@@ -313,20 +314,17 @@ impl Session {
             let quantized = QuantizedRun::after(self.opened.model.network(), &base.prepared.tensor, &plan, earlier, cancel)?;
             Ok::<_, Error>((plan, Arc::new(quantized)))
         })?;
-        let newest = Arc::new(Newest { picture: index, plan: plan.clone(), quantized: Arc::clone(&quantized) });
+        let newest = Arc::new(Newest { picture: index, settings: settings.clone(), plan: plan.clone(), quantized: Arc::clone(&quantized) });
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(newest);
         Ok(Run { base, plan, quantized, seconds: started.elapsed().as_secs_f64() })
     }
 
     /// The values of `site` just before its quantizer in the newest run, if that was of this picture under these settings.
-    ///
-    /// # Errors
-    /// When the settings do not fit.
-    pub fn values_before(&self, picture: usize, settings: &Settings, site: Site) -> Result<Option<Tensor>> {
+    #[must_use]
+    pub fn values_before(&self, picture: usize, settings: &Settings, site: Site) -> Option<Tensor> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(newest) = newest.filter(|newest| newest.picture == picture) else { return Ok(None) };
-        let same = self.plan(settings)?.first_change(&newest.plan).is_none();
-        Ok(newest.quantized.sites.get(&site).filter(|_| same).map(|run| run.before.clone()))
+        let newest = newest.filter(|newest| newest.picture == picture && newest.settings == *settings)?;
+        newest.quantized.sites.get(&site).map(|run| run.before.clone())
     }
 
     pub(super) fn prediction(&self, run: &Run) -> PredictionReport {

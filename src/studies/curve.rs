@@ -33,7 +33,7 @@ pub struct Curve {
 pub fn curve(session: &Session, settings: &Settings, picture: usize, site: Site, cancel: &Cancel) -> Result<Curve> {
     let mut points = Vec::new();
     let info = session.opened().model.site(site).filter(|_| settings.method.uses_groups());
-    if let (Some(info), Some(before)) = (info, session.values_before(picture, settings, site)?) {
+    if let (Some(info), Some(before)) = (info, session.values_before(picture, settings, site)) {
         let last = before.dim(D::Minus1)?;
         let along = Along::of(site.kind);
         let values = kernels::with_values(&before, <[f32]>::to_vec)?;

@@ -65,7 +65,7 @@ pub fn repair(
         let prediction = session.predict(&base, &session.plan_until(settings, cancel)?, cancel)?;
         let divergence = prediction.against(&base.float.prediction);
         let bops = bops::total(session.opened().model.sites(), settings);
-        let margin = Some(prediction.margin());
+        let margin = Some(prediction.margin_of(base.float.prediction.class()));
         let reached = divergence.changed == 0 && divergence.kl <= target;
         Ok((Standing { images: 1, kl: divergence.kl, agreement: divergence.agreement(), bops, margin }, reached))
     };

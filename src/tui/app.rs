@@ -362,12 +362,6 @@ impl App {
 
     /// Brings cursors back inside what is there.
     pub fn clamp(&mut self) {
-        // What Attention shows is what is selected there.
-        if self.view.name() == "attention"
-            && let Some(site) = self.attention_site()
-        {
-            self.site = site;
-        }
         self.row = self.row.min(self.studies.comparison.as_ref().map_or(0, |c| c.rows.len().saturating_sub(1)));
         if let Some(report) = self.site_report() {
             let channels = report.ranges.min.len();

@@ -61,7 +61,12 @@ const LEFT: usize = 24;
 fn tabs(present: View, area: Rect) -> Vec<(View, u16, String)> {
     let named = |short: bool| -> Vec<(View, String)> {
         let name = |view: View| {
-            if short && view != present { format!(" {} ", view.spec().key) } else { format!(" {} {} ", view.spec().key, view.title()) }
+            let (key, title) = (view.spec().key, view.title());
+            match (view == present, short) {
+                (true, _) => format!(" {key} {title} "),
+                (false, true) => format!(" {key} "),
+                (false, false) => format!(" {key} {title}"),
+            }
         };
         View::all().map(|view| (view, name(view))).collect()
     };
@@ -90,6 +95,8 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
         format!("{} · {} · picture {picture}", app.info.model, app.info.description)
     } else if width(&app.info.model) + picture.len() + 16 <= usize::from(left.width) {
         format!("{} · picture {picture}", app.info.model)
+    } else if width(&app.info.model) + picture.len() + 8 <= usize::from(left.width) {
+        format!("{} · {picture}", app.info.model)
     } else {
         format!("picture {picture}")
     };

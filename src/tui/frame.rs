@@ -113,6 +113,12 @@ const fn sixteen(color: Color) -> u8 {
 /// Width and height of a cell in the SVG.
 const CELL: (f32, f32) = (8.4, 17.0);
 
+/// Text as it may stand in XML and HTML.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
 /// A picture for documents: blocks as rectangles, the rest as text.
 #[must_use]
 pub fn to_svg(buf: &Buffer) -> String {
@@ -170,7 +176,7 @@ impl Run {
         let lead = self.text.chars().take_while(|c| *c == ' ').count();
         let plain = self.text.trim();
         let length = text::width(plain) as f32 * CELL.0;
-        let escaped = plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let escaped = escaped(plain);
         let weight = if bold { " font-weight=\"bold\"" } else { "" };
         let faint = if dim { " opacity=\"0.6\"" } else { "" };
         format!(

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use crate::cli::args::one_of;
 use crate::cli::bar::Bar;
-use crate::cli::{Output, RunArgs, print};
+use crate::cli::{JudgedOn, Output, RunArgs, print};
 use crate::cli::{interrupt, open};
 use crate::error::Result;
 use crate::quant::GroupCount;
 use crate::studies::allocate::{self, Order};
 use crate::studies::counts::Budget;
-use crate::studies::evaluate;
 use crate::studies::perturbation::{Estimate, default_candidates};
 use crate::studies::perturbation_report::PerturbationReport;
 use crate::studies::shard::Shard;
@@ -34,15 +33,8 @@ pub struct Allocate {
     /// Points of the frontier of KL against bit operations.
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=200))]
     frontier: u16,
-    /// Judge on the built-in test set; default: perturbations are found on every other calibration image, and the rest judge.
-    #[arg(long)]
-    evaluate: bool,
-    /// Judge on the images of this folder.
-    #[arg(long, visible_alias = "validate", value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Measure on this many pictures only.
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    #[command(flatten)]
+    judged_on: JudgedOn,
     /// Find the perturbations of part K of N of the sites only and write them; `igq merge` puts the parts together.
     #[arg(long, value_name = "K/N")]
     shard: Option<Shard>,
@@ -54,12 +46,12 @@ pub struct Allocate {
 impl Allocate {
     /// Does it and prints.
     pub(super) fn run(self) -> Result<()> {
-        let Self { common, output, budget, estimate, candidates, frontier, evaluate, data, limit, shard, perturbation } = self;
+        let Self { common, output, budget, estimate, candidates, frontier, judged_on, shard, perturbation } = self;
         output.require_json_of_a_part(shard)?;
         common.refuse_overwriting(output.output.as_deref())?;
         let session = open::session(&common, common.settings()?)?;
         let settings = session.opened().settings.clone();
-        let set = if evaluate || data.is_some() { Some(evaluate::data(&session, data.as_deref(), limit)?) } else { None };
+        let set = judged_on.set(&session)?;
         let candidates = if candidates.is_empty() { default_candidates() } else { candidates };
         let mut order = Order {
             settings: &settings,

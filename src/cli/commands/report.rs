@@ -73,7 +73,7 @@ impl Report {
 
 /// Text as it may stand in a page.
 fn text(raw: &str) -> String {
-    clean(raw).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    frame::escaped(&clean(raw))
 }
 
 fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
@@ -107,7 +107,7 @@ fn page(report: &RunReport, command: &str, drawings: &[(&str, String)]) -> Resul
         verdict = text(&report.verdict),
         kl = short(p.kl),
         before = p.margin_float,
-        after = p.margin_of_float_class(),
+        after = p.margin_kept,
         bops = report.bops.total as f64 / 1e9,
         overhead = 100.0 * report.bops.overhead as f64 / report.bops.total.max(1) as f64,
     )

@@ -135,7 +135,7 @@ fn report_text(report: &Report, preset: &str, heading: &str) -> String {
         "\n\nKL {:.5}, margin {:.4} float, {:.4} quantized{}\n{}\n\n",
         p.kl,
         p.margin_float,
-        p.margin_quantized,
+        p.margin_kept,
         if p.flipped { ", FLIPPED" } else { "" },
         clean(&report.verdict)
     );

@@ -106,6 +106,9 @@ pub(super) fn act(app: &mut App, action: Action) -> Vec<Effect> {
             if let Some(site) = worst.as_ref().and_then(findings::costliest) {
                 app.filter.clear();
                 app.select(site);
+                if let Some(shown) = (app.view.spec().detail)(app).filter(|shown| *shown != site) {
+                    app.say(format!("{site} costs the prediction most; shown is {shown}, the softmax of its block"));
+                }
             }
         }
         Action::Filter => app.filtering = true,

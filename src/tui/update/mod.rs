@@ -37,6 +37,10 @@ pub fn update_all(app: &mut App, messages: Vec<Message>) -> Vec<Effect> {
             effects.extend(studies::outdate(app));
         }
     }
+    // The site that a view shows in detail is the one that is selected: in Attention the softmax of the block.
+    if let Some(site) = (app.view.spec().detail)(app) {
+        app.select(site);
+    }
     if app.view.name() == "learn" && app.lesson.is_none() {
         effects.extend(lesson::open(app));
     }

@@ -147,8 +147,8 @@ fn against(app: &App, area: Rect, buf: &mut Buffer) {
         "KL {} → {}   margin {:.2} → {:.2}   BOPs {} → {} ({change:+.1} %)",
         short(a.prediction.kl),
         short(b.prediction.kl),
-        a.prediction.margin_of_float_class(),
-        b.prediction.margin_of_float_class(),
+        a.prediction.margin_kept,
+        b.prediction.margin_kept,
         operations(a.bops.total),
         operations(b.bops.total)
     );

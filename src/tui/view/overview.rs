@@ -91,7 +91,7 @@ fn predictions(app: &App, area: Rect, buf: &mut Buffer) {
     let (text, style) = if p.flipped { ("FLIPPED", look.bad()) } else { ("same class", look.good()) };
     put(buf, inner, 0, y, text, style);
     let truth = truth.map(|t| format!("  * truth: {}", t.label)).unwrap_or_default();
-    let line = format!("KL {}  margin {:.2} → {:.2}{truth}", short(p.kl), p.margin_float, p.margin_of_float_class());
+    let line = format!("KL {}  margin {:.2} → {:.2}{truth}", short(p.kl), p.margin_float, p.margin_kept);
     put(buf, inner, text.len() as u16 + 2, y, &line, Style::new());
     let report = &snapshot.report;
     let more = [
