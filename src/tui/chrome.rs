@@ -209,8 +209,8 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
         x += length + 2;
     }
     let end = area.x + area.width.saturating_sub(fixed);
+    // A click that went astray must not end a session: only the keys quit.
     hits.add(Rect { x: end, y: area.y + y, width: 6, height: 1 }, Hit::Action(Action::Help));
-    hits.add(Rect { x: end + 8, y: area.y + y, width: 6, height: 1 }, Hit::Action(Action::Quit));
     hits
 }
 

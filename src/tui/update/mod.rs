@@ -159,7 +159,8 @@ const PATHS: usize = 100_000;
 /// Text that was pasted: typed where text is typed, else the paths of pictures, quoted as terminals quote what is dropped on them.
 fn paste(app: &mut App, text: &str) -> Vec<Effect> {
     if let Some(line) = &mut app.palette {
-        line.extend(text.trim().chars().filter(|c| !c.is_control()).take(PASTED));
+        let room = palette::LONGEST.saturating_sub(line.len());
+        line.extend(text.trim().chars().filter(|c| !c.is_control()).take(room));
         return Vec::new();
     }
     if app.filtering {

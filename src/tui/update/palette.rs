@@ -235,6 +235,9 @@ pub fn hint(app: &App, line: &str) -> String {
     }
 }
 
+/// Most bytes of a command: paths are the longest that one takes.
+pub const LONGEST: usize = 4096;
+
 /// A key while a command is typed.
 pub fn typed(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
     let Some(mut line) = app.palette.take() else { return Vec::new() };
@@ -251,7 +254,7 @@ pub fn typed(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
         KeyCode::Up => line = app.said.pop().unwrap_or(line),
         KeyCode::Backspace if line.is_empty() => return Vec::new(),
         KeyCode::Backspace => drop(line.pop()),
-        KeyCode::Char(c) => line.push(c),
+        KeyCode::Char(c) if line.len() < LONGEST => line.push(c),
         _ => {}
     }
     app.palette = Some(line);
