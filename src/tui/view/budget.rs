@@ -162,7 +162,8 @@ fn bound(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
     // What one site at a time cost on the calibration pictures is no prediction of the whole: beside it stands the run on the screen.
     let shown = app.snapshot.as_ref().filter(|s| s.report.settings == solved.apply(&app.settings));
     let measured = shown.map(|s| format!(", this image's run {}", short(s.report.prediction.kl))).unwrap_or_default();
-    let second = format!("{overhead} · {applied} · sum of single-site KL {}{measured}", short(allocation.predicted));
+    // What was measured comes first: the end of the line is what is cut.
+    let second = format!("sum of single-site KL {}{measured} · {applied} · {overhead}", short(allocation.predicted));
     let from = correlation(solved).unwrap_or(from);
     let lines = [(first, Style::new()), (second, Style::new()), (source(solved), app.look.dim()), (from, app.look.dim())];
     for ((text, style), y) in lines.iter().zip(1..inner.height) {
