@@ -75,7 +75,7 @@ pub fn fact(app: &App, name: &str) -> Option<String> {
         "site" => return Some(app.site.to_string()),
         "channel" => return Some(app.channel.to_string()),
         "token" => return Some(app.token.to_string()),
-        "head" => return Some(app.head.to_string()),
+        "head" => return Some((app.head + 1).to_string()),
         "abits" => return Some(app.settings.abits.to_string()),
         _ => {}
     }
