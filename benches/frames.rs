@@ -25,7 +25,7 @@ fn main() {
     }
     let session = Session::open(&options, &|_| ()).unwrap();
     let settings = session.opened().settings.clone();
-    let mut app = App::new(session.opened().info(), settings.clone(), theme::Look::resolve(None, false, true));
+    let mut app = App::new(session.opened().info(), settings.clone(), theme::Look::resolve(None, &[], false, true));
     let request = Request { id: 0, settings: settings.clone(), picture: 0, compare: None };
     let mut outcome = None;
     let told = &mut |stage| match stage {

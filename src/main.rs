@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use igq::clean::tell;
-use igq::cli::Cli;
+use igq::cli::{self, Cli};
 use igq::{cpu, tui};
 
 /// Buffers of every layer come and go: this allocator keeps their pages, the system's gives them back and faults them in again.
@@ -21,7 +21,8 @@ fn main() -> ExitCode {
         tell(&error.to_string());
         return ExitCode::FAILURE;
     }
-    let done = Cli::parse().run();
+    let typed = cli::expanded(std::env::args_os().collect());
+    let done = typed.and_then(|typed| Cli::parse_from(typed).run());
     if let Err(error) = &done {
         tell(&error.to_string());
     }

@@ -17,7 +17,7 @@ use igq::tui::choice::{Sort, View};
 use igq::tui::frame;
 use igq::tui::hit::Hit;
 use igq::tui::message::{Effect, Message};
-use igq::tui::theme::{Depth, Look, ThemeName};
+use igq::tui::theme::{Depth, Look, Theme};
 use igq::tui::update::update;
 use ratatui::layout::Rect;
 
@@ -155,15 +155,15 @@ fn no_size_panics_and_help_and_quit_are_always_there() {
 fn every_site_is_drawn_in_every_view_and_theme() {
     let session = common::built_in();
     let mut app = filled(&session);
-    for theme in [ThemeName::Dark, ThemeName::Light, ThemeName::Contrast, ThemeName::Colorblind, ThemeName::Mono] {
+    for theme in [Theme::DARK, Theme::LIGHT, Theme::CONTRAST, Theme::COLORBLIND, Theme::MONO] {
         for depth in [Depth::Sixteen, Depth::Indexed, Depth::True] {
-            app.look = Look { theme, ascii: false, depth };
+            app.look = Look { theme, own: &[], ascii: false, depth };
             for view in View::all() {
                 app.view = view;
                 for site in app.info.sites.clone() {
                     assert!(app.select(site));
                     let buffer = frame::render(&app, 80, 24).unwrap();
-                    if theme == ThemeName::Mono {
+                    if theme == Theme::MONO {
                         let colourless =
                             |c: &ratatui::buffer::Cell| c.fg == ratatui::style::Color::Reset && c.bg == ratatui::style::Color::Reset;
                         assert!(buffer.content.iter().all(colourless), "mono shows a colour in {}", view.name());

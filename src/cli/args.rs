@@ -15,7 +15,8 @@ use crate::session::{Options, Session, cache};
 use crate::studies::evaluate;
 use crate::studies::shard::Shard;
 use crate::tui::ScreenOptions;
-use crate::tui::theme::ThemeName;
+use crate::tui::config::{self, Pictures};
+use crate::tui::theme::Theme;
 
 /// One of the names of a type that is read from its name; the help lists them.
 pub(super) fn one_of<T>(names: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
@@ -141,6 +142,9 @@ pub struct RunArgs {
     /// Take all settings from a JSON file that igq wrote (a report, an allocation, a suggestion).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "arithmetic", "weights", "weight_scales", "block", "preset", "smooth", "site_groups", "site_abits", "site_wbits"])]
     pub settings_file: Option<PathBuf>,
+    /// Open what `:save` wrote: run, pinned result and view. What is typed beside it goes before it.
+    #[arg(long, value_name = "FILE")]
+    pub session: Option<PathBuf>,
     /// Seed of the choice of calibration pictures from a larger folder, and of --shuffle.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -222,10 +226,23 @@ pub struct Which {
 }
 
 impl Look {
-    /// What the screen takes.
-    #[must_use]
-    pub const fn screen(&self) -> ScreenOptions {
-        ScreenOptions { theme: self.theme, ascii: self.ascii, mouse: !self.no_mouse }
+    /// What the screen takes: what was typed, then what the configuration file says.
+    ///
+    /// # Errors
+    /// When the configuration file says what igq does not know, or there is no such theme.
+    pub fn screen(&self) -> Result<ScreenOptions> {
+        let config = config::load()?;
+        let own: &'static [Theme] = config.themes.leak();
+        // What the environment says of colours goes before the file, and what was typed before both.
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let named = self.theme.as_ref().or(config.theme.as_ref().filter(|_| !no_color));
+        Ok(ScreenOptions {
+            theme: named.map(|name| Theme::named(name, own)).transpose()?,
+            ascii: self.ascii || config.ascii,
+            mouse: !self.no_mouse && config.mouse.unwrap_or(true),
+            own,
+            pictures: self.pictures.or(config.pictures).unwrap_or_default(),
+        })
     }
 }
 
@@ -297,15 +314,18 @@ impl JudgedOn {
 /// How the screen looks.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Look {
-    /// Colours; NO_COLOR means mono.
-    #[arg(long, value_parser = one_of::<ThemeName>(ThemeName::ALL.map(ThemeName::name)))]
-    pub theme: Option<ThemeName>,
+    /// Colours: dark, light, contrast, colorblind, mono, or a theme of the configuration file; NO_COLOR means mono.
+    #[arg(long, value_name = "NAME")]
+    pub theme: Option<String>,
     /// Draw with ASCII characters only.
     #[arg(long)]
     pub ascii: bool,
     /// Leave the mouse to the terminal.
     #[arg(long)]
     pub no_mouse: bool,
+    /// How pictures are drawn; half-blocks always can be. Default: as the terminal's environment says.
+    #[arg(long, value_name = "HOW", value_parser = one_of::<Pictures>(Pictures::ALL.map(Pictures::name)))]
+    pub pictures: Option<Pictures>,
 }
 
 /// Forms of a result.
@@ -324,12 +344,16 @@ pub enum Format {
 /// Forms of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FrameFormat {
+    /// Text with the verdict and the command line.
+    Md,
     /// Characters only.
     Txt,
     /// Characters with escape sequences for colour.
     Ansi,
     /// A picture for documents.
     Svg,
+    /// A picture in pixels.
+    Png,
 }
 
 pub(super) fn parse_size(text: &str) -> std::result::Result<(u16, u16), String> {

@@ -8,11 +8,13 @@ mod grid;
 mod interrupt;
 mod open;
 mod print;
+mod session;
 
 use clap::Parser;
 
 pub use args::{Format, FrameFormat, JudgedOn, Look, Output, RunArgs, Which};
 pub use commands::Command;
+pub use session::expanded;
 
 use crate::error::Result;
 use crate::tui;
@@ -42,7 +44,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Some(command) => command.run(),
-            None => tui::run(self.common.options()?, tui::Start::at(self.common.picture), self.look.screen()),
+            None => tui::run(self.common.options()?, session::start(&self.common)?, self.look.screen()?),
         }
     }
 }

@@ -7,9 +7,11 @@ pub mod cache;
 pub mod core;
 pub mod loaded;
 pub mod options;
+pub mod saved;
 mod timing;
 
 pub use answer::{PictureView, Predicted, REPAIRED, Request, Snapshot, Stage};
 pub use core::{FloatBaseline, Outcome, Session};
 pub use loaded::{LoadedModel, SessionInfo};
 pub use options::Options;
+pub use saved::SavedSession;

@@ -1,6 +1,7 @@
 //! The state of the screen: plain values. It changes only in `update` and is only read by `view`.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::budget::Budget;
@@ -18,7 +19,7 @@ use crate::engine::{DetailRequest, Request};
 use crate::model::Site;
 use crate::progress::Progress;
 use crate::quant::Settings;
-use crate::session::{Predicted, SessionInfo, Snapshot};
+use crate::session::{Predicted, SessionInfo, Snapshot, saved};
 
 /// A line for the user, until the next key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +105,14 @@ pub struct App {
     pub lessons: Arc<Vec<Chapter>>,
     /// Whether only a lesson and its panel are drawn, for a projector.
     pub present: bool,
+    /// The run that follows once the one to be pinned is answered, of a session that is opened again.
+    pub resume: Option<(Settings, usize, Option<usize>)>,
+    /// Paths that were opened after the start.
+    pub opened: Vec<PathBuf>,
+    /// Paths that are being opened.
+    pub opening: Vec<PathBuf>,
+    /// Number of pictures at the start.
+    pub first_count: usize,
     /// Where one is in them; none until they are opened.
     pub lesson: Option<Place>,
     /// The newest request.
@@ -136,6 +145,7 @@ impl App {
     pub fn new(info: SessionInfo, settings: Settings, look: Look) -> Self {
         let widest = info.sites.iter().find(|s| s.kind == crate::model::SiteKind::Fc2);
         let site = widest.or(info.sites.first()).copied().unwrap_or(Site::outside(crate::model::SiteKind::Head));
+        let first_count = info.picture_count;
         Self {
             info,
             initial: settings.clone(),
@@ -174,6 +184,10 @@ impl App {
             lessons: lessons::built_in(),
             present: false,
             lesson: None,
+            resume: None,
+            opened: Vec::new(),
+            opening: Vec::new(),
+            first_count,
             wanted: 0,
             studies: Studies::default(),
             budget: Budget::default(),
@@ -211,19 +225,16 @@ impl App {
         Request { id: self.wanted, settings: self.settings.clone(), picture: self.picture, compare: self.compare }
     }
 
+    /// The flags of the run that is wanted now.
+    #[must_use]
+    pub fn flags(&self) -> Vec<saved::Flag> {
+        saved::flags(&self.info, &self.opened, self.first_count, &self.settings, self.picture)
+    }
+
     /// The command line that gives the run that is wanted now.
     #[must_use]
     pub fn command(&self) -> String {
-        let mut flags = self.info.flags.clone();
-        if self.picture > 0 {
-            flags.push(("--picture", self.picture.to_string()));
-        }
-        // What a quantizer file decides is not said beside it.
-        let fitted = flags.iter().any(|(name, _)| *name == "--quantizers");
-        flags.extend(
-            self.settings.flags().into_iter().filter(|(name, _)| !fitted || !matches!(*name, "--method" | "--groups" | "--row-groups")),
-        );
-        format!("igq run {}", Settings::command_line(&flags)).trim_end().to_string()
+        saved::command(&self.flags())
     }
 
     /// Selects a site; false if the model has no such site.

@@ -7,6 +7,7 @@ use ratatui::style::{Color, Modifier};
 use super::app::App;
 use super::chrome;
 use super::hit::Hits;
+use super::theme::{Look, Rgb};
 use super::widget::text;
 use crate::error::Result;
 
@@ -28,7 +29,7 @@ pub fn draw(app: &App, width: u16, height: u16) -> (Buffer, Hits) {
 }
 
 /// The cells of every row, each with its column; cells that a wide character to their left covers are left out.
-fn rows(buf: &Buffer) -> impl Iterator<Item = Vec<(usize, &Cell)>> {
+pub(super) fn rows(buf: &Buffer) -> impl Iterator<Item = Vec<(usize, &Cell)>> {
     buf.content.chunks(usize::from(buf.area.width).max(1)).map(|row| {
         let mut free = 0;
         let seen = row.iter().enumerate().filter(move |(x, cell)| {
@@ -119,20 +120,28 @@ pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A picture for documents: blocks as rectangles, the rest as text.
+/// A page in Markdown: the verdict, the frame as it stands, and the command line that gives the run again.
 #[must_use]
-pub fn to_svg(buf: &Buffer) -> String {
+pub fn to_markdown(buf: &Buffer, verdict: &str, command: &str) -> String {
+    format!("{verdict}\n\n```text\n{}```\n\n```sh\n{command}\n```\n", to_text(buf))
+}
+
+/// A picture for documents in the colours of the theme: blocks as rectangles, the rest as text; `command` is its description.
+#[must_use]
+pub fn to_svg(buf: &Buffer, look: Look, command: &str) -> String {
     let (columns, lines) = (buf.area.width, buf.area.height);
     let (width, height) = (f32::from(columns) * CELL.0, f32::from(lines) * CELL.1);
-    let (ground, ink) = ("#14161b", "#d7dae0");
+    let colors = look.theme.colors();
+    let (ground, ink) = (hex(colors.ground), hex(colors.ink));
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.1} {height:.1}\" font-family=\"DejaVu Sans Mono, Menlo, Consolas, monospace\" font-size=\"14\" xml:space=\"preserve\">\n<rect width=\"100%\" height=\"100%\" fill=\"{ground}\"/>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.1} {height:.1}\" font-family=\"DejaVu Sans Mono, Menlo, Consolas, monospace\" font-size=\"14\" xml:space=\"preserve\">\n<desc>{}</desc>\n<rect width=\"100%\" height=\"100%\" fill=\"{ground}\"/>\n",
+        escaped(command)
     );
     for (y, row) in rows(buf).enumerate() {
         let top = y as f32 * CELL.1;
         let mut run: Option<Run> = None;
         for (x, cell) in row {
-            let (mut front, mut back) = (hex(cell.fg).unwrap_or_else(|| ink.into()), hex(cell.bg).unwrap_or_else(|| ground.into()));
+            let (mut front, mut back) = (rgb(cell.fg).map_or_else(|| ink.clone(), hex), rgb(cell.bg).map_or_else(|| ground.clone(), hex));
             if cell.modifier.contains(Modifier::REVERSED) {
                 std::mem::swap(&mut front, &mut back);
             }
@@ -193,7 +202,7 @@ fn rect(x: f32, y: f32, width: f32, height: f32, color: &str) -> String {
 }
 
 /// Block characters as a rectangle of the cell: left, top, width, height.
-fn block(symbol: &str) -> Option<(f32, f32, f32, f32)> {
+pub(super) fn block(symbol: &str) -> Option<(f32, f32, f32, f32)> {
     let character = symbol.chars().next()?;
     match character {
         '█' => Some((0.0, 0.0, 1.0, 1.0)),
@@ -210,22 +219,41 @@ fn block(symbol: &str) -> Option<(f32, f32, f32, f32)> {
     }
 }
 
-fn hex(color: Color) -> Option<String> {
+fn hex((r, g, b): Rgb) -> String {
+    format!("#{r:02x}{g:02x}{b:02x}")
+}
+
+/// A colour of the screen; none for that of the ground or of text.
+pub(super) fn rgb(color: Color) -> Option<Rgb> {
     // The usual 16 colours of terminals.
-    const NAMED: [&str; 16] = [
-        "#000000", "#cd3131", "#0dbc79", "#e5e510", "#2472c8", "#bc3fbc", "#11a8cd", "#c5c8c6", "#666666", "#f14c4c", "#23d18b", "#f5f543",
-        "#3b8eea", "#d670d6", "#29b8db", "#ffffff",
+    const NAMED: [Rgb; 16] = [
+        (0, 0, 0),
+        (205, 49, 49),
+        (13, 188, 121),
+        (229, 229, 16),
+        (36, 114, 200),
+        (188, 63, 188),
+        (17, 168, 205),
+        (197, 200, 198),
+        (102, 102, 102),
+        (241, 76, 76),
+        (35, 209, 139),
+        (245, 245, 67),
+        (59, 142, 234),
+        (214, 112, 214),
+        (41, 184, 219),
+        (255, 255, 255),
     ];
     match color {
         Color::Reset => None,
-        Color::Rgb(r, g, b) => Some(format!("#{r:02x}{g:02x}{b:02x}")),
-        Color::Indexed(i @ 0..16) => Some(NAMED[usize::from(i)].into()),
+        Color::Rgb(r, g, b) => Some((r, g, b)),
+        Color::Indexed(i @ 0..16) => Some(NAMED[usize::from(i)]),
         Color::Indexed(i @ 16..232) => {
             let level = |v: u8| if v == 0 { 0 } else { 55 + 40 * v };
             let i = i - 16;
-            Some(format!("#{:02x}{:02x}{:02x}", level(i / 36), level(i / 6 % 6), level(i % 6)))
+            Some((level(i / 36), level(i / 6 % 6), level(i % 6)))
         }
-        Color::Indexed(i) => Some(format!("#{0:02x}{0:02x}{0:02x}", 8 + 10 * (i - 232))),
-        named => Some(NAMED[usize::from(sixteen(named))].into()),
+        Color::Indexed(i) => Some((8 + 10 * (i - 232), 8 + 10 * (i - 232), 8 + 10 * (i - 232))),
+        named => Some(NAMED[usize::from(sixteen(named))]),
     }
 }

@@ -9,6 +9,8 @@ use crate::model::Site;
 /// Something that can be selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hit {
+    /// The picture.
+    Picture,
     /// The name of a view.
     View(View),
     /// A site.

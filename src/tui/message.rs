@@ -44,8 +44,15 @@ pub enum Effect {
     Quit,
     /// Stop as a job of the shell (Ctrl-Z).
     Suspend,
-    /// Write what is on screen to a file.
+    /// Write what is on screen to files.
     Export,
+    /// Write the session to a file, over what is there only where that was asked for.
+    Save {
+        /// The file.
+        file: PathBuf,
+        /// Whether a file of that name is written over.
+        over: bool,
+    },
     /// Put text on the clipboard.
     Copy(String),
 }

@@ -61,10 +61,10 @@ mod tests {
     use crossterm::event::KeyEvent;
 
     use super::*;
-    use crate::tui::theme::{Depth, ThemeName};
+    use crate::tui::theme::{Depth, Theme};
 
     fn opening() -> Opening {
-        let look = Look { theme: ThemeName::Dark, ascii: false, depth: Depth::True };
+        let look = Look { theme: Theme::DARK, own: &[], ascii: false, depth: Depth::True };
         Opening { model: "owner/name".into(), look, progress: Progress::default() }
     }
 

@@ -1,6 +1,5 @@
 //! The loop: messages in, state, effects out, and a frame when something changed. Keys come first, and never wait for the engine.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,20 +10,22 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use tokio::time::Instant;
 
-use super::app::{App, Notice};
+use super::app::App;
+use super::chrome;
+use super::export;
+use super::graphics::{Graphics, Pictures};
 use super::lessons::Chapter;
 use super::message::{Effect, Message};
 use super::opening::Opening;
 use super::terminal::{self, Asked, Screen};
 use super::theme::Look;
-use super::theme::ThemeName;
+use super::theme::Theme;
+use super::update::palette;
 use super::update::{start_lessons, update_all};
-use super::{chrome, frame};
-use crate::analysis::report::json;
-use crate::atomic_write::write_whole;
 use crate::engine::worker::Reports;
 use crate::engine::{self, Worker};
 use crate::error::{Error, Result};
+use crate::quant::Settings;
 use crate::session::{LoadedModel, Options};
 
 /// Shortest time between two frames.
@@ -36,11 +37,15 @@ const AT_ONCE: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScreenOptions {
     /// The theme; none for what the environment says.
-    pub theme: Option<ThemeName>,
+    pub theme: Option<Theme>,
     /// ASCII characters only.
     pub ascii: bool,
     /// Whether mouse events are taken.
     pub mouse: bool,
+    /// Themes of the configuration file.
+    pub own: &'static [Theme],
+    /// How pictures are drawn.
+    pub pictures: Pictures,
 }
 
 /// Where the screen begins.
@@ -52,6 +57,10 @@ pub struct Start {
     pub lessons: Option<Arc<Vec<Chapter>>>,
     /// Nothing but a lesson and its panel, for a projector.
     pub present: bool,
+    /// Commands that bring the screen of a session back.
+    pub screen: Vec<String>,
+    /// Settings and picture of the run that a session pinned.
+    pub pinned: Option<(Settings, usize)>,
 }
 
 impl Start {
@@ -70,9 +79,9 @@ pub fn run(options: Options, start: Start, screen: ScreenOptions) -> Result<()> 
     let _log = log_to_file();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::content("igq", format!("no event loop could be started ({e})"), "close other programs"))?;
-    let look = Look::resolve(screen.theme, screen.ascii, false);
+    let look = Look::resolve(screen.theme, screen.own, screen.ascii, false);
     let asked = terminal::asked()?;
-    let ended = runtime.block_on(interact(options, &start, look, screen.mouse, &asked));
+    let ended = runtime.block_on(interact(options, &start, look, screen, &asked));
     runtime.shutdown_background();
     ended
 }
@@ -92,10 +101,13 @@ impl State {
     }
 
     /// Draws it, and keeps what a click can land on until the next frame.
-    fn draw(&mut self, area: Rect, buf: &mut Buffer) {
+    fn draw(&mut self, graphics: &mut Graphics, area: Rect, buf: &mut Buffer) {
         match self {
             Self::Opening(opening) => opening.draw(area, buf),
-            Self::Ready(app) => app.hits = chrome::render(app, area, buf),
+            Self::Ready(app) => {
+                app.hits = chrome::render(app, area, buf);
+                graphics.draw(app, buf);
+            }
         }
     }
 }
@@ -156,12 +168,19 @@ fn session(opened: LoadedModel, start: &Start, look: Look, size: (u16, u16)) -> 
         (app.lessons, app.present) = (Arc::clone(lessons), start.present);
         start_lessons(&mut app);
     }
+    for line in &start.screen {
+        palette::run(&mut app, line).map_err(|problem| Error::setting("session", line, problem))?;
+    }
+    if let Some((settings, picture)) = start.pinned.clone() {
+        app.resume = Some((app.settings.clone(), app.picture, app.compare.take()));
+        (app.settings, app.picture) = (settings, picture);
+    }
     let (worker, reports) = Worker::spawn(opened)?;
     worker.request(app.request());
     Ok((State::Ready(Box::new(app)), Source::Ready(Box::new(Engine { worker, reports, studied: Instant::now() }))))
 }
 
-async fn interact(options: Options, start: &Start, look: Look, mouse: bool, asked: &Asked) -> Result<()> {
+async fn interact(options: Options, start: &Start, look: Look, options_of: ScreenOptions, asked: &Asked) -> Result<()> {
     let mut state = State::Opening(Opening { model: options.model.clone(), look, progress: crate::progress::Progress::default() });
     let mut source = Source::Opening(engine::Opening::spawn(options)?);
     // A model that opens at once, or cannot be opened, needs no screen that says so.
@@ -171,14 +190,15 @@ async fn interact(options: Options, start: &Start, look: Look, mouse: bool, aske
     {
         return std::mem::replace(opened.as_mut(), Err(Error::Cancelled)).map(drop);
     }
-    let mut screen = Screen::enter(mouse)?;
+    let mut screen = Screen::enter(options_of.mouse)?;
+    let mut graphics = Graphics::new(options_of.pictures);
     let mut keys = EventStream::new();
     let mut leave = std::pin::pin!(asked.leave.notified());
     let mut dirty = true;
     let mut drawn = Instant::now().checked_sub(FRAME).unwrap_or_else(Instant::now);
     loop {
         if dirty && early.is_none() && drawn.elapsed() >= FRAME {
-            screen.terminal.draw(|frame| state.draw(frame.area(), frame.buffer_mut())).map_err(lost)?;
+            screen.terminal.draw(|frame| state.draw(&mut graphics, frame.area(), frame.buffer_mut())).map_err(lost)?;
             (dirty, drawn) = (false, Instant::now());
         }
         let mut messages = Vec::new();
@@ -244,7 +264,8 @@ async fn interact(options: Options, start: &Start, look: Look, mouse: bool, aske
                 }
                 (Effect::Suspend, ..) => keys = stopped(keys, &mut screen)?,
                 (Effect::Copy(text), ..) => screen.copy(&text)?,
-                (Effect::Export, _, State::Ready(app)) => app.notice = Some(export(app)),
+                (Effect::Export, _, State::Ready(app)) => app.notice = Some(export::export(app)),
+                (Effect::Save { file, over }, _, State::Ready(app)) => app.notice = Some(export::save(app, &file, over)),
                 (effect, Source::Ready(engine), _) => engine.carry_out(effect),
                 // Before there is a session nothing is asked of an engine.
                 _ => {}
@@ -272,7 +293,7 @@ impl Engine {
             Effect::Detail(detail) => self.worker.detail(detail),
             Effect::Open(paths) => self.worker.open_pictures(paths),
             Effect::StopStudy => self.worker.stop_study(),
-            Effect::Quit | Effect::Suspend | Effect::Export | Effect::Copy(_) => {}
+            Effect::Quit | Effect::Suspend | Effect::Export | Effect::Save { .. } | Effect::Copy(_) => {}
         }
     }
 }
@@ -289,33 +310,6 @@ fn to_message(event: TerminalEvent) -> Option<Message> {
 
 fn lost(e: std::io::Error) -> Error {
     Error::content("terminal", format!("was lost ({e})"), "start igq again")
-}
-
-/// Writes the frame and its report into the current folder.
-fn export(app: &App) -> Notice {
-    let failed = |e: Error| Notice { text: e.to_string(), is_error: true };
-    let Some(snapshot) = &app.snapshot else {
-        return Notice { text: "nothing to export yet".into(), is_error: true };
-    };
-    let plain: String = snapshot.report.picture.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-    let stem = format!("igq-{}-{plain}", app.view.title().to_lowercase());
-    let (drawing, numbers) = (PathBuf::from(format!("{stem}.svg")), PathBuf::from(format!("{stem}.json")));
-    let table = PathBuf::from(format!("{stem}.csv"));
-    let csv = (app.view.spec().csv)(app);
-    let written = frame::render(app, app.size.0, app.size.1)
-        .and_then(|buffer| write_whole(&drawing, frame::to_svg(&buffer).as_bytes()))
-        .and_then(|()| write_whole(&numbers, json(&app.report_with_sweep(&snapshot.report))?.as_bytes()));
-    match written {
-        Ok(()) => {
-            let text = match csv.map(|csv| write_whole(&table, csv.as_bytes())) {
-                Some(Err(e)) => return failed(e),
-                Some(Ok(())) => format!("wrote {}, {} and {}", drawing.display(), numbers.display(), table.display()),
-                None => format!("wrote {} and {}", drawing.display(), numbers.display()),
-            };
-            Notice { text, is_error: false }
-        }
-        Err(e) => failed(e),
-    }
 }
 
 /// Logs go to a file, never to the screen. Where there is no such folder, there is no log.

@@ -11,11 +11,11 @@ use igq::tui::app::App;
 use igq::tui::choice::View;
 use igq::tui::frame;
 use igq::tui::message::{Effect, Message};
-use igq::tui::theme::{Depth, Look, ThemeName};
+use igq::tui::theme::{Depth, Look, Theme};
 use igq::tui::update::update;
 
 /// Dark, all glyphs, all colours.
-pub const LOOK: Look = Look { theme: ThemeName::Dark, ascii: false, depth: Depth::True };
+pub const LOOK: Look = Look { theme: Theme::DARK, own: &[], ascii: false, depth: Depth::True };
 
 /// A screen that has seen no run yet.
 pub fn app(session: &Session) -> App {

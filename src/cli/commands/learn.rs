@@ -26,7 +26,7 @@ impl Learn {
     pub(super) fn run(&self) -> Result<()> {
         let Self { common, look, lessons: folder, present } = self;
         let chapters = folder.as_deref().map_or_else(|| Ok(lessons::built_in()), lessons::of_folder)?;
-        let start = Start { picture: common.picture, lessons: Some(chapters), present: *present };
-        tui::run(common.options()?, start, look.screen())
+        let start = Start { lessons: Some(chapters), present: *present, ..Start::at(common.picture) };
+        tui::run(common.options()?, start, look.screen()?)
     }
 }

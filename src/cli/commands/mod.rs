@@ -24,7 +24,8 @@ use clap::{CommandFactory, Subcommand};
 use super::{Cli, print};
 use crate::analysis;
 use crate::analysis::report::json;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::tui::config;
 
 /// Commands that need no terminal.
 #[derive(Debug, Subcommand)]
@@ -67,6 +68,14 @@ pub enum Command {
     Schema,
     /// Print the table of keys.
     Keys,
+    /// Print where the configuration file is looked for, and every key that may stand in it.
+    Config,
+    /// Print the manual page; with a folder, write the pages of all commands into it.
+    Man {
+        /// The folder.
+        #[arg(long, value_name = "DIR")]
+        output: Option<std::path::PathBuf>,
+    },
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -100,6 +109,17 @@ impl Command {
             Self::Fetch(command) => command.run(),
             Self::Schema => print::deliver(None, &json(&schemars::schema_for!(analysis::Report))?),
             Self::Keys => print::deliver(None, &crate::tui::keymap::markdown()),
+            Self::Config => {
+                let place = config::path().map_or_else(|| "nowhere: there is no home folder".into(), |path| path.display().to_string());
+                print::deliver(None, &format!("# {place}\n{}", config::EXAMPLE))
+            }
+            Self::Man { output: Some(folder) } => clap_mangen::generate_to(Cli::command(), &folder).map_err(Error::io("write", &folder)),
+            Self::Man { output: None } => {
+                let mut page = Vec::new();
+                let written = clap_mangen::Man::new(Cli::command()).render(&mut page);
+                written.map_err(|e| Error::content("manual page", e.to_string(), "try again"))?;
+                print::deliver(None, &String::from_utf8_lossy(&page))
+            }
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "igq", &mut script);

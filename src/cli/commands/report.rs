@@ -43,7 +43,7 @@ impl Report {
             return Err(Error::setting("--output", output.display(), "a file that is not there yet, or --force"));
         }
         let session = open::session(common, common.settings()?)?;
-        let look = theme::Look::resolve(Some(theme::ThemeName::Light), false, true);
+        let look = theme::Look::resolve(Some(theme::Theme::LIGHT), &[], false, true);
         let mut app = App::new(session.opened().info(), session.opened().settings.clone(), look);
         app.picture = common.picture;
         let outcome = answered(&session, &mut app)?;
@@ -58,7 +58,7 @@ impl Report {
             let selected = app.site;
             app.view = name.parse::<tui::choice::View>()?;
             furnish(&session, &mut app, outcome.as_deref())?;
-            drawings.push((app.view.title(), frame::to_svg(&frame::render(&app, SIZE.0, SIZE.1)?)));
+            drawings.push((app.view.title(), frame::to_svg(&frame::render(&app, SIZE.0, SIZE.1)?, app.look, &app.command())));
             // Attention selects the softmax of the block.
             app.view = tui::choice::View::default();
             app.select(selected);

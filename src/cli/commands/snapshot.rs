@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::cli::args::{one_of, parse_size};
 use crate::cli::open;
+use crate::cli::session;
 use crate::cli::{FrameFormat, Look, RunArgs, print};
 use crate::engine::Study;
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ use crate::session::{Outcome, Request, Session, Stage};
 use crate::studies::{allocate, compare, curve};
 use crate::tui::app::App;
 use crate::tui::choice::View;
-use crate::tui::{frame, theme, update, view};
+use crate::tui::{frame, png, theme, update, view};
 
 /// Draw one frame of the screen to a file or to standard output.
 #[derive(Debug, clap::Args)]
@@ -22,9 +23,9 @@ pub struct Snapshot {
     common: RunArgs,
     #[command(flatten)]
     look: Look,
-    /// Which view.
-    #[arg(long, default_value = "overview", value_parser = one_of::<View>(View::all().map(View::name)))]
-    view: View,
+    /// Which view. Default: overview, or that of the session.
+    #[arg(long, value_parser = one_of::<View>(View::all().map(View::name)))]
+    view: Option<View>,
     /// Columns and rows.
     #[arg(long, default_value = "120x40", value_name = "WxH", value_parser = parse_size)]
     size: (u16, u16),
@@ -49,45 +50,61 @@ impl Snapshot {
     /// Runs, draws and writes.
     pub(super) fn run(&self) -> Result<()> {
         let Self { common, look, view, size, site, compare, commands, format, output } = self;
-        let session = open::session(common, common.settings()?)?;
+        let opened = open::session(common, common.settings()?)?;
         // Plain text has no colours: the mono theme shows pictures and maps with characters instead.
-        let theme = look.theme.or((*format == FrameFormat::Txt).then_some(theme::ThemeName::Mono));
-        let true_color = *format != FrameFormat::Txt;
-        let settings = session.opened().settings.clone();
-        let mut app = App::new(session.opened().info(), settings, theme::Look::resolve(theme, look.ascii, true_color));
-        app.view = *view;
-        app.picture = common.picture;
+        let plain = matches!(format, FrameFormat::Txt | FrameFormat::Md);
+        let screen = look.screen()?;
+        let theme = if plain && look.theme.is_none() { Some(theme::Theme::MONO) } else { screen.theme };
+        let settings = opened.opened().settings.clone();
+        let mut app = App::new(opened.opened().info(), settings, theme::Look::resolve(theme, screen.own, screen.ascii, !plain));
+        let start = session::start(common)?;
+        app.picture = start.picture;
+        carry_out(&mut app, "--session", &start.screen)?;
+        app.view = view.unwrap_or(app.view);
         if let Some(site) = site {
             let site = site.parse()?;
             if !app.select(site) {
                 return Err(Error::setting("--site", site, "a site of the model; `igq inspect` lists them"));
             }
         }
-        app.compare = *compare;
-        if view.name() == "learn" {
+        app.compare = compare.or(app.compare);
+        if app.view.name() == "learn" {
             update::start_lessons(&mut app);
         }
-        carry_out(&mut app, commands)?;
-        let outcome = answered(&session, &mut app)?;
+        carry_out(&mut app, "--do", commands)?;
+        if let Some((settings, picture)) = start.pinned {
+            let present = (app.settings.clone(), app.picture, app.compare.take());
+            (app.settings, app.picture) = (settings, picture);
+            let outcome = answered(&opened, &mut app)?;
+            furnish(&opened, &mut app, outcome.as_deref())?;
+            carry_out(&mut app, "--session", &["pin".into()])?;
+            app.notice = None;
+            (app.settings, app.picture, app.compare) = present;
+        }
+        let outcome = answered(&opened, &mut app)?;
         // What is selected among channels and tokens is there only now.
         let selects = |line: &&String| ["channel", "token", "head"].iter().any(|name| line.starts_with(name));
-        carry_out(&mut app, &commands.iter().filter(selects).cloned().collect::<Vec<_>>())?;
-        furnish(&session, &mut app, outcome.as_deref())?;
+        let selections: Vec<String> = start.screen.iter().chain(commands).filter(selects).cloned().collect();
+        carry_out(&mut app, "--do", &selections)?;
+        furnish(&opened, &mut app, outcome.as_deref())?;
         let buffer = frame::render(&app, size.0, size.1)?;
-        let text = match format {
-            FrameFormat::Txt => frame::to_text(&buffer),
-            FrameFormat::Ansi => frame::to_ansi(&buffer),
-            FrameFormat::Svg => frame::to_svg(&buffer),
+        let verdict = app.verdict().unwrap_or_default();
+        let bytes = match format {
+            FrameFormat::Txt => frame::to_text(&buffer).into_bytes(),
+            FrameFormat::Ansi => frame::to_ansi(&buffer).into_bytes(),
+            FrameFormat::Svg => frame::to_svg(&buffer, app.look, &app.command()).into_bytes(),
+            FrameFormat::Png => png::encode(&buffer, app.look)?,
+            FrameFormat::Md => frame::to_markdown(&buffer, verdict, &app.command()).into_bytes(),
         };
-        print::deliver_as_is(output.as_deref(), &text)
+        print::deliver_bytes(output.as_deref(), &bytes)
     }
 }
 
 /// Carries out commands of the palette.
-fn carry_out(app: &mut App, commands: &[String]) -> Result<()> {
+fn carry_out(app: &mut App, from: &str, commands: &[String]) -> Result<()> {
     commands.iter().try_for_each(|line| {
         let done = update::palette::run(app, line);
-        done.map(drop).map_err(|problem| Error::setting("--do", line, problem))
+        done.map(drop).map_err(|problem| Error::setting(from, line, problem))
     })
 }
 

@@ -26,18 +26,18 @@ use crate::studies::tally::EvaluationRow;
 /// When it cannot be written.
 pub fn deliver(output: Option<&std::path::Path>, text: &str) -> Result<()> {
     // Tables were cleaned cell by cell; this is for the lines between them. JSON escapes by itself what breaks it.
-    deliver_as_is(output, &clean_lines(text))
+    deliver_bytes(output, clean_lines(text).as_bytes())
 }
 
-/// The same for text whose escape sequences are igq's own.
+/// The same for what is no text, or whose escape sequences are igq's own.
 ///
 /// # Errors
 /// As [`deliver`].
-pub fn deliver_as_is(output: Option<&std::path::Path>, text: &str) -> Result<()> {
+pub fn deliver_bytes(output: Option<&std::path::Path>, bytes: &[u8]) -> Result<()> {
     use std::io::Write;
     match output {
-        Some(path) => write_whole(path, text.as_bytes()),
-        None => match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Some(path) => write_whole(path, bytes),
+        None => match std::io::stdout().lock().write_all(bytes) {
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()), // The reader has had enough.
             written => written.map_err(Error::io("write", std::path::Path::new("standard output"))),
         },

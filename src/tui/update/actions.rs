@@ -25,7 +25,7 @@ pub(super) fn select(app: &mut App, hit: Hit) {
         }
         Hit::Channel(channel) => app.channel = channel,
         Hit::Group(group) => show_only(app, group),
-        Hit::Action(_) => {} // Clicks carry it out.
+        Hit::Action(_) | Hit::Picture => {} // Clicks carry an action out.
         Hit::Token(token) => app.token = token,
         Hit::Row(row) => app.row = row,
         Hit::Sort(sort) => (app.sort, app.sort_reversed) = (sort, app.sort == sort && !app.sort_reversed),
@@ -212,7 +212,7 @@ fn back(app: &mut App) -> Vec<Effect> {
     Vec::new()
 }
 
-fn pin(app: &mut App) {
+pub(super) fn pin(app: &mut App) {
     if let Some(snapshot) = app.snapshot.clone() {
         app.say(format!("pinned as A: {}; the Compare view shows it beside later results", snapshot.report.settings.describe()));
         app.pinned_detail = app.detail.clone().filter(|detail| detail.id == snapshot.id);

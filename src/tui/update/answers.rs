@@ -1,5 +1,6 @@
 //! What an answer of the engine does to the state.
 
+use super::actions::pin;
 use super::studies;
 use crate::engine::{Event, Study};
 use crate::studies::curve::Curve;
@@ -8,9 +9,27 @@ use crate::tui::message::Effect;
 
 /// Takes a fact; what it asks for in turn.
 pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
+    let mut effects = take(app, event);
+    effects.extend(resumed(app));
+    effects
+}
+
+/// Pins the run that a session pinned, once all of it is there, and goes on to the session's own.
+fn resumed(app: &mut App) -> Option<Effect> {
+    let id = app.snapshot.as_ref().filter(|_| !app.is_stale())?.id;
+    let detailed = (app.view.spec().detail)(app).is_none() || app.detail.as_ref().is_some_and(|detail| detail.id == id);
+    let (settings, picture, compare) = app.resume.take_if(|_| detailed)?;
+    pin(app);
+    app.notice = None;
+    (app.settings, app.picture, app.compare) = (settings, picture, compare);
+    Some(Effect::Request(app.request()))
+}
+
+fn take(app: &mut App, event: Event) -> Vec<Effect> {
     match event {
         Event::Pictures(first, count) => {
             (app.info.picture_count, app.picture) = (count, first);
+            app.opened.append(&mut app.opening);
             app.say(match count - first {
                 1 => "opened one more picture".to_string(),
                 more => format!("opened {more} more pictures"),
@@ -18,6 +37,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
             return vec![Effect::Request(app.request())];
         }
         Event::PicturesFailed(text) => {
+            app.opening.clear();
             app.complain(text);
             // The run and its sweep, which opening ended, go on.
             return vec![Effect::Request(app.request())];

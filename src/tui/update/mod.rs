@@ -44,6 +44,8 @@ pub fn update_all(app: &mut App, messages: Vec<Message>) -> Vec<Effect> {
     if app.view.name() == "learn" && app.lesson.is_none() {
         effects.extend(lesson::open(app));
     }
+    let opened = effects.iter().filter_map(|effect| if let Effect::Open(paths) = effect { Some(paths.clone()) } else { None });
+    app.opening.extend(opened.flatten());
     app.budget.settle();
     app.budget.renew(&app.settings, &app.studies);
     effects.extend(studies::ask(app));

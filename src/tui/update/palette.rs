@@ -13,7 +13,7 @@ use crate::tui::app::App;
 use crate::tui::choice::View;
 use crate::tui::keys::Action;
 use crate::tui::message::Effect;
-use crate::tui::theme::ThemeName;
+use crate::tui::theme::Theme;
 
 /// A command: its name, what may follow, and what it does.
 pub struct Command {
@@ -81,9 +81,10 @@ pub const COMMANDS: &[Command] = &[
     command("undo", "", "undo the last change of settings", none),
     command("redo", "", "redo", none),
     command("reset", "", "the settings of the start", none),
+    command("save", "FILE", "save the session: run, pinned result, view; save! writes over a file", none),
     command("export", "", "write the screen and its report", none),
     command("command", "", "copy the command line that gives this run", none),
-    command("theme", "NAME", "colours", |_| names(ThemeName::ALL, ThemeName::name)),
+    command("theme", "NAME", "colours", |app| names(Theme::ALL.iter().chain(app.look.own).copied(), Theme::name)),
     command("quit", "", "leave", none),
 ];
 
@@ -134,8 +135,16 @@ pub fn run(app: &mut App, line: &str) -> Result<Vec<Effect>, String> {
             let view = parse(one()?)?;
             show(app, view);
         }
-        "theme" => app.look.theme = parse(one()?)?,
+        "theme" => app.look.theme = Theme::named(one()?, app.look.own).map_err(|e| e.to_string())?,
         "open" if !rest.is_empty() => return Ok(vec![Effect::Open(rest.iter().map(PathBuf::from).collect())]),
+        "save" | "save!" if rest.len() == 1 => {
+            let mut file = PathBuf::from(rest[0]);
+            if file.extension().is_none() {
+                file.set_extension("toml");
+            }
+            return Ok(vec![Effect::Save { file, over: name == "save!" }]);
+        }
+        "save" | "save!" => return Err(format!("{name} takes a FILE, such as {name} lesson.toml")),
         "pin" => return Ok(act(app, Action::Pin)),
         "undo" => return Ok(act(app, Action::Undo)),
         "redo" => return Ok(act(app, Action::Redo)),

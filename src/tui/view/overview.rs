@@ -60,7 +60,9 @@ fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     let inner = panel(buf, image, &snapshot.report.picture.name, app.look);
     picture::draw(&snapshot.view, snapshot.report.model.tokens.grid, app.look, inner, buf);
     predictions(app, prediction, buf);
-    sites(app, table, buf)
+    let mut hits = sites(app, table, buf);
+    hits.add(inner, Hit::Picture);
+    hits
 }
 
 fn predictions(app: &App, area: Rect, buf: &mut Buffer) {

@@ -136,11 +136,11 @@ mod tests {
     use ratatui::style::Color;
 
     use super::*;
-    use crate::tui::theme::{Depth, ThemeName};
+    use crate::tui::theme::{Depth, Theme};
 
     #[test]
     fn bars_stand_where_their_values_are_in_their_groups_colour() {
-        let look = Look { theme: ThemeName::Dark, ascii: false, depth: Depth::True };
+        let look = Look { theme: Theme::DARK, own: &[], ascii: false, depth: Depth::True };
         let bar = |channel, min, max, group| Bar { channel, min, max, group: Some(group), bounds: None, marked: false };
         let bars = [bar(0, -1.0, 1.0, 1), bar(1, 0.0, 1.0, 0), bar(2, -1.0, 0.0, 0)];
         let area = Rect::new(0, 0, 3, 5);

@@ -67,11 +67,11 @@ pub fn draw(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tui::theme::{Depth, ThemeName};
+    use crate::tui::theme::{Depth, Theme};
 
     #[test]
     fn bars_are_as_high_as_their_counts_and_marks_stand_at_their_values() {
-        let look = Look { theme: ThemeName::Dark, ascii: false, depth: Depth::True };
+        let look = Look { theme: Theme::DARK, own: &[], ascii: false, depth: Depth::True };
         let area = Rect::new(0, 0, 4, 4);
         let mut buf = Buffer::empty(area);
         let mark = Mark { at: 2.5, glyph: "x".into(), style: Style::new() };

@@ -34,6 +34,18 @@ pub fn draw(view: &PictureView, grid: (usize, usize), look: Look, area: Rect, bu
     }
 }
 
+/// The picture's pixels, row by row, every other patch tinted; `grid` is rows and columns of patches.
+#[must_use]
+pub fn tinted(view: &PictureView, grid: (usize, usize)) -> Vec<[u8; 3]> {
+    let pixels = (0..view.height).flat_map(|y| (0..view.width).map(move |x| (x, y)));
+    let colour = |(x, y): (usize, usize)| {
+        let patch = x * grid.1 / view.width + y * grid.0 / view.height;
+        let (r, g, b) = tint(view.rgb[y * view.width + x], patch % 2 == 1);
+        [r, g, b]
+    };
+    pixels.map(colour).collect()
+}
+
 /// Half-block pixels across and down (an even number) that keep the proportions.
 fn fit(view: &PictureView, area: Rect) -> (usize, usize) {
     let (room_across, room_down) = (usize::from(area.width), usize::from(area.height) * 2);

@@ -77,13 +77,13 @@ pub fn draw(curve: &[(f64, f64)], marks: &[Mark], across: impl Fn(f64) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tui::theme::{Depth, ThemeName};
+    use crate::tui::theme::{Depth, Theme};
 
     #[test]
     fn a_curve_falls_from_the_left_to_the_right_and_marks_lie_on_it() {
         let area = Rect::new(0, 0, 20, 6);
         let mut buf = Buffer::empty(area);
-        let look = Look { theme: ThemeName::Dark, ascii: true, depth: Depth::True };
+        let look = Look { theme: Theme::DARK, own: &[], ascii: true, depth: Depth::True };
         let mark = Mark { at: (10.0, 0.001), label: "o".into(), style: Style::new() };
         draw(&[(1.0, 1.0), (10.0, 0.001)], &[mark], |v| format!("{v:.0}"), look, area, &mut buf);
         let line = |y: u16| (0..20).map(|x| buf[(x, y)].symbol()).collect::<String>();

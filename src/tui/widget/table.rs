@@ -214,9 +214,9 @@ impl<'a, R> Table<'a, R> {
 mod tests {
     use super::*;
     use crate::tui::choice::Sort;
-    use crate::tui::theme::{Depth, ThemeName};
+    use crate::tui::theme::{Depth, Theme};
 
-    const LOOK: Look = Look { theme: ThemeName::Dark, ascii: false, depth: Depth::True };
+    const LOOK: Look = Look { theme: Theme::DARK, own: &[], ascii: false, depth: Depth::True };
     const NAMES: [&str; 5] = ["shoe", "靴子和一只猫和狗", "👩‍👩‍👧 family", "e\u{301}te\u{301}", "a very long name of a class"];
 
     fn table<'a>(rows: &'a [(usize, &'a str)]) -> Table<'a, (usize, &'a str)> {
