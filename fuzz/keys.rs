@@ -8,11 +8,11 @@ use igq::engine::{Event, Request, Study};
 use igq::progress::{Cancel, Progress};
 use igq::quant::Settings;
 use igq::session::{Outcome, Stage};
-use igq::studies::{allocate, compare, curve, mixed, repair};
+use igq::studies::{allocate, compare, curve, mixed, repair, trials};
 use igq::tui::app::App;
 use igq::tui::frame;
 use igq::tui::message::{Effect, Message};
-use igq::tui::theme::{Depth, Look, ThemeName};
+use igq::tui::theme::{Depth, Look, Theme};
 use igq::tui::update::update;
 
 use super::cases::session;
@@ -76,9 +76,9 @@ struct Screen {
 
 impl Screen {
     fn new(choice: u8) -> Self {
-        let theme = ThemeName::ALL[usize::from(choice) % ThemeName::ALL.len()];
+        let theme = Theme::ALL[usize::from(choice) % Theme::ALL.len()];
         let depth = if choice & 64 == 0 { Depth::True } else { Depth::Sixteen };
-        let look = Look { theme, ascii: choice & 128 != 0, depth };
+        let look = Look { theme, own: &[], ascii: choice & 128 != 0, depth };
         let mut app = App::new(session().opened().info(), Settings::default(), look);
         let request = Some(app.request());
         Self { app, request, study: None, outcome: None }
@@ -96,7 +96,7 @@ impl Screen {
                         self.tell(Message::Engine(Event::Detail(Arc::new(detail))));
                     }
                 }
-                Effect::Open(_) | Effect::Quit | Effect::Suspend | Effect::Export | Effect::Copy(_) => {}
+                Effect::Open(_) | Effect::Quit | Effect::Suspend | Effect::Export | Effect::Save { .. } | Effect::Copy(_) => {}
             }
         }
         let App { info, picture, site, settings, .. } = &self.app;
@@ -149,6 +149,9 @@ impl Screen {
             }
             Study::Curve { settings, picture, site } => {
                 curve::curve(session(), &settings, picture, site, &Cancel::default()).map(|found| Event::Curve(Arc::new(found)))
+            }
+            Study::Trial { settings, picture } => {
+                trials::kl(session(), &settings, picture, &Cancel::default()).map(|kl| Event::Tried(Box::new(settings), picture, kl))
             }
             Study::Mixed { settings } => mixed::mixed(session(), &settings, &[settings.abits], None, &Cancel::default(), &|_| ())
                 .map(|found| Event::Mixed(Arc::new(found))),

@@ -147,3 +147,31 @@ fn the_lens_is_a_run_that_ends_there() {
         assert!((point.float.probability - probability).abs() < 1e-6, "{kept}: {} against {probability}", point.float.probability);
     }
 }
+
+/// What timm itself answers where its forward pass ends after the first blocks: norm, pooling and head of its own (`lens.safetensors`, made
+/// with timm 1.0.31; distilled models average two heads, others pool or take the class token).
+#[test]
+fn the_lens_answers_as_timm_does_after_the_first_blocks() {
+    for name in ["timm_vit", "timm_vit_avgpool_fcnorm", "timm_deit_distilled"] {
+        let folder = golden(name);
+        let (expected, lens) = (tensors(folder.join("expected.safetensors")), tensors(folder.join("lens.safetensors")));
+        let model = igq::model::Model::open(folder.to_str().unwrap()).unwrap();
+        let plan = igq::quant::Plan::float(model.sites());
+        for image in 0..2 {
+            let input = expected["input"].i(image..=image).unwrap();
+            let float = igq::analysis::FloatRun::new(model.network(), &input).unwrap();
+            let quantized = igq::analysis::QuantizedRun::new(model.network(), &input, &plan, &Cancel::default()).unwrap();
+            let points = igq::analysis::lens::lens(&model, &plan, &float, &quantized, &Cancel::default()).unwrap();
+            assert_eq!(points.len(), 4);
+            for (k, point) in points.iter().enumerate() {
+                let logits: Vec<f32> = lens[&format!("lens.{k}")].i(image).unwrap().to_vec1().unwrap();
+                let probabilities = igq::analysis::prediction::softmax(&logits);
+                let most = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+                assert_eq!((point.float.class, point.quantized.class), (most, most), "{name}, image {image}, block {k}");
+                let differ = (point.float.probability - probabilities[most]).abs();
+                let of_answer = (point.of_answer.0 - probabilities[float.prediction.class()]).abs();
+                assert!(differ < 1e-5 && of_answer < 1e-5, "{name}, image {image}, block {k}: {differ}, {of_answer}");
+            }
+        }
+    }
+}

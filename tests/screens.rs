@@ -320,7 +320,7 @@ fn attention_within_windows_is_drawn_where_the_window_lies() {
         let text = frame::to_text(&frame);
         assert!(text.contains("row of 5,9") && !text.contains("needs 16x16"), "{text}");
         let coloured = |x: u16, y: u16| matches!(frame[(x, y)].bg, ratatui::style::Color::Rgb(..)) || (frame[(x, y)].symbol() == "[");
-        let cells: Vec<(u16, u16)> = (60..120).flat_map(|x| (3..30).map(move |y| (x, y))).filter(|&(x, y)| coloured(x, y)).collect();
+        let cells: Vec<(u16, u16)> = (60..120).flat_map(|x| (4..30).map(move |y| (x, y))).filter(|&(x, y)| coloured(x, y)).collect();
         let (left, top) = (61, 4); // Inside of the right panel, below the line of the class token.
         let mut seen: Vec<(u16, u16)> = cells.iter().map(|&(x, y)| ((y - top), (x - left) / 2)).collect();
         seen.dedup();

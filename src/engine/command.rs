@@ -49,9 +49,24 @@ pub enum Study {
         /// The site.
         site: Site,
     },
+    /// What settings that are not applied yet would predict: `Event::Tried`.
+    Trial {
+        /// The settings.
+        settings: Settings,
+        /// Index of the picture.
+        picture: usize,
+    },
     /// Bits and group counts of every site within the cost of the same bits everywhere: `Event::Suggested`.
     Mixed {
         /// The settings; their activation bits everywhere are the bound.
         settings: Settings,
     },
+}
+
+impl Study {
+    /// Whether it is short and goes on without a word.
+    #[must_use]
+    pub const fn is_quiet(&self) -> bool {
+        matches!(self, Self::Curve { .. } | Self::Trial { .. })
+    }
 }

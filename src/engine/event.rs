@@ -7,6 +7,7 @@ use crate::analysis::detail::SiteDetail;
 use crate::analysis::report::LensPoint;
 use crate::analysis::report::{Blame, Sensitivity};
 use crate::model::Site;
+use crate::quant::Settings;
 use crate::session::{Predicted, Snapshot};
 use crate::studies::allocate::Perturbed;
 use crate::studies::compare::Comparison;
@@ -39,6 +40,8 @@ pub enum Event {
     Suggested(Arc<Suggestion>),
     /// The error of one site against its number of groups.
     Curve(Arc<Curve>),
+    /// The KL of one picture under settings that were tried, with what they were.
+    Tried(Box<Settings>, usize, f64),
     /// Mixed precision at the cost of several uniform bits, measured.
     Mixed(Arc<MixedReport>),
     /// More pictures are there: the index of the first of them, and the number of all.

@@ -17,7 +17,7 @@ use crate::studies::allocate::Perturbed;
 use crate::studies::counts::Table;
 use crate::studies::perturbation::{self, Estimate, Perturbation, Search, SitePerturbation, StudyUpdate};
 use crate::studies::tally::Looked;
-use crate::studies::{compare, curve, mixed, repair};
+use crate::studies::{compare, curve, mixed, repair, trials};
 
 /// Shortest time between two partial results.
 const PARTIAL: Duration = Duration::from_millis(100);
@@ -82,6 +82,10 @@ pub(super) fn work(session: &Session, desk: &StudyQueue, out: &Out) {
             }
             Study::Curve { settings, picture, site } => {
                 out.tell(Event::Curve(Arc::new(curve::curve(session, settings, *picture, *site, &cancel)?)));
+                Ok(())
+            }
+            Study::Trial { settings, picture } => {
+                out.tell(Event::Tried(Box::new(settings.clone()), *picture, trials::kl(session, settings, *picture, &cancel)?));
                 Ok(())
             }
             Study::Mixed { settings } => {

@@ -77,6 +77,34 @@ impl Cost {
 /// Returns `groups` bounds, or none if there are no ranges.
 #[must_use]
 pub fn fit(ranges: &[Bounds], groups: usize, cost: Cost) -> Vec<Bounds> {
+    alternate(ranges, groups, cost, |_, _, _| ())
+}
+
+/// One round of the alternation, after its step (a).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Round {
+    /// Ranges that take another quantizer than in the round before; all of them in the first.
+    pub moved: usize,
+    /// Mean cost of a range.
+    pub cost: f64,
+    /// The quantizers that the ranges were given to.
+    pub bounds: Vec<Bounds>,
+}
+
+/// The rounds of [`fit`], the last of which moves nothing unless there were 50 of them.
+#[must_use]
+pub fn rounds(ranges: &[Bounds], groups: usize, cost: Cost) -> Vec<Round> {
+    let mut rounds = Vec::new();
+    alternate(ranges, groups, cost, |before, nearest, quantizers| {
+        let moved = if before.is_empty() { nearest.len() } else { before.iter().zip(nearest).filter(|(a, b)| a != b).count() };
+        let total: f64 = ranges.iter().zip(nearest).map(|(range, &group)| cost.of(*range, quantizers[usize::from(group)])).sum();
+        rounds.push(Round { moved, cost: total / ranges.len() as f64, bounds: quantizers.to_vec() });
+    });
+    rounds
+}
+
+/// The alternation; `seen` is shown the assignment before, the new one, and the quantizers that it is to.
+fn alternate(ranges: &[Bounds], groups: usize, cost: Cost, mut seen: impl FnMut(&[u16], &[u16], &[Bounds])) -> Vec<Bounds> {
     if ranges.is_empty() || groups == 0 {
         return Vec::new();
     }
@@ -86,6 +114,7 @@ pub fn fit(ranges: &[Bounds], groups: usize, cost: Cost) -> Vec<Bounds> {
     let mut assignment = Vec::new();
     for _ in 0..MAX_ROUNDS {
         let nearest = ends.nearest(&quantizers, cost);
+        seen(&assignment, &nearest, &quantizers);
         if nearest == assignment {
             break;
         }

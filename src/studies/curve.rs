@@ -4,8 +4,10 @@ use candle_core::D;
 
 use crate::analysis::metrics::ErrorNumbers;
 use crate::error::Result;
-use crate::model::{Site, kernels};
+use crate::model::{Site, SiteInfo, kernels};
 use crate::progress::Cancel;
+use crate::quant::fit::Rule;
+use crate::quant::group::{self, Cost, Round};
 use crate::quant::ranges::{self, Along};
 use crate::quant::{BitWidth, GroupCount, Settings};
 use crate::session::Session;
@@ -24,6 +26,20 @@ pub struct Curve {
     pub site: Site,
     /// Local SQNR in dB at each count.
     pub points: Vec<(GroupCount, f64)>,
+    /// The rounds in which its quantizers were fitted to the calibration images.
+    pub rounds: Vec<Round>,
+}
+
+/// The rounds in which the quantizers of a site were fitted; none where no alternation was.
+fn rounds(session: &Session, settings: &Settings, info: &SiteInfo) -> Result<Vec<Round>> {
+    let plan = session.site_plan(settings, info)?;
+    let cost = match (plan.quantizers.as_ref().map(|quantizers| &quantizers.rule), plan.bits.max_code()) {
+        (Some(Rule::Nearest(_) | Rule::NearestByToken), _) => Cost::Distance,
+        (Some(Rule::LeastError(alpha)), Some(n)) => Cost::Error { alpha: *alpha, max_code: f64::from(n) },
+        _ => return Ok(Vec::new()),
+    };
+    let groups = settings.groups(info.site).get();
+    Ok(session.calibration().sites.get(&info.site).map_or_else(Vec::new, |ranges| group::rounds(&ranges.all(), groups, cost)))
 }
 
 /// The curve of `site` for the newest run of `picture` under `settings`; no points where that run is gone or nothing is grouped.
@@ -50,5 +66,6 @@ pub fn curve(session: &Session, settings: &Settings, picture: usize, site: Site,
             points.extend(ErrorNumbers::between(&values, &quantized).sqnr_db.map(|db| (count, db)));
         }
     }
-    Ok(Curve { settings: settings.clone(), picture, site, points })
+    let rounds = info.map(|info| rounds(session, settings, info)).transpose()?.unwrap_or_default();
+    Ok(Curve { settings: settings.clone(), picture, site, points, rounds })
 }

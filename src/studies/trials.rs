@@ -1,8 +1,20 @@
 //! Changes of settings that may help, to be tried by runs.
 
+use crate::error::Result;
 use crate::model::{SiteKind, SitePattern};
+use crate::progress::Cancel;
 use crate::quant::{BitWidth, GroupCount, Method, Settings, SiteOverride, WeightScales};
 use crate::session::Session;
+
+/// The KL of one picture under settings.
+///
+/// # Errors
+/// When the settings do not fit, the picture cannot be read, or `cancel` was called.
+pub fn kl(session: &Session, settings: &Settings, picture: usize, cancel: &Cancel) -> Result<f64> {
+    let base = session.base(picture)?;
+    let tried = session.predict(&base, &session.plan_until(settings, cancel)?, cancel)?;
+    Ok(tried.against(&base.float.prediction).kl)
+}
 
 /// A change that is tried: its name, and the settings with it.
 pub type Trial = (String, Settings);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::budget::Budget;
-use super::choice::{Map, Scope, Sort, View};
+use super::choice::{Beside, Map, Scope, Sort, View};
 use super::history::History;
 use super::hit::Hits;
 use super::lessons::{self, Chapter, Place};
@@ -61,6 +61,8 @@ pub struct App {
     pub against_pinned: bool,
     /// Whether bars are as high as the channels shown are, and not as all are.
     pub zoomed: bool,
+    /// Whether two channels share a column.
+    pub dense: bool,
     /// Whether channels stand in the order of their groups.
     pub by_group: bool,
     /// Whether the channels' scale is logarithmic.
@@ -73,10 +75,18 @@ pub struct App {
     pub token: usize,
     /// What the attention map shows.
     pub map: Map,
+    /// What stands beside it.
+    pub beside: Beside,
     /// What the sites are sorted by.
     pub sort: Sort,
     /// Whether the order is turned around.
     pub sort_reversed: bool,
+    /// The column that quantizers are sorted by, and whether the largest come first.
+    pub by: Option<(&'static str, bool)>,
+    /// The word under the mouse.
+    pub hover: Option<&'static str>,
+    /// What the help is searched for, and whether it is being typed.
+    pub sought: Option<(String, bool)>,
     /// Only sites that hold this are shown.
     pub filter: String,
     /// Whether the filter is being typed.
@@ -161,14 +171,19 @@ impl App {
             only_group: None,
             against_pinned: false,
             zoomed: false,
+            dense: false,
             by_group: true,
             logarithmic: false,
             scope: Scope::Site,
             head: 0,
             token: 0,
             map: Map::Quantized,
+            beside: Beside::Groups,
             sort: Sort::Order,
             sort_reversed: false,
+            by: None,
+            hover: None,
+            sought: None,
             filter: String::new(),
             filtering: false,
             palette: None,

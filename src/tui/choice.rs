@@ -44,6 +44,19 @@ impl Sort {
         }
     }
 
+    /// The title of its column.
+    #[must_use]
+    pub const fn column(self) -> &'static str {
+        match self {
+            Self::Order => "site",
+            Self::Local => "local dB",
+            Self::Cumulative => "cum dB",
+            Self::Steps => "RMSE/step",
+            Self::Clipped => "clipped",
+            Self::Alone => "alone KL",
+        }
+    }
+
     /// Whether its values grow down the table: a small SQNR is bad and comes first.
     #[must_use]
     pub const fn ascends(self) -> bool {
@@ -74,6 +87,42 @@ impl Scope {
     }
 }
 
+/// What stands beside the attention map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// The group of every row.
+    Groups,
+    /// The maps of all heads.
+    Heads,
+    /// The picture, as bright as the attention to its patches.
+    Picture,
+}
+
+impl Beside {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Groups, Self::Heads, Self::Picture];
+
+    /// Its name in commands.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Groups => "groups",
+            Self::Heads => "heads",
+            Self::Picture => "picture",
+        }
+    }
+
+    /// The next one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        match self {
+            Self::Groups => Self::Heads,
+            Self::Heads => Self::Picture,
+            Self::Picture => Self::Groups,
+        }
+    }
+}
+
 /// What the attention map shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Map {
@@ -88,6 +137,20 @@ pub enum Map {
 }
 
 impl Map {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Float, Self::Quantized, Self::Difference, Self::TokenError];
+
+    /// Its name in commands.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Float => "float",
+            Self::Quantized => "quantized",
+            Self::Difference => "difference",
+            Self::TokenError => "rmse",
+        }
+    }
+
     /// The next map.
     #[must_use]
     pub const fn next(self) -> Self {

@@ -12,8 +12,7 @@ use super::update::palette;
 use super::view::spec::progress;
 use super::widget::put;
 use super::widget::text::{cut, width, wrap};
-use super::{help, keymap};
-use crate::engine::Study;
+use super::{glossary, help, keymap};
 
 /// Smallest terminal that the views are drawn on.
 const FLOOR: (u16, u16) = (50, 16);
@@ -40,7 +39,7 @@ pub fn render(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     status(app, area, buf);
     hits.extend(footer(app, area, buf));
     if let Some(scroll) = app.help {
-        help::draw(app, scroll, body, buf);
+        help::draw(app, scroll, &hits, body, buf);
         hits = Hits::default();
     }
     if app.look.ascii {
@@ -141,6 +140,8 @@ fn status_lines(app: &App, area: Rect) -> Vec<String> {
     }
     let text = if let Some(notice) = &app.notice {
         notice.text.clone()
+    } else if let Some(word) = app.hover {
+        glossary::line(word)
     } else if app.filtering || !app.filter.is_empty() {
         format!("filter: {}{}", app.filter, if app.filtering { "_  (Enter keeps it, Esc clears it)" } else { "" })
     } else if let Some(found) = &app.studies.suggestion {
@@ -176,7 +177,7 @@ fn status(app: &App, area: Rect, buf: &mut Buffer) {
         Some(notice) if notice.is_error => look.bad(),
         Some(_) => look.good(),
         None if app.filtering || !app.filter.is_empty() || app.snapshot.is_none() => look.accent(),
-        None if app.studies.running.as_ref().is_some_and(|study| !matches!(study, Study::Curve { .. })) => look.accent(),
+        None if app.studies.running.as_ref().is_some_and(|study| !study.is_quiet()) => look.accent(),
         None if app.studies.suggestion.is_some() => look.good(),
         None => Style::new(),
     };
@@ -224,7 +225,7 @@ fn to_ascii(buf: &mut Buffer) {
             "│" | "┊" => "|",
             "─" | "━" | "┈" | "╌" | "▀" | "·" | "▁" | "▂" => "-",
             "╭" | "╮" | "╰" | "╯" | "┌" | "┐" | "└" | "┘" => "+",
-            "▏" | "▎" | "▍" | "░" => ".",
+            "▏" | "▎" | "▍" | "░" | "▘" | "▝" | "▖" | "▗" | "▞" | "▚" => ".",
             "▌" | "▋" | "▒" | "▃" | "▄" | "▅" => ":",
             "→" => ">",
             "←" => "<",
@@ -232,7 +233,7 @@ fn to_ascii(buf: &mut Buffer) {
             "↓" => "v",
             "…" => "~",
             "×" => "x",
-            "▊" | "▉" | "█" | "▓" | "▆" | "▇" => "#",
+            "▐" | "▛" | "▜" | "▙" | "▟" | "▊" | "▉" | "█" | "▓" | "▆" | "▇" => "#",
             _ => "?",
         };
         cell.set_symbol(plain);

@@ -18,11 +18,16 @@ fn told(written: Result<String>) -> Notice {
 }
 
 /// Writes the frame, its report and its table into the current folder.
+#[must_use]
 pub fn export(app: &App) -> Notice {
-    told(write(app, Path::new("")))
+    told(export_into(app, Path::new("")))
 }
 
-fn write(app: &App, folder: &Path) -> Result<String> {
+/// Writes the frame, its report and its table into a folder; what was written, in a sentence.
+///
+/// # Errors
+/// When there is no result yet, or a file cannot be written.
+pub fn export_into(app: &App, folder: &Path) -> Result<String> {
     let nothing = || Error::content("export", "there is no result yet", "wait for the first run");
     let snapshot = app.snapshot.as_ref().ok_or_else(nothing)?;
     let plain: String = snapshot.report.picture.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
@@ -51,6 +56,7 @@ fn free(folder: &Path, wanted: &str) -> String {
 }
 
 /// Writes the session to a file.
+#[must_use]
 pub fn save(app: &App, file: &Path, over: bool) -> Notice {
     told(session(app).and_then(|saved| {
         if file.exists() && !over {

@@ -144,8 +144,30 @@ fn of_site(app: &App, name: &str) -> Option<String> {
                 app.studies.curve.as_ref().filter(|c| c.site == app.site && c.settings == app.settings && c.picture == app.picture)?;
             curve.points.iter().map(|(count, db)| format!("{count}: {db:.1} dB")).collect::<Vec<_>>().join("   ")
         }
-        _ => return None,
+        _ => return of_rounds(app, name),
     })
+}
+
+/// A round of the alternation that fitted the quantizers of the site: `round 1`, `round 2`, `round last`; `rounds` is how many.
+fn of_rounds(app: &App, name: &str) -> Option<String> {
+    let curve = app.studies.curve.as_ref().filter(|c| c.site == app.site && c.settings == app.settings && c.picture == app.picture)?;
+    let all = curve.rounds.len();
+    let at = match name.strip_prefix("round")? {
+        "s" => return Some(all.to_string()),
+        " last" => all.checked_sub(1)?,
+        // Where it was over sooner, the last stands for those that never were.
+        number => number.trim().parse::<usize>().ok()?.checked_sub(1)?.min(all.checked_sub(1)?),
+    };
+    let round = curve.rounds.get(at)?;
+    let mut widths: Vec<f64> = round.bounds.iter().map(|b| f64::from(b.upper) - f64::from(b.lower)).collect();
+    widths.sort_by(f64::total_cmp);
+    let moved = match (at, round.moved) {
+        (0, moved) => format!("{moved} ranges go to the nearest of {} seeds", widths.len()),
+        (_, 0) => "no range moves: it is done".to_string(),
+        (_, moved) => format!("{moved} ranges move to another group"),
+    };
+    let widths: Vec<String> = widths.into_iter().map(short).collect();
+    Some(format!("round {}: {moved}; mean cost {}; widths {}", at + 1, short(round.cost), widths.join(" ")))
 }
 
 /// Of the softmax row under the cursor.

@@ -23,8 +23,12 @@ pub enum Hit {
     Action(Action),
     /// A token of the attention map.
     Token(usize),
+    /// A head of the attention.
+    Head(usize),
     /// A row of the comparison.
     Row(usize),
+    /// A word that the glossary explains, such as the title of a column.
+    Term(&'static str),
     /// The title of a column that the sites can be sorted by.
     Sort(Sort),
 }

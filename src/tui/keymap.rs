@@ -26,6 +26,10 @@ const BEFORE: &[Binding] = &[
     bind(&[Char('T')], Action::Preset, "T", "first and last layer: 8 bits, float, like the others", ""),
     bind(&[Char('i')], Action::Arithmetic, "i", "products of codes in integers, or of dequantized floats", ""),
     bind(&[Char('f')], Action::KeepFloat, "f", "toggle: leave this site unquantized", ""),
+    bind(&[Char('+'), Char('=')], Action::SiteBits(true), "+", "more bits for this site alone, its weight included", ""),
+    bind(&[Char('-'), Char('_')], Action::SiteBits(false), "-", "fewer bits for this site alone", ""),
+    bind(&[Char(')')], Action::SiteGroups(true), ")", "more groups for this site alone", ""),
+    bind(&[Char('(')], Action::SiteGroups(false), "(", "fewer groups for this site alone", ""),
     bind(&[Char('x')], Action::Kind, "x", "toggle: quantize sites of this kind", ""),
     bind(&[Char('u')], Action::Undo, "u", "undo the last change of settings", "u undo"),
     bind(&[Char('U'), Ctrl('r')], Action::Redo, "U Ctrl-R", "redo", ""),
@@ -70,11 +74,11 @@ pub fn action(event: &KeyEvent, view: View) -> Option<Action> {
     found.or_else(|| opens(event).map(Action::Show))
 }
 
-/// The view that a key belongs to, where it means nothing in `view`.
+/// The views that a key belongs to, where it means nothing in `view`.
 #[must_use]
-pub fn belongs_to(event: &KeyEvent, view: View) -> Option<View> {
+pub fn belongs_to(event: &KeyEvent, view: View) -> Vec<View> {
     let own = |other: &View| other.spec().keys.iter().any(|b| b.keys.iter().any(|k| k.matches(event)));
-    if action(event, view).is_some() { None } else { View::all().find(own) }
+    if action(event, view).is_some() { Vec::new() } else { View::all().filter(own).collect() }
 }
 
 /// The view that a key opens.

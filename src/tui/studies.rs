@@ -41,6 +41,8 @@ pub struct Studies {
     pub comparison: Option<Arc<Comparison>>,
     /// The newest error of a site against its number of groups.
     pub curve: Option<Arc<Curve>>,
+    /// The KL of the picture under counts that are not applied, and what was tried.
+    pub tried: Option<(Settings, usize, f64)>,
     /// The newest mixed precision, with the settings that it was asked for.
     pub mixed: Option<(Settings, Arc<MixedReport>)>,
     /// The newest suggestion, while its settings and picture are the present ones.
@@ -88,7 +90,7 @@ impl Studies {
         let comparing = progress.stage.starts_with("comparing");
         let (searching, mixing) = (progress.stage == repair::STAGE, progress.stage.starts_with(mixed::STAGE));
         let of_this = match &self.running {
-            None | Some(Study::Curve { .. }) => false,
+            None | Some(Study::Curve { .. } | Study::Trial { .. }) => false,
             Some(Study::Compare { .. }) => comparing,
             Some(Study::Suggest { .. }) => searching,
             Some(Study::Mixed { .. }) => mixing,
@@ -149,13 +151,13 @@ impl Studies {
     /// The study under way in a few words, for a corner of the screen.
     #[must_use]
     pub fn corner(&self, wide: bool) -> Option<String> {
-        let what = match self.running.as_ref().filter(|study| !matches!(study, Study::Curve { .. }))? {
+        let what = match self.running.as_ref().filter(|study| !study.is_quiet())? {
             Study::Perturb { estimate: Estimate::Fisher, .. } => "estimating counts",
             Study::Perturb { .. } => "measuring counts",
             Study::Compare { .. } => "comparing",
             Study::Suggest { .. } => "searching",
             Study::Mixed { .. } => "choosing bits",
-            Study::Curve { .. } => "",
+            Study::Curve { .. } | Study::Trial { .. } => "",
         };
         let mut text = what.to_string();
         if self.progress.total > 0 {
@@ -178,6 +180,7 @@ impl Studies {
             Study::Suggest { .. } => "looking for what brings the prediction back",
             Study::Mixed { .. } => "choosing bits and group counts of every site",
             Study::Curve { .. } => "trying other numbers of groups at this site",
+            Study::Trial { .. } => "running these counts",
         };
         let count = if self.progress.total > 0 { format!(": {} of {}", self.progress.done, self.progress.total) } else { String::new() };
         let left = self.left.map_or_else(String::new, |left| format!(", about {} s left", left.as_secs() + 1));

@@ -11,7 +11,7 @@ use crate::engine::Study;
 use crate::error::{Error, Result};
 use crate::progress::Cancel;
 use crate::session::{Outcome, Request, Session, Stage};
-use crate::studies::{allocate, compare, curve};
+use crate::studies::{allocate, compare, curve, trials};
 use crate::tui::app::App;
 use crate::tui::choice::View;
 use crate::tui::{frame, png, theme, update, view};
@@ -133,18 +133,33 @@ pub(super) fn furnish(session: &Session, app: &mut App, outcome: Option<&Outcome
         app.detail = session.detail(outcome, wanted.id, wanted.site).map(Arc::new);
         app.clamp();
     }
-    match (app.view.spec().study)(app) {
-        Some(Study::Perturb { settings, .. }) => {
+    // One study may be what another one begins with.
+    let mut last = None;
+    while let Some(study) = (app.view.spec().study)(app).filter(|study| last.as_ref() != Some(study)) {
+        carried_out(session, app, study.clone())?;
+        last = Some(study);
+    }
+    Ok(())
+}
+
+/// Does what a study asks for.
+fn carried_out(session: &Session, app: &mut App, study: Study) -> Result<()> {
+    match study {
+        Study::Perturb { settings, .. } => {
             app.studies.learn(Arc::new(allocate::estimated(session, &settings)?));
             app.budget.renew(&app.settings, &app.studies);
         }
-        Some(Study::Compare { settings, picture, .. }) => {
+        Study::Compare { settings, picture, .. } => {
             update::compared(app, Arc::new(compare::first(session, &settings, picture)?));
         }
-        Some(Study::Curve { settings, picture, site }) => {
+        Study::Curve { settings, picture, site } => {
             app.studies.curve = Some(Arc::new(curve::curve(session, &settings, picture, site, &Cancel::default())?));
         }
-        Some(Study::Suggest { .. } | Study::Mixed { .. }) | None => {}
+        Study::Trial { settings, picture } => {
+            let kl = trials::kl(session, &settings, picture, &Cancel::default())?;
+            app.studies.tried = Some((settings, picture, kl));
+        }
+        Study::Suggest { .. } | Study::Mixed { .. } => {}
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! What the actions of keys, clicks and commands do to the state.
 
 use crate::analysis::findings;
-use crate::engine::Study;
 use crate::engine::command::Settings;
 use crate::tui::app::App;
 use crate::tui::choice::View;
+use crate::tui::glossary;
 use crate::tui::groups;
 use crate::tui::history::History;
 use crate::tui::hit::{Hit, Walk};
@@ -27,8 +27,18 @@ pub(super) fn select(app: &mut App, hit: Hit) {
         Hit::Group(group) => show_only(app, group),
         Hit::Action(_) | Hit::Picture => {} // Clicks carry an action out.
         Hit::Token(token) => app.token = token,
+        Hit::Head(head) => app.head = head,
         Hit::Row(row) => app.row = row,
-        Hit::Sort(sort) => (app.sort, app.sort_reversed) = (sort, app.sort == sort && !app.sort_reversed),
+        Hit::Term(term) => {
+            let again = app.by.is_some_and(|(by, reversed)| by == term && !reversed);
+            app.by = Some((term, again));
+            app.say(glossary::line(term));
+        }
+        Hit::Sort(sort) => {
+            let reversed = app.sort == sort && !app.sort_reversed;
+            (app.sort, app.sort_reversed) = (sort, reversed);
+            app.say(glossary::line(sort.column()));
+        }
     }
     app.clamp();
 }
@@ -54,7 +64,7 @@ pub(super) fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Suspend => return vec![Effect::Suspend],
         Action::Export => return vec![Effect::Export],
         Action::Copy => return copy(app),
-        Action::Help => app.help = Some(0),
+        Action::Help => (app.help, app.sought) = (Some(0), None),
         Action::Back => return back(app),
         Action::Show(view) => show(app, view),
         Action::NextView => show(app, app.view.step(true)),
@@ -82,6 +92,8 @@ pub(super) fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Redo => travel(app, History::redo, "nothing to redo"),
         Action::Method(forward) => app.settings.method = app.settings.method.step(forward),
         Action::KeepFloat => app.settings.toggle_float(app.site),
+        Action::SiteBits(_) | Action::SiteGroups(_) => settings::of_site(app, action),
+        Action::Beside => app.beside = app.beside.next(),
         Action::Kind => app.settings.toggle_kind(app.site.kind),
         Action::Reset => app.settings = app.initial.clone(),
         Action::Picture(forward) => app.picture = around(app.picture, forward, app.info.picture_count),
@@ -99,7 +111,10 @@ pub(super) fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Page(forward) => go(app, long_walk(app), if forward { PAGE } else { -PAGE }),
         Action::First => go(app, long_walk(app), isize::MIN / 2),
         Action::Last => go(app, long_walk(app), isize::MAX / 2),
-        Action::Sort => app.sort = app.sort.next(),
+        Action::Sort => {
+            app.sort = app.sort.next();
+            app.say(glossary::line(app.sort.column()));
+        }
         Action::SortOrder => app.sort_reversed = !app.sort_reversed,
         Action::Worst => {
             let worst = app.snapshot.as_ref().map(|s| app.report_with_sweep(&s.report));
@@ -118,6 +133,7 @@ pub(super) fn act(app: &mut App, action: Action) -> Vec<Effect> {
             None => app.say("this site is not quantized: it has no groups"),
         },
         Action::Zoom => app.zoomed = !app.zoomed,
+        Action::Dense => app.dense = !app.dense,
         Action::Lesson(_) | Action::Chapter(_) => {}
         Action::Scope => app.scope = app.scope.next(),
         Action::Scale => app.logarithmic = !app.logarithmic,
@@ -199,7 +215,7 @@ pub(super) fn show(app: &mut App, view: View) {
 fn back(app: &mut App) -> Vec<Effect> {
     if !app.filter.is_empty() {
         app.filter.clear();
-    } else if app.studies.running.as_ref().is_some_and(|study| !matches!(study, Study::Curve { .. })) {
+    } else if app.studies.running.as_ref().is_some_and(|study| !study.is_quiet()) {
         return studies::stop(app);
     } else if app.studies.suggestion.is_some() {
         app.studies.suggestion = None;

@@ -113,6 +113,12 @@ fn take(app: &mut App, event: Event) -> Vec<Effect> {
             }
             app.studies.curve = Some(found);
         }
+        Event::Tried(settings, picture, kl) => {
+            if app.studies.running == Some(Study::Trial { settings: (*settings).clone(), picture }) {
+                app.studies.running = None;
+            }
+            app.studies.tried = Some((*settings, picture, kl));
+        }
         Event::Mixed(found) => studies::mixed_found(app, found),
         Event::Broken(text) => app.broken = Some(text),
     }

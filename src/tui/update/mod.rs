@@ -90,6 +90,13 @@ fn on_mouse(app: &mut App, event: MouseEvent) -> Vec<Effect> {
             let along = matches!(over, Some(Hit::Channel(_))) && app.view.spec().cursor.is_some();
             return act(app, if along { Action::Cursor(forward) } else { Action::Site(forward) });
         }
+        MouseEventKind::Moved => {
+            app.hover = match app.hits.at(event.column, event.row) {
+                Some(Hit::Term(term)) => Some(term),
+                Some(Hit::Sort(sort)) => Some(sort.column()),
+                _ => None,
+            };
+        }
         MouseEventKind::Down(_) => match app.hits.at(event.column, event.row) {
             Some(Hit::Action(action)) => return act(app, action),
             Some(hit) => actions::select(app, hit),
@@ -107,6 +114,9 @@ fn on_key(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
         && !key.modifiers.contains(KeyModifiers::CONTROL)
     {
         return palette::typed(app, key);
+    }
+    if app.help.is_some() && typed_search(app, key) {
+        return Vec::new();
     }
     let action = keymap::action(key, app.view);
     if matches!(action, Some(Action::Quit | Action::Suspend)) && !(app.filtering && key.code == KeyCode::Char('q')) {
@@ -126,10 +136,31 @@ fn on_key(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
         }
         return Vec::new();
     }
-    if let Some(view) = keymap::belongs_to(key, app.view) {
-        app.say(format!("this key belongs to {} ({})", view.title(), view.spec().key));
+    let owners = keymap::belongs_to(key, app.view);
+    if !owners.is_empty() {
+        let names: Vec<String> = owners.iter().map(|view| format!("{} ({})", view.title(), view.spec().key)).collect();
+        app.say(format!("this key belongs to {}", names.join(" and ")));
     }
     action.map_or_else(Vec::new, |action| act(app, action))
+}
+
+/// A key while the help is open: whether it belongs to the search.
+fn typed_search(app: &mut App, key: &KeyEvent) -> bool {
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    match (&mut app.sought, key.code) {
+        (_, KeyCode::Char(_)) if control => return false,
+        (Some((text, typing @ true)), code) => match code {
+            KeyCode::Esc => app.sought = None,
+            KeyCode::Enter => *typing = false,
+            KeyCode::Backspace => drop(text.pop()),
+            KeyCode::Char(c) if text.len() < PASTED => text.push(c),
+            _ => return false,
+        },
+        (_, KeyCode::Char('/')) => app.sought = Some((String::new(), true)),
+        _ => return false,
+    }
+    app.help = Some(0);
+    true
 }
 
 fn type_filter(app: &mut App, key: &KeyEvent) {

@@ -10,7 +10,8 @@ use crate::engine::command::{BitWidth, GroupCount, Method, SoftmaxShape};
 use crate::model::{Site, SitePattern};
 use crate::quant::{Arithmetic, GeluShape, Preset, Rounding, WeightScales};
 use crate::tui::app::App;
-use crate::tui::choice::View;
+use crate::tui::choice::{Beside, Map, View};
+use crate::tui::glossary;
 use crate::tui::keys::Action;
 use crate::tui::message::Effect;
 use crate::tui::theme::Theme;
@@ -73,6 +74,11 @@ pub const COMMANDS: &[Command] = &[
     command("channel", "N", "select a channel or softmax row", none),
     command("token", "N", "select a token", none),
     command("head", "N", "select a head", none),
+    command("map", "NAME", "what the attention map shows", |_| names(Map::ALL, Map::name)),
+    command("left", "NAME", "what stands left of the attention map", |_| names(Beside::ALL, Beside::name)),
+    command("explain", "WORD", "what a word on the screen means", |_| {
+        glossary::TERMS.iter().map(|(term, _)| (*term).to_string()).collect()
+    }),
     command("image", "N", "show an image of the set, from 1", none),
     command("compare", "N|off", "compare the groups with those of another image", |_| vec!["off".into()]),
     command("view", "NAME", "open a view", |_| View::all().map(|view| view.name().to_string()).collect()),
@@ -129,6 +135,13 @@ pub fn run(app: &mut App, line: &str) -> Result<Vec<Effect>, String> {
         "channel" => app.channel = number(one()?, app.site_report().map_or(usize::MAX, |r| r.ranges.min.len()), 0)?,
         "token" => app.token = number(one()?, app.attention().map_or(usize::MAX, |m| m.layout.tokens()), 0)?,
         "head" => app.head = number(one()?, app.attention().map_or(usize::MAX, |m| m.heads), 0)?,
+        "map" => app.map = listed(one()?, &Map::ALL, Map::name)?,
+        "left" => app.beside = listed(one()?, &Beside::ALL, Beside::name)?,
+        "explain" => {
+            let word = rest.join(" ");
+            glossary::explain(&word).ok_or_else(|| format!("`{word}` is no word of the glossary; / in the help searches it"))?;
+            app.say(glossary::line(&word));
+        }
         "image" => app.picture = number(one()?, app.info.picture_count, 1)?,
         "compare" => app.compare = if one()? == "off" { None } else { Some(number(one()?, app.info.picture_count, 1)?) },
         "view" => {
@@ -161,6 +174,12 @@ fn alike(name: &str) -> String {
     let first = |c: &&Command| c.name.starts_with(name.chars().next().unwrap_or(' '));
     let found: Vec<&str> = COMMANDS.iter().filter(first).map(|c| c.name).collect();
     if found.is_empty() { "none".into() } else { found.join(", ") }
+}
+
+/// One of a list, by its name.
+fn listed<T: Copy>(text: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, String> {
+    let expected = || all.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ");
+    all.iter().copied().find(|one| name(*one) == text).ok_or_else(|| format!("`{text}`: expected one of {}", expected()))
 }
 
 fn parse<T: FromStr<Err = crate::Error>>(text: &str) -> Result<T, String> {

@@ -2,6 +2,7 @@
 
 use crate::engine::command::Settings;
 use crate::tui::app::App;
+use crate::tui::keys::Action;
 use crate::tui::studies::base;
 
 /// Counts of single sites would hide a change of the count that all share.
@@ -41,5 +42,28 @@ pub(super) fn take_suggestion(app: &mut App) {
             app.say("suggestion applied; u undoes it");
         }
         None => app.say("there is no suggestion; F looks for one, z in Budget for mixed precision"),
+    }
+}
+
+/// Bits or groups of the selected site alone, one step; says what they are now.
+pub(super) fn of_site(app: &mut App, action: Action) {
+    let weighted = app.site_report().is_some_and(|report| report.weight.is_some());
+    let (site, settings) = (app.site, &mut app.settings);
+    if !settings.quantizes(site) {
+        return app.say(format!("{site} is left unquantized; f takes it back"));
+    }
+    match action {
+        Action::SiteBits(up) => {
+            let (abits, wbits) = (settings.activation_bits(site).step(up), settings.weight_bits(site).step(up));
+            settings.set_own(site, |own| (own.abits, own.wbits) = (Some(abits), if weighted { Some(wbits) } else { own.wbits }));
+            let weight = if weighted { format!(", its weight {wbits}") } else { String::new() };
+            app.say(format!("{site} alone: activations {abits} bits{weight}"));
+        }
+        Action::SiteGroups(up) => {
+            let groups = settings.groups(site).step(up);
+            settings.set_own(site, |own| own.groups = Some(groups));
+            app.say(format!("{site} alone: {groups} groups"));
+        }
+        _ => {}
     }
 }

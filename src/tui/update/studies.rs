@@ -94,6 +94,7 @@ pub fn stop(app: &mut App) -> Vec<Effect> {
         Some(Study::Suggest { .. }) => "stopped looking for a suggestion".to_string(),
         Some(Study::Mixed { .. }) => "stopped choosing bits".to_string(),
         Some(Study::Curve { .. }) => "stopped trying other numbers of groups".to_string(),
+        Some(Study::Trial { .. }) => "stopped running these counts".to_string(),
         None => return Vec::new(),
     };
     app.say(text);

@@ -4,28 +4,30 @@
 use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::Color;
+use ratatui::style::{Color, Style};
 
 use super::spec::{ViewSpec, no_csv, no_study, waiting};
 use crate::analysis::detail::AttentionMap;
 use crate::analysis::report::{QuantizerReport, SiteReport};
 use crate::engine::command::SoftmaxShape;
 use crate::model::TokenLayout;
+use crate::session::PictureView;
 use crate::tui::app::App;
-use crate::tui::choice::Map;
+use crate::tui::choice::{Beside, Map};
 use crate::tui::hit::{Hit, Hits, Walk};
 use crate::tui::keys::Key::{Char, Code};
 use crate::tui::keys::{Action, bind};
 use crate::tui::theme::group_digit;
 use crate::tui::widget::patches::{self, Patch, Window};
 use crate::tui::widget::table::{Column, Table};
-use crate::tui::widget::{panel, put, short};
+use crate::tui::widget::{panel, picture, put, short};
 
 pub const SPEC: ViewSpec = ViewSpec {
     name: "attention",
     title: "Attention",
     key: '3',
     help: &[
+        "Left, by o: groups, all heads, or the image as bright as it is attended to.",
         "Rows of the softmax share quantizers too, grouped by their largest value.",
         "Left: each query token's group. Right: what the selected token attends to.",
         "Attention within windows (Swin): its window, at its place in the image.",
@@ -34,6 +36,7 @@ pub const SPEC: ViewSpec = ViewSpec {
         bind(&[Char('.'), Char('>')], Action::Head(true), ".", "next head", "./, head"),
         bind(&[Char(','), Char('<')], Action::Head(false), ",", "previous head", ""),
         bind(&[Char('v')], Action::Map, "v", "map: float, quantized, difference, RMSE of each token", "v map"),
+        bind(&[Char('o')], Action::Beside, "o", "left: groups of the rows, the maps of all heads, the picture under the map", "o left"),
         bind(&[Char('l'), Code(KeyCode::Right)], Action::Cursor(true), "l →", "next token", "h/l cursor"),
         bind(&[Char('h'), Code(KeyCode::Left)], Action::Cursor(false), "h ←", "previous token", ""),
     ],
@@ -78,6 +81,30 @@ impl Shown<'_> {
     /// Index of a row among all heads' and windows'.
     const fn row(&self, app: &App, token: usize) -> usize {
         self.layout.softmax_row(self.map.heads, app.head, token)
+    }
+
+    /// What the map of a head shows by token, and the largest among the patches; none for tokens outside of the window, which the query does not see.
+    fn map(&self, app: &App, head: usize) -> (Vec<Option<f64>>, f64) {
+        let row_of = |token| self.layout.softmax_row(self.map.heads, head, token);
+        let row = row_of(app.token);
+        let (float, quantized) = (self.values(&self.map.float, row), self.values(&self.map.quantized, row));
+        let mut values = vec![None; self.layout.tokens()];
+        if app.map == Map::TokenError {
+            values = (0..values.len()).map(|token| Some(self.row_error(row_of(token)))).collect();
+        }
+        for column in 0..float.len().min(quantized.len()) {
+            let (before, after) = (f64::from(float[column]), f64::from(quantized[column]));
+            let value = match app.map {
+                Map::Float => before,
+                Map::Quantized => after,
+                Map::Difference => after - before,
+                Map::TokenError => break,
+            };
+            values[self.layout.key(app.token, column)] = Some(value);
+        }
+        // The class token often takes most: beside it no patch would be seen.
+        let peak = values.iter().skip(self.layout.prefix).flatten().fold(0.0_f64, |most, v| most.max(v.abs()));
+        (values, peak)
     }
 
     /// One row of probabilities, a value for each token that the query sees.
@@ -136,7 +163,11 @@ fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     }
     let Some(shown) = shown(app) else { return waiting(app, area, buf) };
     let [groups, map, row, quantizers] = areas(area);
-    let mut hits = draw_groups(app, &shown, groups, buf);
+    let mut hits = match app.beside {
+        Beside::Groups => draw_groups(app, &shown, groups, buf),
+        Beside::Heads => draw_heads(app, &shown, groups, buf),
+        Beside::Picture => draw_picture(app, &shown, groups, buf),
+    };
     hits.extend(draw_map(app, &shown, map, buf));
     draw_row(app, &shown, row, buf);
     draw_quantizers(app, &shown, quantizers, buf);
@@ -178,30 +209,25 @@ const fn map_area(inner: Rect) -> Rect {
 }
 
 fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
-    let row = shown.row(app, app.token);
     let title = if app.map == Map::TokenError {
         app.map.title().to_string()
     } else {
         format!("{} · row of {}", app.map.title(), shown.token_name(app.token))
     };
     let inner = panel(buf, area, &title, app.look);
-    let (float, quantized) = (shown.values(&shown.map.float, row), shown.values(&shown.map.quantized, row));
-    let looks: Vec<f64> = match app.map {
-        Map::Float => float.iter().map(|&v| f64::from(v)).collect(),
-        Map::Quantized => quantized.iter().map(|&v| f64::from(v)).collect(),
-        Map::Difference => float.iter().zip(quantized).map(|(a, b)| f64::from(b - a)).collect(),
-        Map::TokenError => Vec::new(),
-    };
-    // By token; none for tokens outside of the window, which the query does not see.
-    let mut values = vec![None; shown.layout.tokens()];
-    looks.iter().enumerate().for_each(|(column, v)| values[shown.layout.key(app.token, column)] = Some(*v));
-    if app.map == Map::TokenError {
-        values = (0..values.len()).map(|token| Some(shown.row_error(shown.row(app, token)))).collect();
-    }
-    let peak = values.iter().flatten().fold(0.0_f64, |m, v| m.max(v.abs()));
+    let (values, peak) = shown.map(app, app.head);
     let level = |v: f64| if peak > 0.0 { v / peak } else { 0.0 };
     let class: Vec<String> = values.iter().take(shown.layout.prefix).flatten().map(|v| format!("class {}", short(*v))).collect();
-    put(buf, inner, 0, 0, &format!("{}  largest {}", class.join("  "), short(peak)), app.look.dim());
+    let words = format!("{}  largest patch {}", class.join("  "), short(peak));
+    put(buf, inner, 0, 0, &words, app.look.dim());
+    if inner.width as usize >= words.len() + 2 + SCALE + 16 {
+        scale(
+            app,
+            peak,
+            Rect { x: inner.x + words.len() as u16 + 2, width: inner.width - words.len() as u16 - 2, height: 1, ..inner },
+            buf,
+        );
+    }
     let patch = |token: usize| {
         let selected = token == app.token;
         let Some(v) = values[token] else { return Patch { ground: Color::Reset, level: 0.0, digit: None, selected } };
@@ -211,6 +237,103 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
         Patch { ground, level: level(v).abs(), digit, selected }
     };
     shown.draw(app, patch, inner, buf)
+}
+
+/// Cells of the colour scale.
+const SCALE: usize = 10;
+
+/// What the colours of the map stand for: from 0 (or less than 0) to the largest.
+fn scale(app: &App, peak: f64, area: Rect, buf: &mut Buffer) {
+    let signed = app.map == Map::Difference;
+    let from = if signed { short(-peak) } else { "0".to_string() };
+    put(buf, area, 0, 0, &from, app.look.dim());
+    let left = from.len() as u16 + 1;
+    for step in 0..SCALE as u16 {
+        let share = f64::from(step) / (SCALE - 1) as f64;
+        let at = if signed { 2.0 * share - 1.0 } else { share };
+        let color = if signed { app.look.signed(at) } else { app.look.heat(at) };
+        let glyph = if app.look.has_color() && !app.look.ascii { " ".to_string() } else { app.look.ramp(at.abs()).to_string() };
+        put(buf, area, left + step, 0, &glyph, Style::new().bg(color));
+    }
+    put(buf, area, left + SCALE as u16 + 1, 0, &short(peak), app.look.dim());
+}
+
+/// The map of every head, half a cell high a patch, as many as there is room for around the present one.
+fn draw_heads(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
+    let heads = shown.map.heads;
+    let what = if app.map == Map::TokenError { "RMSE of each token" } else { app.map.title() };
+    let title = format!("all {heads} heads · {what} · row of {}", shown.token_name(app.token));
+    let inner = panel(buf, area, &title, app.look);
+    let (rows, columns) = (shown.layout.grid.0.max(1), shown.layout.grid.1.max(1));
+    // As many columns of thumbnails as make them largest.
+    let size = |across: usize| {
+        let down = heads.div_ceil(across);
+        let (width, height) = (usize::from(inner.width) / across, usize::from(inner.height) / down);
+        let (width, height) = (width.saturating_sub(1).min(columns * 2), height.saturating_sub(1).min(rows));
+        let scale = (width as f64 / columns as f64).min(2.0 * height as f64 / rows as f64);
+        ((columns as f64 * scale) as usize, (rows as f64 * scale) as usize / 2)
+    };
+    let Some(across) = (1..=heads.max(1)).max_by_key(|&across| size(across).0 * size(across).1) else { return Hits::default() };
+    let (width, height) = size(across);
+    let mut hits = Hits::default();
+    if width == 0 || height == 0 {
+        return hits;
+    }
+    for head in 0..heads {
+        let (x, y) = ((head % across * (width + 1)) as u16, (head / across * (height + 1)) as u16);
+        let place = Rect { x: inner.x + x, y: inner.y + y, width: width as u16, height: height as u16 + 1 }.intersection(inner);
+        let (values, peak) = shown.map(app, head);
+        let at = |column: usize, half: usize| {
+            let token = shown.layout.token_at(half * rows / (2 * height), column * columns / width)?;
+            values[token].map(|v| if peak > 0.0 { v / peak } else { 0.0 })
+        };
+        thumbnail(app, at, Rect { y: place.y + 1, height: place.height.saturating_sub(1), ..place }, buf);
+        let style = if head == app.head { app.look.selected() } else { app.look.dim() };
+        put(buf, place, 0, 0, &format!("{} {}", head + 1, short(peak)), style);
+        hits.add(place, Hit::Head(head));
+    }
+    hits
+}
+
+/// A small map, two values a cell.
+fn thumbnail(app: &App, at: impl Fn(usize, usize) -> Option<f64>, area: Rect, buf: &mut Buffer) {
+    let look = app.look;
+    let color = |v: Option<f64>| v.map_or(Color::Reset, |v| if app.map == Map::Difference { look.signed(v) } else { look.heat(v) });
+    for row in 0..area.height {
+        for column in 0..area.width {
+            let Some(cell) = buf.cell_mut((area.x + column, area.y + row)) else { continue };
+            let (top, bottom) = (at(usize::from(column), 2 * usize::from(row)), at(usize::from(column), 2 * usize::from(row) + 1));
+            if look.has_color() && !look.ascii {
+                cell.set_char('▀').set_fg(color(top)).set_bg(color(bottom));
+            } else {
+                let level = top.unwrap_or(0.0).abs().max(bottom.unwrap_or(0.0).abs());
+                cell.set_char(look.ramp(level));
+            }
+        }
+    }
+}
+
+/// The picture, each patch as bright as the row under the cursor attends to it.
+fn draw_picture(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
+    let Some(snapshot) = &app.snapshot else { return Hits::default() };
+    let title = format!("{} under {} · row of {}", snapshot.report.picture.name, app.map.title(), shown.token_name(app.token));
+    let inner = panel(buf, area, &title, app.look);
+    let (values, peak) = shown.map(app, app.head);
+    let (rows, columns) = shown.layout.grid;
+    let view = &snapshot.view;
+    let light = |row: usize, column: usize| {
+        let level = shown.layout.token_at(row, column).and_then(|token| values[token]).map_or(0.0, |v| v.abs() / peak.max(1e-12));
+        0.12 + 0.88 * level.sqrt()
+    };
+    let lights: Vec<f64> = (0..rows).flat_map(|row| (0..columns).map(move |column| light(row, column))).collect();
+    let pixel = |at: usize| {
+        let (x, y) = (at % view.width, at / view.width);
+        let light = lights[y * rows / view.height * columns + x * columns / view.width];
+        view.rgb[at].map(|v| (f64::from(v) * light) as u8)
+    };
+    let lit = PictureView { width: view.width, height: view.height, rgb: (0..view.rgb.len()).map(pixel).collect() };
+    picture::draw(&lit, (1, 1), app.look, inner, buf);
+    Hits::default()
 }
 
 /// The row under the cursor: for each key token, the largest first, its probability in float, before and after the quantizer, its code.
@@ -253,8 +376,10 @@ fn draw_quantizers(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
         Column::new("clipped", 7, |r: &(usize, &QuantizerReport)| format!("{:.1}%", r.1.clipped * 100.0)).right(),
         Column::new("codes", 5, |r: &(usize, &QuantizerReport)| r.1.codes_used.to_string()).right(),
     ];
-    let table =
-        Table::new(columns, &rows).selected(shown.group(shown.row(app, app.token))).style(|r| look.group(r.0, report.quantizers.len()));
+    let table = Table::new(columns, &rows)
+        .by(app.by)
+        .selected(shown.group(shown.row(app, app.token)))
+        .style(|r| look.group(r.0, report.quantizers.len()));
     let title = format!("{} row quantizers · {bits} · all heads", report.quantizers.len());
     let (inner, _) = table.draw(&title, look, area, buf);
     if report.quantizers.is_empty() {

@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 
-use super::spec::{ViewSpec, all_sites, no_csv, no_detail, progress};
+use super::spec::{ViewSpec, all_sites, no_detail, progress};
 use crate::engine::Study;
 use crate::engine::command::{Estimate, Method};
 use crate::studies::counts::{SiteShare, Step};
@@ -53,7 +53,7 @@ pub const SPEC: ViewSpec = ViewSpec {
     cursor: None,
     study,
     detail: no_detail,
-    csv: no_csv,
+    csv,
 };
 
 fn rows(app: &App) -> Walk {
@@ -70,9 +70,25 @@ fn study(app: &App) -> Option<Study> {
     let estimate = match (app.settings.method.uses_groups(), estimated, app.studies.exact_next) {
         (true, false, _) => Estimate::Fisher,
         (true, true, true) => Estimate::Alone,
-        _ => return None,
+        _ => return trial(app),
     };
     Some(Study::Perturb { settings, estimate })
+}
+
+/// A run of the counts that the bound gives, before anybody applies them.
+fn trial(app: &App) -> Option<Study> {
+    let solved = app.budget.solved.as_ref().filter(|solved| solved.base == base(&app.settings))?;
+    let (settings, picture) = (solved.apply(&app.settings), app.picture);
+    let known = settings == app.settings || measured(app, solved).is_some();
+    (!known && !app.is_stale() && app.settings.method.uses_groups()).then_some(Study::Trial { settings, picture })
+}
+
+/// The KL of the picture under the counts: that of the run on the screen where they are applied, else of the trial.
+fn measured(app: &App, solved: &Solved) -> Option<f64> {
+    let settings = solved.apply(&app.settings);
+    let shown = app.snapshot.as_ref().filter(|s| s.report.settings == settings && s.picture == app.picture);
+    let tried = || app.studies.tried.as_ref().filter(|(tried, picture, _)| *tried == settings && *picture == app.picture);
+    shown.map(|s| s.report.prediction.kl).or_else(|| tried().map(|(.., kl)| *kl))
 }
 
 /// Areas of the bound, the sites and the frontier; the frontier goes first where there is little room.
@@ -160,8 +176,7 @@ fn bound(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) {
     let from = format!("bar from {} (fewest groups) to {} (most)", operations(least), operations(most));
     let applied = if solved.apply(&app.settings) == app.settings { "counts applied" } else { "Enter applies these counts" };
     // What one site at a time cost on the calibration pictures is no prediction of the whole: beside it stands the run on the screen.
-    let shown = app.snapshot.as_ref().filter(|s| s.report.settings == solved.apply(&app.settings));
-    let measured = shown.map(|s| format!(", this image's run {}", short(s.report.prediction.kl))).unwrap_or_default();
+    let measured = measured(app, solved).map(|kl| format!(", this image's run {}", short(kl))).unwrap_or_default();
     // What was measured comes first: the end of the line is what is cut.
     let second = format!("sum of single-site KL {}{measured} · {applied} · {overhead}", short(allocation.predicted));
     let from = correlation(solved).unwrap_or(from);
@@ -223,6 +238,33 @@ fn table(app: &App, solved: &Solved, area: Rect, buf: &mut Buffer) -> Hits {
         .style(|s| if s.groups == app.settings.groups(s.site) { Style::new() } else { bold })
         .click(|s| Some(Hit::Site(s.site)));
     table.draw(title, look, area, buf).1
+}
+
+/// The counts of every site and the frontier, with how each number came about.
+fn csv(app: &App) -> Option<String> {
+    let solved = app.budget.solved.as_ref()?;
+    let rate = |step: Option<Step>| step.map_or_else(String::new, |s| format!("{},{}", s.bops, s.gain));
+    let mut text =
+        "kind,site,groups now,groups,bit operations,omega,how,more: bit operations,more: KL saved,fewer: bit operations,fewer: KL added\n"
+            .to_string();
+    for s in &solved.allocation.sites {
+        let how = if solved.exact.contains(&s.site) { "measured" } else { "estimated" };
+        let more = Some(rate(s.more)).filter(|r| !r.is_empty()).unwrap_or_else(|| ",".into());
+        let fewer = Some(rate(s.fewer)).filter(|r| !r.is_empty()).unwrap_or_else(|| ",".into());
+        let now = app.settings.groups(s.site);
+        text += &format!("site,{},{now},{},{},{},{how},{more},{fewer}\n", s.site, s.groups, s.bops, s.omega);
+    }
+    for (bops, kl) in &solved.frontier {
+        text += &format!("frontier,,,,{bops},{kl},sum of single-site KL,,,,\n");
+    }
+    for (g, bops, kl) in solved.uniform() {
+        let kl = kl.map(|kl| kl.to_string()).unwrap_or_default();
+        text += &format!("uniform,,,{g},{bops},{kl},sum of single-site KL,,,,\n");
+    }
+    if let Some(kl) = measured(app, solved) {
+        text += &format!("run,,,,{},{kl},this image,,,,\n", solved.allocation.bops);
+    }
+    Some(text)
 }
 
 /// Mixed precision against uniform bits, both measured: KL by runs on images of their own.

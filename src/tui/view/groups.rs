@@ -39,6 +39,7 @@ pub const SPEC: ViewSpec = ViewSpec {
         bind(&[Char(','), Char('<')], Action::ComparePicture(false), ",", "previous second picture", ""),
         bind(&[Char('z')], Action::ChannelOrder, "z", "channels in their own order or by group", "z order"),
         bind(&[Char('v')], Action::Scale, "v", "linear or logarithmic scale", "v scale"),
+        bind(&[Char('b')], Action::Dense, "b", "one column a channel, or half a column", "b bars"),
         bind(&[Char('Z')], Action::Zoom, "Z", "a scale for the channels shown, or for all", "Z zoom"),
         bind(&[Code(KeyCode::Enter)], Action::OnlyGroup, "Enter", "only the members of this channel's group, or all again", "Enter group"),
         bind(&[Char('l'), Code(KeyCode::Right)], Action::Cursor(true), "l →", "next channel", "h/l cursor"),
@@ -116,7 +117,8 @@ fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
         let inner = panel(buf, second, &title, app.look);
         let plot = Rect { height: inner.height.saturating_sub(2), ..inner };
         hits.extend(channels(app, other.report, visible, &moved, scale, plot, buf));
-        let marks: String = visible.iter().map(|c| if moved.contains(c) { '^' } else { ' ' }).collect();
+        let marks: String =
+            visible.chunks(if app.dense { 2 } else { 1 }).map(|c| if c.iter().any(|c| moved.contains(c)) { '^' } else { ' ' }).collect();
         put(buf, inner, AXIS, inner.height.saturating_sub(2), &marks, app.look.bad());
         put(buf, inner, 0, inner.height.saturating_sub(1), &groups::moves(report, other.report, &moved), Style::new());
     }
@@ -141,7 +143,7 @@ fn other(app: &App) -> Option<Other<'_>> {
 
 /// Channels that fit, around the cursor.
 fn window(app: &App, order: &[usize], area: Rect) -> std::ops::Range<usize> {
-    let width = usize::from(area.width.saturating_sub(2 + AXIS));
+    let width = usize::from(area.width.saturating_sub(2 + AXIS)) * if app.dense { 2 } else { 1 };
     let at = order.iter().position(|&c| c == app.channel).unwrap_or(0);
     let first = first_shown(at, order.len(), width);
     first..(first + width).min(order.len())
@@ -202,8 +204,9 @@ fn channels(app: &App, report: &SiteReport, shown: &[usize], moved: &[usize], sc
         })
         .collect();
     let plot = Rect { x: area.x + AXIS, width: area.width.saturating_sub(AXIS), ..area };
-    bars::draw(&bars, report.quantizers.len(), scale, Some(app.channel), bounds_of(focus), app.look, plot, buf);
-    for (&channel, x) in shown.iter().zip(plot.x..plot.right()) {
+    let draw = if app.dense { bars::dense } else { bars::draw };
+    draw(&bars, report.quantizers.len(), scale, Some(app.channel), bounds_of(focus), app.look, plot, buf);
+    for (&channel, x) in shown.iter().step_by(if app.dense { 2 } else { 1 }).zip(plot.x..plot.right()) {
         hits.add(Rect { x, width: 1, ..plot }, Hit::Channel(channel));
     }
     let mut axis = |y: u16, value: f32| {
@@ -340,6 +343,7 @@ fn quantizers(app: &App, report: &SiteReport, area: Rect, buf: &mut Buffer) -> H
         Column::new("codes", 8, move |r: &(usize, &QuantizerReport)| format!("{}/{codes}", r.1.codes_used)).right(),
     ];
     let table = Table::new(columns, &rows)
+        .by(app.by)
         .selected(group_of(report, app.channel))
         .style(|r| look.group(r.0, report.quantizers.len()))
         .click(|r| Some(Hit::Group(r.0)));

@@ -4,6 +4,9 @@ use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
+use ratatui::text::Line;
+use ratatui::widgets::Widget;
+use tui_big_text::{BigText, PixelSize};
 
 use super::spec::{ViewSpec, no_csv};
 use crate::engine::Study;
@@ -99,7 +102,50 @@ fn lines(app: &App, room: usize) -> Vec<(String, Style)> {
     }
 }
 
+/// Columns and rows of a letter of large type.
+const LETTER: (u16, u16) = (4, 4);
+
+/// For a projector: the title in large type, and what is said as well where that leaves half of the screen to the panel. The rows taken and
+/// the rest; none where there is no room for large type.
+fn large(app: &App, area: Rect, buf: &mut Buffer) -> Option<(u16, Rect)> {
+    let title = app.lesson.as_ref().and_then(|place| app.lessons.get(place.chapter)).map(|chapter| chapter.title.clone())?;
+    let room = usize::from(area.width / LETTER.0);
+    let title = wrap(&title, room);
+    if app.look.ascii || room < 12 || title.len() as u16 * LETTER.1 > area.height / 3 {
+        return None;
+    }
+    let mut top = write_large(&title, app.look.accent(), area, buf);
+    let said = lines(app, room);
+    let plain = lines(app, usize::from(area.width.saturating_sub(4)));
+    if said.len() as u16 * LETTER.1 + top <= area.height / 2 {
+        for (line, style) in said {
+            let below = Rect { y: area.y + top, height: area.height - top, ..area };
+            top += write_large(&[line], style, below, buf);
+        }
+    } else {
+        for (line, style) in plain {
+            put(buf, area, 2, top, &line, style);
+            top += 1;
+        }
+    }
+    let taken = (top + 1).min(area.height);
+    Some((taken, Rect { y: area.y + taken, height: area.height - taken, ..area }))
+}
+
+/// Writes lines in large type; the rows that they take.
+fn write_large(lines: &[String], style: Style, area: Rect, buf: &mut Buffer) -> u16 {
+    let height = (lines.len() as u16 * LETTER.1).min(area.height);
+    let text: Vec<Line<'_>> = lines.iter().map(|line| Line::from(line.as_str())).collect();
+    BigText::builder().pixel_size(PixelSize::Quadrant).style(style).lines(text).build().render(Rect { height, ..area }, buf);
+    height
+}
+
 fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
+    if app.present
+        && let Some((words, rest)) = large(app, area, buf)
+    {
+        return if rest.height < 4 || words == 0 { Hits::default() } else { (beneath(app).spec().draw)(app, rest, buf) };
+    }
     let said = lines(app, usize::from(area.width.saturating_sub(4)));
     let height = (said.len() as u16 + 2).clamp(5, area.height);
     let [words, rest] = Layout::vertical([Constraint::Length(height), Constraint::Fill(1)]).areas(area);

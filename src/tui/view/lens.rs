@@ -64,11 +64,11 @@ fn rows(app: &App, points: &[LensPoint], area: Rect, buf: &mut Buffer) -> Hits {
     let name = (area.width.saturating_sub(if area.width >= 90 { 78 } else { 48 }) / 2).clamp(16, 34);
     let most = points.iter().map(|p| p.kl).fold(0.0, f64::max);
     let columns = vec![
-        Column::new("after", 18, |p: &&LensPoint| p.after.clone()),
+        Column::new("block", 18, |p: &&LensPoint| p.after.clone()),
         Column::new("float", name, move |p: &&LensPoint| class(&p.float.label, p.float.probability)),
         Column::new("quantized", name, move |p: &&LensPoint| class(&p.quantized.label, p.quantized.probability)),
         Column::new("answer float", 12, |p: &&LensPoint| format!("{:.1} %", p.of_answer.0 * 100.0)).right().from(90),
-        Column::new("quantized", 10, |p: &&LensPoint| format!("{:.1} %", p.of_answer.1 * 100.0)).right().from(90),
+        Column::new("answer quant", 12, |p: &&LensPoint| format!("{:.1} %", p.of_answer.1 * 100.0)).right().from(90),
         Column::new("KL", 9, |p: &&LensPoint| short(p.kl)).right(),
         Column::new("", 12, move |p: &&LensPoint| Cell::Bar(if most > 0.0 { p.kl / most } else { 0.0 }, color)).from(76),
     ];

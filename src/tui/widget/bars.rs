@@ -127,6 +127,60 @@ pub fn draw(
     }
 }
 
+/// Draws two bars a column, in quarters of a cell; a cell that both share has the colour of the one on its left.
+pub fn dense(
+    bars: &[Bar],
+    groups: usize,
+    scale: Scale,
+    cursor: Option<usize>,
+    bounds: Option<(f32, f32)>,
+    look: Look,
+    area: Rect,
+    buf: &mut Buffer,
+) {
+    // Of a bit each: upper left, upper right, lower left, lower right.
+    const QUARTERS: [&str; 16] = [" ", "▘", "▝", "▀", "▖", "▌", "▞", "▛", "▗", "▚", "▐", "▜", "▄", "▙", "▟", "█"];
+    let area = area.intersection(buf.area);
+    if area.height < 2 || area.width == 0 {
+        return;
+    }
+    // Axis, bounds and digits as ever, with the left bar of each pair; its bars are drawn over.
+    let left: Vec<Bar> = bars.chunks(2).map(|pair| pair[0]).collect();
+    let shown =
+        cursor.and_then(|channel| bars.chunks(2).find(|pair| pair.iter().any(|bar| bar.channel == channel))).map(|pair| pair[0].channel);
+    draw(&left, groups, scale, shown, bounds, look, area, buf);
+    let rows = area.height - 1;
+    for (x, pair) in (0_u16..).zip(bars.chunks(2)).take(usize::from(area.width)) {
+        for y in 0..rows {
+            let floor = usize::from(rows - 1 - y) * 2;
+            let fills = |bar: &Bar, half: usize| {
+                let bottom = scale.eighths(bar.min, rows) / 4;
+                let top = scale.eighths(bar.max, rows).div_ceil(4).max(bottom + 1);
+                (bottom..top).contains(&(floor + half))
+            };
+            let bits = pair
+                .iter()
+                .enumerate()
+                .fold(0, |bits, (side, bar)| bits | (usize::from(fills(bar, 1)) << side) | (usize::from(fills(bar, 0)) << (side + 2)));
+            let Some(cell) = buf.cell_mut((area.x + x, area.y + y)) else { continue };
+            if bits == 0 {
+                if !matches!(cell.symbol(), "┈" | "╌" | "┊") {
+                    cell.set_symbol(" ");
+                }
+                continue;
+            }
+            let of_right = bits & 0b0101 == 0;
+            let bar = if of_right { pair.last().unwrap_or(&pair[0]) } else { &pair[0] };
+            let mut style = bar.group.map_or(look.dim(), |group| look.group(group, groups));
+            if bar.marked {
+                style = style.add_modifier(Modifier::BOLD);
+            }
+            cell.reset();
+            cell.set_symbol(QUARTERS[bits]).set_style(style);
+        }
+    }
+}
+
 fn lower_block(eighths: usize) -> &'static str {
     ["▁", "▂", "▃", "▄", "▅", "▆", "▇"][eighths.clamp(1, 7) - 1]
 }
@@ -152,5 +206,18 @@ mod tests {
         assert_eq!(column(2).chars().nth(3), Some('█'));
         assert_eq!(buf[(0, 0)].fg, look.group(1, 2).fg.unwrap_or(Color::Reset));
         assert_ne!(buf[(0, 0)].fg, buf[(1, 0)].fg);
+    }
+
+    #[test]
+    fn two_bars_share_a_column_each_in_its_half() {
+        let look = Look { theme: Theme::DARK, own: &[], ascii: false, depth: Depth::True };
+        let bar = |channel, min, max, group| Bar { channel, min, max, group: Some(group), bounds: None, marked: false };
+        let bars = [bar(0, 0.0, 1.0, 0), bar(1, -1.0, 0.0, 1), bar(2, -1.0, 1.0, 1)];
+        let area = Rect::new(0, 0, 2, 3);
+        let mut buf = Buffer::empty(area);
+        dense(&bars, 2, Scale { low: -1.0, high: 1.0, logarithmic: false }, None, None, look, area, &mut buf);
+        let column = |x: u16| (0..3).map(|y| buf[(x, y)].symbol().to_string()).collect::<String>();
+        assert_eq!((column(0).as_str(), column(1).as_str()), ("▌▐0", "▌▌1"));
+        assert_eq!((buf[(0, 0)].fg, buf[(0, 1)].fg), (look.group(0, 2).fg.unwrap(), look.group(1, 2).fg.unwrap()));
     }
 }

@@ -86,6 +86,7 @@ pub struct Table<'a, R> {
     rows: &'a [R],
     selected: Option<usize>,
     sorted: Option<(Hit, bool)>,
+    by: Option<(&'static str, bool)>,
     style: Box<dyn Fn(&R) -> Style + 'a>,
     click: Click<'a, R>,
 }
@@ -94,7 +95,7 @@ impl<'a, R> Table<'a, R> {
     /// A table of which no row is selected.
     #[must_use]
     pub fn new(columns: Vec<Column<'a, R>>, rows: &'a [R]) -> Self {
-        Self { columns, rows, selected: None, sorted: None, style: Box::new(|_| Style::new()), click: Box::new(|_| None) }
+        Self { columns, rows, selected: None, sorted: None, by: None, style: Box::new(|_| Style::new()), click: Box::new(|_| None) }
     }
 
     /// The row under the cursor; it is always seen.
@@ -107,6 +108,30 @@ impl<'a, R> Table<'a, R> {
     #[must_use]
     pub fn sorted(self, by: Hit, ascends: bool) -> Self {
         Self { sorted: Some((by, ascends)), ..self }
+    }
+
+    /// Rows in the order of a column, by the numbers that stand in it; the largest first where it is `reversed`.
+    #[must_use]
+    pub fn by(self, column: Option<(&'static str, bool)>) -> Self {
+        let known = |(title, _): &(&str, bool)| self.columns.iter().any(|c| c.title == *title);
+        Self { by: column.filter(known), ..self }
+    }
+
+    /// The rows in the order in which they are drawn.
+    fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.rows.len()).collect();
+        let column = self.by.and_then(|(title, reversed)| Some((self.columns.iter().find(|c| c.title == title)?, reversed)));
+        if let Some((column, reversed)) = column {
+            let number = |at: usize| match (column.cell)(&self.rows[at]) {
+                Cell::Text(text, _) => leading_number(&text),
+                Cell::Bar(share, _) => share,
+            };
+            order.sort_by(|&a, &b| number(a).total_cmp(&number(b)));
+            if reversed {
+                order.reverse();
+            }
+        }
+        order
     }
 
     /// How rows are drawn.
@@ -128,18 +153,23 @@ impl<'a, R> Table<'a, R> {
         let columns = self.fitting(inner.width);
         let mut x = 0;
         for (column, width) in &columns {
-            let sorted = self.sorted.filter(|(by, _)| Some(*by) == column.header);
+            let by = self.by.filter(|(title, _)| *title == column.title).map(|(_, reversed)| (Hit::Picture, !reversed));
+            let sorted = self.sorted.filter(|(by, _)| Some(*by) == column.header).or(by);
             let arrow = sorted.map_or("", |(_, ascends)| if ascends { "↑" } else { "↓" });
             let style = if sorted.is_some() { look.accent() } else { look.dim() };
             put(buf, inner, x, 0, &column.place(&format!("{}{arrow}", column.title), *width), style);
-            if let Some(hit) = column.header {
+            let hit = column.header.unwrap_or(Hit::Term(column.title));
+            if !column.title.is_empty() {
                 hits.add(Rect { x: inner.x + x, width: *width, height: 1, ..inner }.intersection(inner), hit);
             }
             x += width + 1;
         }
         let height = usize::from(inner.height.saturating_sub(1));
-        let first = first_shown(self.selected.unwrap_or(0), self.rows.len(), height);
-        for ((at, row), y) in self.rows.iter().enumerate().skip(first).take(height).zip(1..) {
+        let order = self.order();
+        let selected = self.selected.and_then(|selected| order.iter().position(|&at| at == selected));
+        let first = first_shown(selected.unwrap_or(0), self.rows.len(), height);
+        for (&at, y) in order.iter().skip(first).take(height).zip(1..) {
+            let row = &self.rows[at];
             let line = Rect { y: inner.y + y, height: 1, ..inner }.intersection(buf.area);
             let mut style = (self.style)(row);
             if self.selected == Some(at) {
@@ -151,7 +181,7 @@ impl<'a, R> Table<'a, R> {
                 hits.add(line, hit);
             }
         }
-        self.place(first, height, look, area, buf);
+        self.place(selected, first, height, look, area, buf);
         (inner, hits)
     }
 
@@ -171,12 +201,12 @@ impl<'a, R> Table<'a, R> {
     }
 
     /// Where the cursor is among all rows, in words and, if not all are seen, as a scroll bar.
-    fn place(&self, first: usize, height: usize, look: Look, area: Rect, buf: &mut Buffer) {
+    fn place(&self, selected: Option<usize>, first: usize, height: usize, look: Look, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         if area.width < 4 || area.height < 3 {
             return;
         }
-        if let Some(at) = self.selected {
+        if let Some(at) = selected {
             let text = format!(" {} of {} ", at + 1, self.rows.len());
             let x = area.width.saturating_sub(width(&text) as u16 + 2);
             put(buf, Rect { width: area.width - 1, ..area }, x.max(1), area.height - 1, &text, look.dim());
@@ -208,6 +238,12 @@ impl<'a, R> Table<'a, R> {
         };
         order.into_iter().map(|c| (&self.columns[c], wide(&self.columns[c], &mut left))).collect()
     }
+}
+
+/// The number that a text begins with; below all others where there is none.
+fn leading_number(text: &str) -> f64 {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '-').unwrap_or(text.len());
+    text[..end].parse().unwrap_or(f64::NEG_INFINITY)
 }
 
 #[cfg(test)]
@@ -262,6 +298,18 @@ mod tests {
             let expected: Vec<(&str, Color, bool)> = (0..4).map(|x| (if x < row { "█" } else { " " }, Color::Blue, false)).collect();
             assert_eq!(bar, expected, "row {row}");
         }
+    }
+
+    #[test]
+    fn rows_stand_in_the_order_of_a_column_and_the_cursor_stays_on_its_row() {
+        let rows: Vec<(usize, &str)> = [(3, "a"), (1, "b"), (20, "c")].to_vec();
+        let area = Rect::new(0, 0, 30, 6);
+        let mut buf = Buffer::empty(area);
+        let (_, hits) = table(&rows).by(Some(("number", true))).draw("names", LOOK, area, &mut buf);
+        let shown = text(&buf);
+        assert!(shown[2].contains('c') && shown[3].contains('a') && shown[4].contains('b') && shown[1].contains("number↓"), "{shown:#?}");
+        assert!(buf[(1, 2)].modifier.contains(Modifier::REVERSED) && shown[5].contains("1 of 3"));
+        assert_eq!((hits.at(9, 3), hits.at(20, 1)), (Some(Hit::Row(3)), Some(Hit::Term("number"))));
     }
 
     #[test]
