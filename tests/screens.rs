@@ -13,12 +13,12 @@ use igq::model::{Site, SiteKind};
 use igq::quant::Settings;
 use igq::session::{Options, Session, Snapshot};
 use igq::tui::app::App;
-use igq::tui::choice::{Sort, View};
+use igq::tui::choice::{Beside, Sort, View};
 use igq::tui::frame;
 use igq::tui::hit::Hit;
 use igq::tui::message::{Effect, Message};
 use igq::tui::theme::{Depth, Look, Theme};
-use igq::tui::update::update;
+use igq::tui::update::{start_lessons, update};
 use ratatui::layout::Rect;
 
 #[test]
@@ -145,6 +145,32 @@ fn no_size_panics_and_help_and_quit_are_always_there() {
                 let shown = text(&app, width, height);
                 if width >= 50 && height >= 16 {
                     assert!(shown.contains("? help  q quit"), "{width}x{height}");
+                }
+            }
+        }
+    }
+}
+
+/// The ways in which single views can be drawn: all heads, the picture, half columns, large type; with all glyphs and with ASCII only.
+#[test]
+fn no_size_panics_in_any_way_of_a_view_and_ascii_is_ascii() {
+    let session = common::built_in();
+    let mut app = filled(&session);
+    app.dense = true;
+    app.present = true;
+    let sizes: Vec<(u16, u16)> = (1..90).map(|n| (n, n)).chain((50..250).step_by(9).flat_map(|w| [(w, 16), (w, 24), (w, 60)])).collect();
+    for ascii in [false, true] {
+        app.look.ascii = ascii;
+        for beside in [Beside::Groups, Beside::Heads, Beside::Picture] {
+            app.beside = beside;
+            for view in View::all() {
+                app.view = view;
+                if view.name() == "learn" {
+                    start_lessons(&mut app);
+                }
+                for &(width, height) in &sizes {
+                    let shown = text(&app, width, height);
+                    assert!(!ascii || shown.is_ascii(), "{} at {width}x{height}: {shown}", view.name());
                 }
             }
         }

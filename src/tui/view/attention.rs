@@ -220,7 +220,7 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let class: Vec<String> = values.iter().take(shown.layout.prefix).flatten().map(|v| format!("class {}", short(*v))).collect();
     let words = format!("{}  largest patch {}", class.join("  "), short(peak));
     put(buf, inner, 0, 0, &words, app.look.dim());
-    if inner.width as usize >= words.len() + 2 + SCALE + 16 {
+    if inner.width as usize >= words.len() + 2 + SCALE + 10 {
         scale(
             app,
             peak,
