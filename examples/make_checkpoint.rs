@@ -16,7 +16,12 @@ enum Body {
     Vit { depth: usize, heads: usize, distilled: bool },
     /// Stages, each twice as wide as the one before.
     Swin { depths: &'static [usize], heads: &'static [usize], window: usize },
+    /// A detector with 100 detection tokens, whose positions are stored for a size in pixels; with positions behind every block where `mid`.
+    Yolos { depth: usize, heads: usize, size: (usize, usize), mid: bool },
 }
+
+/// Detection tokens of a YOLOS.
+const TOKENS: usize = 100;
 
 /// A network by name.
 struct Variant {
@@ -60,7 +65,7 @@ const MINI: Variant = Variant {
     body: Body::Vit { depth: 3, heads: 3, distilled: false },
     ..VIT
 };
-const VARIANTS: [Variant; 9] = [
+const VARIANTS: [Variant; 11] = [
     Variant {
         name: "deit_tiny",
         architecture: "deit_tiny_patch16_224",
@@ -85,6 +90,22 @@ const VARIANTS: [Variant; 9] = [
         ..VIT
     },
     VIT,
+    Variant {
+        name: "yolos_tiny",
+        architecture: "YolosForObjectDetection",
+        width: 192,
+        classes: 91,
+        body: Body::Yolos { depth: 12, heads: 3, size: (800, 1333), mid: false },
+        ..VIT
+    },
+    Variant {
+        name: "yolos_small",
+        architecture: "YolosForObjectDetection",
+        width: 384,
+        classes: 91,
+        body: Body::Yolos { depth: 12, heads: 6, size: (512, 864), mid: true },
+        ..VIT
+    },
     Variant {
         name: "swin_tiny",
         architecture: "swin_tiny_patch4_window7_224",
@@ -142,6 +163,10 @@ impl Shapes {
     fn of(variant: &Variant) -> Self {
         let mut shapes = Self(BTreeMap::new());
         let (width, classes) = (variant.width, variant.classes);
+        if let Body::Yolos { depth, size, mid, .. } = variant.body {
+            shapes.yolos(variant, depth, size, mid);
+            return shapes;
+        }
         shapes.put("patch_embed.proj.weight", &[width, 3, variant.patch, variant.patch]);
         shapes.put("patch_embed.proj.bias", &[width]);
         match variant.body {
@@ -178,8 +203,39 @@ impl Shapes {
                 shapes.norm("norm", width);
                 shapes.linear("head.fc", classes, width);
             }
+            Body::Yolos { .. } => {}
         }
         shapes
+    }
+
+    /// A detector in the names of transformers.
+    fn yolos(&mut self, variant: &Variant, depth: usize, size: (usize, usize), mid: bool) {
+        let (width, patch) = (variant.width, variant.patch);
+        let positions = 1 + (size.0 / patch) * (size.1 / patch) + TOKENS;
+        self.put("vit.embeddings.cls_token", &[1, 1, width]);
+        self.put("vit.embeddings.detection_tokens", &[1, TOKENS, width]);
+        self.put("vit.embeddings.position_embeddings", &[1, positions, width]);
+        self.put("vit.embeddings.patch_embeddings.projection.weight", &[width, 3, patch, patch]);
+        self.put("vit.embeddings.patch_embeddings.projection.bias", &[width]);
+        if mid {
+            self.put("vit.encoder.mid_position_embeddings", &[depth - 1, 1, positions, width]);
+        }
+        for block in 0..depth {
+            let name = |part: &str| format!("vit.encoder.layer.{block}.{part}");
+            self.norm(&name("layernorm_before"), width);
+            self.norm(&name("layernorm_after"), width);
+            for part in ["attention.attention.query", "attention.attention.key", "attention.attention.value", "attention.output.dense"] {
+                self.linear(&name(part), width, width);
+            }
+            self.linear(&name("intermediate.dense"), 4 * width, width);
+            self.linear(&name("output.dense"), width, 4 * width);
+        }
+        self.norm("vit.layernorm", width);
+        for (name, outputs) in [("class_labels_classifier", variant.classes + 1), ("bbox_predictor", 4)] {
+            self.linear(&format!("{name}.layers.0"), width, width);
+            self.linear(&format!("{name}.layers.1"), width, width);
+            self.linear(&format!("{name}.layers.2"), outputs, width);
+        }
     }
 }
 
@@ -204,6 +260,24 @@ fn values(name: &str, shape: &[usize], random: &mut fastrand::Rng) -> Vec<f32> {
 /// `config.json` as timm writes it; `model_args` only where the architecture's name does not say it all.
 fn config(variant: &Variant) -> Value {
     let (mean, std) = if variant.imagenet { ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) } else { ([0.5; 3], [0.5; 3]) };
+    if let Body::Yolos { depth, heads, size, mid } = variant.body {
+        return json!({
+            "architectures": [variant.architecture],
+            "model_type": "yolos",
+            "hidden_size": variant.width,
+            "num_hidden_layers": depth,
+            "num_attention_heads": heads,
+            "intermediate_size": 4 * variant.width,
+            "image_size": [size.0, size.1],
+            "patch_size": variant.patch,
+            "num_channels": 3,
+            "qkv_bias": true,
+            "num_detection_tokens": TOKENS,
+            "use_mid_position_embeddings": mid,
+            "layer_norm_eps": 1e-12,
+            "hidden_act": "gelu",
+        });
+    }
     let (pool, classifier, args, width) = match &variant.body {
         Body::Vit { depth, heads, distilled } => {
             let classifier = if *distilled { json!(["head", "head_dist"]) } else { json!("head") };
@@ -213,6 +287,7 @@ fn config(variant: &Variant) -> Value {
             let args = json!({"window_size": window, "depths": depths, "num_heads": heads});
             ("avg", json!("head.fc"), args, variant.width << (depths.len() - 1))
         }
+        Body::Yolos { .. } => ("token", Value::Null, Value::Null, variant.width),
     };
     let mut config = json!({
         "architecture": variant.architecture,

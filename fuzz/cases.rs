@@ -147,7 +147,8 @@ fn holds_prepared(preprocess: &Preprocess, picture: &Picture) {
         | Resize::Cover(height, width)
         | Resize::Fit(height, width)
         | Resize::Within(height, width)
-        | Resize::Between(height, width) => (height, width),
+        | Resize::Between(height, width)
+        | Resize::Canvas(height, width, _) => (height, width),
     };
     let area = |height: usize, width: usize| height.saturating_mul(width);
     if (1 << 20..1 << 32).contains(&area(height, width)) || area(preprocess.size.0, preprocess.size.1) > 1 << 20 {

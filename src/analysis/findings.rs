@@ -18,6 +18,9 @@ pub fn verdict(prediction: &PredictionReport, sites: &[SiteReport]) -> String {
 }
 
 fn fate(prediction: &PredictionReport) -> Option<String> {
+    if let Some(objects) = &prediction.objects {
+        return Some(objects.describe());
+    }
     let (float, quantized) = (prediction.float.first()?, prediction.quantized.first()?);
     let (before, after) = (float.probability * 100.0, quantized.probability * 100.0);
     Some(if prediction.flipped {

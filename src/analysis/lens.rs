@@ -5,11 +5,11 @@
 
 use rayon::prelude::*;
 
-use super::prediction::{Prediction, class_name, softmax};
+use super::prediction::{Prediction, class_name};
 use super::report::{ClassProbability, LensPoint};
 use super::runs::{FloatRun, QuantizedRun};
 use crate::error::Result;
-use crate::model::{Identity, Model, Output, SiteKind};
+use crate::model::{Identity, Model, SiteKind};
 use crate::progress::Cancel;
 use crate::quant::{Plan, Start, run};
 
@@ -36,17 +36,15 @@ pub fn lens(model: &Model, plan: &Plan, float: &FloatRun, quantized: &QuantizedR
             return Ok(None);
         }
         cancel.check()?;
-        let float = Prediction::of_one(&Output::of_classes(&network.step(last, f, &mut Identity)?)?)?;
+        let float = Prediction::of_one(&network.output(&network.step(last, f, &mut Identity)?)?)?;
         let quantized = Prediction::of_one(&run(network, Start::stream(last, q), plan, cancel)?)?;
-        let probabilities = [&float, &quantized].map(|p| softmax(p.logits()));
-        let class = |p: &Prediction, of: &[f64]| {
+        let class = |p: &Prediction| {
             let class = p.class();
-            ClassProbability { class, label: class_name(&model.labels, class), probability: of.get(class).copied().unwrap_or(0.0) }
+            ClassProbability { class, label: class_name(&model.labels, class), probability: p.probability_of(class) }
         };
-        let [of_f, of_q] = &probabilities;
-        let of_answer = (of_f.get(answer).copied().unwrap_or(0.0), of_q.get(answer).copied().unwrap_or(0.0));
+        let of_answer = (float.probability_of(answer), quantized.probability_of(answer));
         let kl = quantized.against(&float).kl;
-        Ok(Some(LensPoint { after: after.clone(), float: class(&float, of_f), quantized: class(&quantized, of_q), of_answer, kl }))
+        Ok(Some(LensPoint { after: after.clone(), float: class(&float), quantized: class(&quantized), of_answer, kl }))
     };
     let found: Vec<Option<LensPoint>> = ends.par_iter().map(look).collect::<Result<_>>()?;
     Ok(found.into_iter().flatten().collect())

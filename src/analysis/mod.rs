@@ -1,6 +1,7 @@
 //! Step 4 of the data flow: from two runs to a report of plain numbers.
 
 pub mod arithmetic;
+mod classes;
 pub mod codes;
 pub mod detail;
 pub mod distribution;
@@ -8,6 +9,7 @@ pub mod findings;
 pub mod lens;
 pub mod measure;
 pub mod metrics;
+pub mod objects;
 pub mod prediction;
 pub mod report;
 pub mod runs;

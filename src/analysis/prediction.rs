@@ -4,8 +4,10 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::classes::{class_name, softmax};
+use super::objects::{self, ObjectsReport, Seen, THRESHOLD};
 use super::report::{ClassProbability, PredictionReport, Sensitivity};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Output;
 
 /// Number of classes listed for each run.
@@ -18,6 +20,8 @@ pub struct Prediction {
     logits: Vec<f32>,
     /// `K`
     classes: usize,
+    /// The box of every query, where they have one: centre across and down, width and height, as shares of the input.
+    boxes: Vec<[f32; 4]>,
 }
 
 /// How far a prediction is from the float one of the same picture, or the mean over several pictures.
@@ -70,25 +74,30 @@ impl Prediction {
     /// # Errors
     /// Only when candle fails.
     pub fn of(output: &Output) -> Result<Vec<Self>> {
-        let (_, _, classes) = output.logits.dims3()?;
+        let (pictures, _, classes) = output.logits.dims3()?;
         let rows = output.logits.flatten_from(1)?.to_vec2::<f32>()?;
-        Ok(rows.into_iter().map(|logits| Self { logits, classes }).collect())
+        let boxes = match &output.boxes {
+            Some(boxes) => boxes.to_vec3::<f32>()?,
+            None => vec![Vec::new(); pictures],
+        };
+        let corners = |of_picture: Vec<Vec<f32>>| of_picture.iter().filter_map(|b| b.as_slice().try_into().ok()).collect();
+        Ok(rows.into_iter().zip(boxes).map(|(logits, boxes)| Self { logits, classes, boxes: corners(boxes) }).collect())
     }
 
     /// Of a batch of one picture.
     ///
     /// # Errors
-    /// Only when candle fails.
+    /// When it is empty.
     pub fn of_one(output: &Output) -> Result<Self> {
-        let (_, _, classes) = output.logits.dims3()?;
-        Ok(Self { logits: output.logits.flatten_all()?.to_vec1()?, classes })
+        let none = || Error::content("prediction", "the batch is empty", "report this");
+        Self::of(output)?.into_iter().next().ok_or_else(none)
     }
 
     /// A classifier's, from its logits.
     #[must_use]
     pub const fn of_logits(logits: Vec<f32>) -> Self {
         let classes = logits.len();
-        Self { logits, classes }
+        Self { logits, classes, boxes: Vec::new() }
     }
 
     /// `Q K` values, query by query.
@@ -110,10 +119,39 @@ impl Prediction {
         self.logits.chunks_exact(self.classes.max(1))
     }
 
-    /// The most likely class of the first query; the first of equals.
+    /// What every query of a detector says; nothing of a classifier.
+    #[must_use]
+    pub fn seen(&self, labels: &[String]) -> Vec<Seen> {
+        objects::seen(self.queries(), &self.boxes, labels)
+    }
+
+    /// Whether it is that of a detector.
+    #[must_use]
+    pub const fn detects(&self) -> bool {
+        !self.boxes.is_empty()
+    }
+
+    /// The most likely class, the first of equals; of a detector that of its most likely object.
     #[must_use]
     pub fn class(&self) -> usize {
+        if self.detects() {
+            return self.top(&[]).first().map_or(0, |best| best.class);
+        }
         self.queries().next().map_or(0, argmax)
+    }
+
+    /// The probability of a class; of a detector that of its most likely object of it.
+    #[must_use]
+    pub fn probability_of(&self, class: usize) -> f64 {
+        let of = |logits: &[f32]| softmax(logits).get(class).copied().unwrap_or(0.0);
+        self.queries().map(of).fold(0.0, f64::max)
+    }
+
+    /// The objects of this against those of the float prediction of the same picture; none of classifiers.
+    #[must_use]
+    pub fn objects(&self, float: &Self, labels: &[String]) -> Option<ObjectsReport> {
+        let each = || float.queries().zip(self.queries()).map(|(float, this)| kl(float, this)).collect();
+        self.detects().then(|| ObjectsReport::new(float.seen(labels), self.seen(labels), each(), THRESHOLD))
     }
 
     /// How far this is from the float prediction of the same picture.
@@ -121,11 +159,17 @@ impl Prediction {
     pub fn against(&self, float: &Self) -> Divergence {
         let queries = self.queries().count().max(1) as f64;
         let sum: f64 = float.queries().zip(self.queries()).map(|(float, this)| kl(float, this)).sum();
-        Divergence { kl: sum / queries, changed: usize::from(self.class() != float.class()), of: 1 }
+        let changed = self.objects(float, &[]).map_or_else(|| self.class() != float.class(), |objects| objects.changed());
+        Divergence { kl: sum / queries, changed: usize::from(changed), of: 1 }
     }
 
-    /// The most likely classes with their probabilities.
+    /// The most likely classes with their probabilities; of a detector those of its most likely objects.
     fn top(&self, labels: &[String]) -> Vec<ClassProbability> {
+        if self.detects() {
+            let mut seen = self.seen(labels);
+            seen.sort_by(|a, b| b.score.total_cmp(&a.score));
+            return seen.into_iter().take(TOP).map(|s| ClassProbability { class: s.class, label: s.label, probability: s.score }).collect();
+        }
         let Some(logits) = self.queries().next() else { return Vec::new() };
         let probabilities = softmax(logits);
         let mut order: Vec<usize> = (0..logits.len()).collect();
@@ -137,6 +181,10 @@ impl Prediction {
     /// Probability of a class less that of the most likely other one: negative where it is not the most likely.
     #[must_use]
     pub fn margin_of(&self, class: usize) -> f64 {
+        if self.detects() {
+            let others = self.seen(&[]).into_iter().filter(|s| s.class != class).map(|s| s.score);
+            return self.probability_of(class) - others.fold(0.0, f64::max);
+        }
         let probabilities = self.queries().next().map(softmax).unwrap_or_default();
         let others = probabilities.iter().enumerate().filter(|(other, _)| *other != class).map(|(_, p)| *p);
         probabilities.get(class).copied().unwrap_or(0.0) - others.fold(0.0, f64::max)
@@ -153,6 +201,7 @@ impl Prediction {
             margin_float: margin(&float_top),
             margin_quantized: margin(&quantized_top),
             margin_kept: self.margin_of(float.class()),
+            objects: self.objects(float, labels),
             float: float_top,
             quantized: quantized_top,
         }
@@ -164,21 +213,6 @@ fn margin(top: &[ClassProbability]) -> f64 {
         [first, second, ..] => first.probability - second.probability,
         _ => 1.0,
     }
-}
-
-/// The name of `class`: its label, or `class 7`.
-#[must_use]
-pub fn class_name(labels: &[String], class: usize) -> String {
-    labels.get(class).cloned().unwrap_or_else(|| format!("class {class}"))
-}
-
-/// Probabilities of logits.
-#[must_use]
-pub fn softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exp: Vec<f64> = logits.iter().map(|&l| f64::from(l - max).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.into_iter().map(|e| e / sum).collect()
 }
 
 /// `KL(p || q)` of two rows of logits, in nats.
@@ -221,8 +255,8 @@ mod tests {
 
     #[test]
     fn a_prediction_with_several_queries_is_compared_query_by_query() {
-        let float = Prediction { logits: vec![0.0, 0.0, 0.0, 0.0], classes: 2 };
-        let other = Prediction { logits: vec![0.0, 3.0_f32.ln(), 0.0, 0.0], classes: 2 };
+        let float = Prediction { logits: vec![0.0, 0.0, 0.0, 0.0], classes: 2, boxes: Vec::new() };
+        let other = Prediction { logits: vec![0.0, 3.0_f32.ln(), 0.0, 0.0], classes: 2, boxes: Vec::new() };
         let one = Prediction::of_logits(vec![0.0, 3.0_f32.ln()]).against(&Prediction::of_logits(vec![0.0, 0.0]));
         let both = other.against(&float);
         assert!((both.kl - one.kl / 2.0).abs() < 1e-12);

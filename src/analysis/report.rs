@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arithmetic::ArithmeticReport;
 use super::metrics::ErrorNumbers;
+use super::objects::ObjectsReport;
 use crate::clean::escape_json;
 use crate::error::{Error, Result};
 use crate::model::{Config, Site, SiteKind, TokenLayout};
@@ -179,6 +180,9 @@ pub struct PredictionReport {
     pub margin_quantized: f64,
     /// Probability of the float run's class in the quantized run less that of the most likely other class: negative after a flip.
     pub margin_kept: f64,
+    /// The objects of a detector, float against quantized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<ObjectsReport>,
 }
 
 /// One site of a quantized run.

@@ -58,6 +58,10 @@ pub struct RunArgs {
     /// Memory that a run may take. Default: half of what is free.
     #[arg(long, value_name = "GIB", value_parser = parse_gib)]
     pub max_memory: Option<u64>,
+    /// Pixels across and down of the input of a detector, which keeps proportions; other pictures are fitted inside. Default: as the first
+    /// picture needs it.
+    #[arg(long, value_name = "WxH", value_parser = parse_pixels)]
+    pub input_size: Option<(usize, usize)>,
     /// Class names, one a line, instead of those of the checkpoint.
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
@@ -196,6 +200,7 @@ impl RunArgs {
             model: self.model.clone(),
             offline: self.offline,
             max_memory: self.max_memory,
+            input_size: self.input_size,
             labels: self.labels.clone(),
             images: self.image.clone(),
             shuffle: self.shuffle,
@@ -362,6 +367,15 @@ pub(super) fn parse_size(text: &str) -> std::result::Result<(u16, u16), String> 
         Some((w, h)) if (1..=1000).contains(&w) && (1..=1000).contains(&h) => Ok((w, h)),
         _ => Err("expected columns x rows from 1x1 to 1000x1000, such as 120x40".into()),
     }
+}
+
+/// Columns x rows of pixels, as rows and columns.
+fn parse_pixels(text: &str) -> std::result::Result<(usize, usize), String> {
+    let parsed = text.split_once('x').and_then(|(w, h)| Some((h.parse().ok()?, w.parse().ok()?)));
+    let inside = |side: &usize| (16..=4096).contains(side);
+    parsed
+        .filter(|(h, w)| inside(h) && inside(w))
+        .ok_or_else(|| "expected pixels across and down from 16x16 to 4096x4096, such as 640x480".into())
 }
 
 /// Gibibytes to bytes.

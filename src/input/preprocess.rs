@@ -48,6 +48,9 @@ pub enum Resize {
     Cover(usize, usize),
     /// In proportion, so that it just fits into this height and width; sides are rounded.
     Fit(usize, usize),
+    /// Of a detector: as [`Self::Between`], both sides then cut down to multiples of the last number; smaller where that does not fit into the
+    /// input, and at its upper left. What is left of the input is 0 after normalisation.
+    Canvas(usize, usize, usize),
     /// Not at all.
     None,
 }
@@ -87,6 +90,8 @@ pub struct Prepared {
     pub tensor: Tensor,
     /// The same pixels before normalisation: what the model sees, for people.
     pub view: Raster,
+    /// Rows and columns that the picture takes, from the upper left; the rest is padding. All of it but for a detector.
+    pub inside: (usize, usize),
 }
 
 impl Preprocess {
@@ -100,9 +105,45 @@ impl Preprocess {
             return Err(Error::content(&picture.source, problem, "verify compares such a model on tensors"));
         }
         let raster = picture.raster.with_channels(self.channels);
+        if let Resize::Canvas(..) = self.resize {
+            return self.on_canvas(&picture.source, raster);
+        }
         let resized = self.resized(&picture.source, raster)?;
         let view = self.cut(&resized);
-        Ok(Prepared { tensor: self.normalise(&view)?, view })
+        Ok(Prepared { tensor: self.normalise(&view)?, view, inside: self.size })
+    }
+
+    /// Rows and columns of a picture as a detector's rule resizes it; none where the rule is another.
+    #[must_use]
+    pub fn detector_size(&self, rows: usize, columns: usize) -> Option<(usize, usize)> {
+        let Resize::Canvas(short, long, multiple) = self.resize else { return None };
+        let cut = |side: usize| (side - side % multiple.max(1)).max(multiple);
+        let (height, width) = between(short, long, rows, columns);
+        Some((cut(height), cut(width)))
+    }
+
+    /// At the upper left of the input, as large as the detector's rule says or as fits.
+    fn on_canvas(&self, source: &str, raster: Raster) -> Result<Prepared> {
+        let (height, width) = self.size;
+        let (rows, columns) = self.detector_size(raster.height, raster.width).unwrap_or(self.size);
+        let ratio = (height as f64 / rows as f64).min(width as f64 / columns as f64).min(1.0);
+        let fits = |side: usize| ((side as f64 * ratio) as usize).max(1);
+        let inside = (fits(rows), fits(columns));
+        let scaled = self.to_size(source, raster, inside)?;
+        let tensor = self.normalise(&scaled)?.pad_with_zeros(2, 0, height - inside.0)?.pad_with_zeros(3, 0, width - inside.1)?;
+        // The padding is 0 behind the normalisation, which is the mean before it.
+        let grey: Vec<u8> = self.mean.iter().map(|m| (f64::from(*m) / self.rescale).round().clamp(0.0, 255.0) as u8).collect();
+        let mut data = Vec::with_capacity(height * width * scaled.channels);
+        for y in 0..height {
+            for x in 0..width {
+                if y < inside.0 && x < inside.1 {
+                    data.extend_from_slice(&scaled.data[(y * inside.1 + x) * scaled.channels..][..scaled.channels]);
+                } else {
+                    data.extend_from_slice(&grey);
+                }
+            }
+        }
+        Ok(Prepared { tensor, view: Raster { width, height, channels: scaled.channels, data }, inside })
     }
 
     /// Whether torchvision's tensors are the reference: it has no box and no Hamming filter for them, for which transformers takes Pillow.
@@ -160,12 +201,7 @@ impl Preprocess {
             Resize::Shortest(edge) => (edge, (edge * raster.width / raster.height).max(1)),
             Resize::Longest(edge) if upright => (edge, (edge * raster.width / raster.height).max(1)),
             Resize::Longest(edge) => ((edge * raster.height / raster.width).max(1), edge),
-            Resize::Between(short, long) => {
-                let (least, most) = (rows.min(columns), rows.max(columns));
-                let exact = if most / least * short as f64 > long as f64 { long as f64 * least / most } else { short as f64 };
-                let (edge, other) = ((exact.round_ties_even() as usize).max(1), ((exact * most / least) as usize).max(1));
-                if upright { (other, edge) } else { (edge, other) }
-            }
+            Resize::Between(short, long) | Resize::Canvas(short, long, _) => between(short, long, raster.height, raster.width),
             Resize::Within(height, width) => {
                 let ratio = (height as f64 / rows).min(width as f64 / columns);
                 (((rows * ratio) as usize).max(1), ((columns * ratio) as usize).max(1))
@@ -173,6 +209,10 @@ impl Preprocess {
             Resize::Cover(height, width) => by((rows / height as f64).min(columns / width as f64)),
             Resize::Fit(height, width) => by((rows / height as f64).max(columns / width as f64)),
         };
+        self.to_size(source, raster, (height, width))
+    }
+
+    fn to_size(&self, source: &str, raster: Raster, (height, width): (usize, usize)) -> Result<Raster> {
         if (height, width) == (raster.height, raster.width) {
             return Ok(raster);
         }
@@ -259,11 +299,22 @@ impl Preprocess {
             Resize::Exact(height, width) => format!("to {width}x{height}"),
             Resize::Cover(height, width) => format!("to cover {width}x{height}"),
             Resize::Fit(height, width) => format!("to fit into {width}x{height}"),
+            Resize::Canvas(short, long, multiple) => {
+                format!("short side to {short}, long side to at most {long}, in steps of {multiple}, padded")
+            }
             Resize::None => "not resized".into(),
         };
         let filter = if self.resize == Resize::None { String::new() } else { format!("{:?}", self.interpolation).to_lowercase() + " " };
         format!("{}x{}x{}, {filter}{resize}, mean {}, std {}", self.size.1, self.size.0, self.channels, list(&self.mean), list(&self.std))
     }
+}
+
+/// The shorter side to `short`, or less where the longer one would become longer than `long`: rows and columns.
+fn between(short: usize, long: usize, rows: usize, columns: usize) -> (usize, usize) {
+    let (least, most) = (rows.min(columns) as f64, rows.max(columns) as f64);
+    let exact = if most / least * short as f64 > long as f64 { long as f64 * least / most } else { short as f64 };
+    let (edge, other) = ((exact.round_ties_even() as usize).max(1), ((exact * most / least) as usize).max(1));
+    if columns <= rows { (other, edge) } else { (edge, other) }
 }
 
 /// The box filter along the one direction that changes, in the steps of Pillow: where a box ends in the middle of a pixel, the rounding

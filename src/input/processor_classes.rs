@@ -27,6 +27,8 @@ pub(super) enum Own {
     EfficientNet,
     /// It resizes floats: what a filter overshoots is not cut off.
     Floats,
+    /// Of a detector: pictures keep their proportions, sides are cut down to multiples of the patch, batches are padded.
+    Detector,
 }
 
 /// The defaults of a processor class.
@@ -55,7 +57,7 @@ const fn square(side: usize) -> Resize {
 }
 
 /// As transformers 5.24 has them.
-const CLASSES: [Class; 15] = [
+const CLASSES: [Class; 16] = [
     class("ViTImageProcessor", 2, HALF, square(224), None),
     class("DeiTImageProcessor", 3, HALF, square(256), Some(224)),
     class("BitImageProcessor", 3, CLIP, Resize::Shortest(224), Some(224)),
@@ -70,6 +72,7 @@ const CLASSES: [Class; 15] = [
     Class { own: Own::Floats, ..class("DINOv3ViTImageProcessor", 2, IMAGENET, square(224), None) },
     Class { own: Own::PoolFormer, ..class("PoolFormerImageProcessor", 3, IMAGENET, Resize::Shortest(224), Some(224)) },
     class("BlipImageProcessor", 3, CLIP, square(384), None),
+    Class { own: Own::Detector, ..class("YolosImageProcessor", 2, IMAGENET, Resize::Between(800, 1333), None) },
     class("MobileNetV1ImageProcessor", 2, HALF, Resize::Shortest(256), Some(224)),
 ];
 
@@ -84,6 +87,7 @@ pub(super) fn class_of(cfg: &Value, config: Option<&Value>) -> Result<Class> {
             Some("dinov2" | "dinov2_with_registers" | "bit") => "BitImageProcessor",
             Some("beit" | "data2vec-vision") => "BeitImageProcessor",
             Some("siglip") => "SiglipImageProcessor",
+            Some("yolos") => "YolosImageProcessor",
             Some("clip") => "CLIPImageProcessor",
             Some(_) => "ViTImageProcessor",
             // Of an old model, whose file names nothing: it cuts where it says what to.

@@ -10,6 +10,13 @@ use crate::error::{Error, Result};
 /// Largest side of a resize or a crop, in pixels.
 const MAX_SIDE: u64 = 16_384;
 
+/// Keys of a detector's processor that are read here or change no pixel: batches are not padded, because all pictures share one input.
+const OF_DETECTORS: [&str; 7] =
+    ["max_size", "format", "annotation_format", "do_convert_annotations", "do_pad", "pad_size", "return_segmentation_masks"];
+
+/// The side that a detector's sizes are cut down to multiples of.
+const MULTIPLE: usize = 16;
+
 /// Keys that are read here or change no pixel.
 const KNOWN: [&str; 25] = [
     "image_processor_type",
@@ -53,6 +60,11 @@ impl Preprocess {
         match (own, timm) {
             (Some(hf), _) => from_transformers(hf, config, channels, size),
             (None, Some(timm)) => from_timm(timm, channels, size),
+            // What transformers takes for the type of the model where there is no file.
+            (None, None) if config.and_then(|c| c.get("model_type")).and_then(Value::as_str) == Some("yolos") => {
+                let made = from_transformers(&serde_json::json!({}), config, channels, size)?;
+                Ok(Self { from: "assumed (no preprocessor_config.json): default of YolosImageProcessor".into(), ..made })
+            }
             (None, None) => Ok(Self {
                 size,
                 channels,
@@ -239,16 +251,42 @@ fn geometry(cfg: &Value, class: &Class) -> Result<(Resize, Option<(usize, usize)
     })
 }
 
+/// How a detector resizes: the shorter side, and what the longer one may become, in either of the two ways to write it.
+fn canvas(cfg: &Value) -> Result<Resize> {
+    let given = |key: &str| cfg.get(key).filter(|v| !v.is_null());
+    if !switch(cfg, "do_resize", true)? || switch(cfg, "do_center_crop", false)? {
+        return Err(refused(FILE, "expected do_resize on and do_center_crop off, as detectors have them".into()));
+    }
+    let longest = given("max_size").map(|value| sides(value, "max_size", false)).transpose()?;
+    let longest = match longest {
+        Some(Resize::Shortest(side)) => side,
+        Some(_) => return Err(refused(FILE, format!("max_size: expected a number, found {}", cfg["max_size"]))),
+        None => 1333,
+    };
+    match given("size").map(|value| sides(value, "size", false)).transpose()? {
+        None => Ok(Resize::Canvas(800, longest, MULTIPLE)),
+        Some(Resize::Shortest(short)) => Ok(Resize::Canvas(short, longest, MULTIPLE)),
+        Some(Resize::Between(short, long)) => Ok(Resize::Canvas(short, long, MULTIPLE)),
+        Some(_) => Err(refused(FILE, format!("size: expected shortest_edge and longest_edge, found {}", cfg["size"]))),
+    }
+}
+
 fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size: (usize, usize)) -> Result<Preprocess> {
     let class = class_of(cfg, config)?;
     if let Some(keys) = cfg.as_object() {
+        let known = |key: &str| KNOWN.contains(&key) || class.own == Own::Detector && OF_DETECTORS.contains(&key);
         let on = |value: &Value| !(value.is_null() || value.as_bool() == Some(false));
-        if let Some((key, value)) = keys.iter().find(|(key, value)| !KNOWN.contains(&key.as_str()) && !key.starts_with('_') && on(value)) {
+        if let Some((key, value)) = keys.iter().find(|(key, value)| !known(key) && !key.starts_with('_') && on(value)) {
             return Err(refused(FILE, format!("`{key}` ({value}) is not known and may change the pixels")));
         }
     }
     refuse_nulls(cfg, &class)?;
-    let (resize, cut) = geometry(cfg, &class)?;
+    let detects = config.and_then(|c| c.get("model_type")).and_then(Value::as_str) == Some("yolos");
+    if detects != (class.own == Own::Detector) {
+        let problem = format!("the {} is not the processor of this model", class.name);
+        return Err(refused(FILE, problem));
+    }
+    let (resize, cut) = if detects { (canvas(cfg)?, Some(size)) } else { geometry(cfg, &class)? };
     let given = match (cut, resize) {
         (Some(cut), _) => Some(cut),
         (None, Resize::Exact(height, width)) => Some((height, width)),

@@ -1,6 +1,7 @@
 //! Step 2 of the data flow: from a checkpoint to activations at sites.
 
 pub mod checkpoint;
+pub mod detection;
 pub mod graph;
 pub mod kernels;
 pub mod network;
@@ -13,6 +14,7 @@ pub mod swin;
 pub mod tap;
 pub mod tokens;
 pub mod vit;
+pub mod vit_sites;
 
 use std::path::Path;
 
@@ -91,7 +93,10 @@ impl Model {
         let (config, mut notes) = Config::infer(&checkpoint, layout)?;
         notes.extend(left_out);
         notes.extend(checkpoint.note.clone());
-        memory::check(&checkpoint.name, config.run_bytes(), max_memory)?;
+        // A detector takes inputs of many sizes: what a run of one takes is looked at when that is known.
+        if config.detection().is_none() {
+            memory::check(&checkpoint.name, config.run_bytes(), max_memory)?;
+        }
         let network: Box<dyn Network> = match &config {
             Config::Vit(vit) => Box::new(vit::Vit::new(vit.clone(), &checkpoint.weights)?),
             Config::Swin(swin) => Box::new(swin::Swin::new(swin.clone(), &checkpoint.weights)?),
@@ -149,6 +154,22 @@ impl Model {
     /// As [`Self::open`].
     pub fn fetched(model: &str, offline: bool, max_memory: Option<u64>, progress: &dyn Fn(Progress)) -> Result<Self> {
         Self::within(Checkpoint::open(model, offline, progress)?, max_memory)
+    }
+
+    /// Takes another input size, in rows and columns of pixels, where the network can; whether it does.
+    ///
+    /// # Errors
+    /// When patches do not fill it, or a run would take more than `max_memory` bytes (by default half of what is free).
+    pub fn resize(&mut self, size: (usize, usize), max_memory: Option<u64>) -> Result<bool> {
+        let mut config = self.config.clone();
+        config.resize(size);
+        memory::check(&format!("{} at {}x{}", self.name, size.1, size.0), config.run_bytes(), max_memory)?;
+        if !self.network.resize(size)? {
+            return Ok(false);
+        }
+        (self.config, self.sites) = (config, self.network.sites());
+        self.digest = blake3::hash(format!("{} {}x{}", self.digest, size.0, size.1).as_bytes()).to_hex().to_string();
+        Ok(true)
     }
 
     /// Takes the names of the classes from a file, one a line, instead of those that are known.

@@ -106,11 +106,27 @@ pub trait Network: Send + Sync {
     /// Number of steps: embedding, two halves of every block (attention, MLP), every merging of tokens, classifier.
     fn steps(&self) -> usize;
 
-    /// Runs one step. Step 0 takes pixels `(B, C, height, width)`, the last gives logits `(B, K)`; in between is the residual stream.
+    /// Runs one step. Step 0 takes pixels `(B, C, height, width)`, the last gives what [`Self::output`] reads; in between is the residual stream.
     ///
     /// # Errors
     /// When the input has another shape, or the tap refuses.
     fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor>;
+
+    /// What the last step's tensor says: of a classifier logits `(B, K)`.
+    ///
+    /// # Errors
+    /// When it has another shape.
+    fn output(&self, last: &Tensor) -> Result<Output> {
+        Output::of_classes(last)
+    }
+
+    /// Takes another input size, in rows and columns of pixels, where the network can; whether it does.
+    ///
+    /// # Errors
+    /// When the size is none that patches fill.
+    fn resize(&mut self, _size: (usize, usize)) -> Result<bool> {
+        Ok(false)
+    }
 
     /// All sites, in the order in which a forward pass meets them.
     fn sites(&self) -> Vec<SiteInfo>;
@@ -162,7 +178,7 @@ pub fn forward_from(network: &dyn Network, first: usize, start: &Tensor, tap: &m
         tap.checkpoint()?;
         x = network.step(index, &x, tap)?;
     }
-    let output = Output::of_classes(&x)?;
+    let output = network.output(&x)?;
     require_finite(network, first, start, tap, &output)?;
     Ok(output)
 }
@@ -249,7 +265,7 @@ pub fn trace_from(network: &dyn Network, first: usize, start: &Tensor, tap: &mut
         boundaries.push(x.clone());
         x = network.step(index, &x, tap)?;
     }
-    let output = Output::of_classes(&x)?;
+    let output = network.output(&x)?;
     require_finite(network, first, start, tap, &output)?;
     Ok(Trace { boundaries, output })
 }

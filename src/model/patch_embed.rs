@@ -37,6 +37,11 @@ impl PatchEmbed {
         Ok(Self { proj, grid, patch })
     }
 
+    /// Takes pictures of another grid of patches.
+    pub const fn over(&mut self, grid: (usize, usize)) {
+        self.grid = grid;
+    }
+
     /// `(B, in_chans, height, width)` to `(B, N, D)`: a convolution whose stride is its kernel is a linear layer over patches.
     ///
     /// # Errors

@@ -37,11 +37,29 @@ pub enum SiteKind {
     /// Input of the second classifier of a distilled model.
     #[serde(rename = "head_dist")]
     HeadDist,
+    /// Input of the first layer that gives detection tokens their classes.
+    #[serde(rename = "cls.0")]
+    Cls0,
+    /// Input of the second.
+    #[serde(rename = "cls.1")]
+    Cls1,
+    /// Input of the third.
+    #[serde(rename = "cls.2")]
+    Cls2,
+    /// Input of the first layer that gives detection tokens their boxes.
+    #[serde(rename = "box.0")]
+    Box0,
+    /// Input of the second.
+    #[serde(rename = "box.1")]
+    Box1,
+    /// Input of the third.
+    #[serde(rename = "box.2")]
+    Box2,
 }
 
 impl SiteKind {
     /// All kinds, in the order of the forward pass.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 18] = [
         Self::Patch,
         Self::Qkv,
         Self::Q,
@@ -54,6 +72,12 @@ impl SiteKind {
         Self::Merge,
         Self::Head,
         Self::HeadDist,
+        Self::Cls0,
+        Self::Cls1,
+        Self::Cls2,
+        Self::Box0,
+        Self::Box1,
+        Self::Box2,
     ];
 
     /// The name used in addresses and flags.
@@ -72,6 +96,12 @@ impl SiteKind {
             Self::Merge => "merge",
             Self::Head => "head",
             Self::HeadDist => "head_dist",
+            Self::Cls0 => "cls.0",
+            Self::Cls1 => "cls.1",
+            Self::Cls2 => "cls.2",
+            Self::Box0 => "box.0",
+            Self::Box1 => "box.1",
+            Self::Box2 => "box.2",
         }
     }
 
@@ -91,13 +121,19 @@ impl SiteKind {
             Self::Merge => "input of the layer that merges two by two tokens",
             Self::Head => "input of the classifier",
             Self::HeadDist => "input of the classifier on the distillation token",
+            Self::Cls0 => "detection tokens, input of the first layer of their classes",
+            Self::Cls1 => "input of the second layer of the classes, after ReLU",
+            Self::Cls2 => "input of the third layer of the classes, after ReLU",
+            Self::Box0 => "detection tokens, input of the first layer of their boxes",
+            Self::Box1 => "input of the second layer of the boxes, after ReLU",
+            Self::Box2 => "input of the third layer of the boxes, after ReLU",
         }
     }
 
     /// Whether the site belongs to the first or the last layer of a network.
     #[must_use]
     pub const fn is_first_or_last(self) -> bool {
-        matches!(self, Self::Patch | Self::Head | Self::HeadDist)
+        matches!(self, Self::Patch | Self::Head | Self::HeadDist | Self::Cls2 | Self::Box2)
     }
 
     /// Whether the site is a softmax attention, whose groups are over rows (method, section 5).

@@ -6,18 +6,21 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::checkpoint::config::{Pool, VitConfig};
 use crate::model::checkpoint::weights::Weights;
+use crate::model::detection::{ObjectHead, StoredPositions, prefix_first};
 use crate::model::graph::{Graph, GraphTap, Setting, Value};
 use crate::model::kernels::Weight;
-use crate::model::network::{LayerShape, Network, SiteInfo};
+use crate::model::network::{Network, SiteInfo};
 use crate::model::ops::{Activation, Factors, Linear, Norm, residual, softmax};
+use crate::model::output::Output;
 use crate::model::patch_embed::PatchEmbed;
 use crate::model::positions;
 use crate::model::site::{Site, SiteKind};
 use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
+pub use crate::model::vit_sites::sites;
 
 fn norm(weights: &Weights, name: &str, cfg: &VitConfig) -> Result<Norm> {
     Norm::new(weights, name, cfg.embed_dim, cfg.norm_eps)
@@ -194,13 +197,40 @@ pub struct Vit {
     blocks: Vec<Block>,
     norm: Option<Norm>,
     fc_norm: Option<Norm>,
-    head: Linear,
-    head_dist: Option<Linear>,
+    head: Head,
+    /// Where it detects, the position embeddings as stored.
+    stored: Option<StoredPositions>,
+    /// Those behind the blocks for the present input, `(1, N, D)` each.
+    mid: Vec<Tensor>,
+}
+
+/// What stands behind the last norm.
+#[derive(Debug)]
+enum Head {
+    /// A classifier, and that of a distillation token.
+    Classes(Linear, Option<Linear>),
+    /// What gives detection tokens classes and boxes.
+    Objects(ObjectHead),
+}
+
+impl Head {
+    fn layers(&self) -> Vec<&Linear> {
+        match self {
+            Self::Classes(head, dist) => std::iter::once(head).chain(dist).collect(),
+            Self::Objects(head) => head.layers().collect(),
+        }
+    }
 }
 
 /// The tokens before the patches: class, distillation, registers. The first ones have `positions` `(1, .., D)`.
 fn prefix(weights: &Weights, cfg: &VitConfig, positions: &Tensor) -> Result<Option<Tensor>> {
-    let counts = [("cls_token", usize::from(cfg.class_token)), ("dist_token", usize::from(cfg.dist_token)), ("reg_token", cfg.registers)];
+    let detection = cfg.detection.map_or(0, |d| d.tokens);
+    let counts = [
+        ("cls_token", usize::from(cfg.class_token)),
+        ("dist_token", usize::from(cfg.dist_token)),
+        ("reg_token", cfg.registers),
+        ("det_token", detection),
+    ];
     let present = counts.iter().filter(|(_, count)| *count > 0);
     let tokens = present.map(|(name, count)| weights.get(name, &[1, *count, cfg.embed_dim])).collect::<Result<Vec<_>>>()?;
     if tokens.is_empty() {
@@ -220,9 +250,17 @@ impl Vit {
         let blocks = (0..cfg.depth).map(|i| Block::new(weights, &cfg, u16::try_from(i).unwrap_or(u16::MAX))).collect::<Result<Vec<_>>>()?;
         let (first, stored) = (cfg.prefix_positions, cfg.position_grid);
         let positions = weights.get("pos_embed", &[1, first + stored.0 * stored.1, dim])?;
+        let positions = if cfg.detection.is_some() { prefix_first(&positions, stored.0 * stored.1)? } else { positions };
         let patches = positions.narrow(1, first, stored.0 * stored.1)?;
         let head = |name, kind, channels| Linear::new(weights, name, Site::outside(kind), (cfg.classes, channels), true);
+        let kept = cfg.detection.map(|detection| {
+            let blocks = if detection.mid_positions { cfg.depth.saturating_sub(1) } else { 0 };
+            StoredPositions::new(weights, &patches, stored, (detection.tokens, blocks))
+        });
+        let kept = kept.transpose()?;
         Ok(Self {
+            mid: kept.as_ref().map(|positions| positions.behind_blocks(cfg.grid())).transpose()?.unwrap_or_default(),
+            stored: kept,
             patch_embed: PatchEmbed::new(weights, (dim, cfg.in_chans), cfg.patch_size, cfg.grid(), cfg.patch_bias)?,
             prefix: prefix(weights, &cfg, &positions.narrow(1, 0, first)?)?,
             pos_embed: positions::resample(&patches, stored, cfg.grid(), cfg.position_resampling)?,
@@ -230,8 +268,12 @@ impl Vit {
             blocks,
             norm: (cfg.final_norm && !cfg.fc_norm).then(|| norm(weights, "norm", &cfg)).transpose()?,
             fc_norm: cfg.fc_norm.then(|| norm(weights, "fc_norm", &cfg)).transpose()?,
-            head: head("head", SiteKind::Head, cfg.head_dim())?,
-            head_dist: cfg.head_dist.then(|| head("head_dist", SiteKind::HeadDist, dim)).transpose()?,
+            head: if let Some(detection) = cfg.detection {
+                Head::Objects(ObjectHead::new(weights, dim, detection.tokens, cfg.classes)?)
+            } else {
+                let dist = cfg.head_dist.then(|| head("head_dist", SiteKind::HeadDist, dim)).transpose()?;
+                Head::Classes(head("head", SiteKind::Head, cfg.head_dim())?, dist)
+            },
             cfg,
         })
     }
@@ -250,11 +292,15 @@ impl Vit {
         }
     }
 
-    /// `(B, N, D)` to `(B, K)`.
+    /// `(B, N, D)` to `(B, K)`; of a detector to `(B, T, K + 1 + 4)`.
     fn classify(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let x = match &self.norm {
             Some(norm) => norm.forward(x)?,
             None => x.clone(),
+        };
+        let (head, dist) = match &self.head {
+            Head::Objects(head) => return head.forward(&x, tap),
+            Head::Classes(head, dist) => (head, dist),
         };
         let (_, n, _) = x.dims3()?;
         let prefix = self.cfg.prefix_tokens();
@@ -269,45 +315,13 @@ impl Vit {
             Some(norm) => norm.forward(&pooled)?,
             None => pooled,
         };
-        let logits = self.head.forward(pooled, tap)?;
-        Ok(match &self.head_dist {
+        let logits = head.forward(pooled, tap)?;
+        Ok(match dist {
             Some(head) => ((logits + head.forward(token(1)?, tap)?)? / 2.0)?,
             None => logits,
         }
         .squeeze(1)?)
     }
-}
-
-/// The sites of a plain ViT, from its configuration alone.
-#[must_use]
-pub fn sites(cfg: &VitConfig) -> Vec<SiteInfo> {
-    let (dim, all) = (cfg.embed_dim, TokenLayout::grid(cfg.prefix_tokens(), cfg.grid()));
-    let layer = |name: String, outputs| LayerShape { name, outputs };
-    let patches = TokenLayout::grid(0, cfg.grid());
-    let pixels = cfg.in_chans * cfg.patch_size.0 * cfg.patch_size.1;
-    let patch = SiteInfo::of_layer(Site::outside(SiteKind::Patch), 0, patches.tokens(), pixels, layer("patch_embed.proj".into(), dim));
-    let mut sites = vec![patch.over(patches)];
-    for block in 0..cfg.depth {
-        let step = 1 + 2 * block;
-        let site = |kind| Site::in_block(u16::try_from(block).unwrap_or(u16::MAX), kind);
-        let linear = |kind, step, channels, part: &str, outputs| {
-            SiteInfo::of_layer(site(kind), step, all.tokens(), channels, layer(format!("blocks.{block}.{part}"), outputs)).over(all)
-        };
-        sites.push(linear(SiteKind::Qkv, step, dim, "attn.qkv", 3 * dim));
-        sites.extend(SiteInfo::of_attention(site, step, all, dim, cfg.heads));
-        sites.push(linear(SiteKind::Proj, step, dim, "attn.proj", dim));
-        sites.push(linear(SiteKind::Fc1, step + 1, dim, "mlp.fc1", cfg.mlp_dim));
-        sites.push(linear(SiteKind::Fc2, step + 1, cfg.fc2_inputs(), "mlp.fc2", dim));
-    }
-    let mut head = |kind: SiteKind, channels| {
-        let layer = layer(kind.name().into(), cfg.classes);
-        sites.push(SiteInfo::of_layer(Site::outside(kind), 1 + 2 * cfg.depth, 1, channels, layer));
-    };
-    head(SiteKind::Head, cfg.head_dim());
-    if cfg.head_dist {
-        head(SiteKind::HeadDist, dim);
-    }
-    sites
 }
 
 impl Network for Vit {
@@ -319,9 +333,29 @@ impl Network for Vit {
         let Some(half) = index.checked_sub(1) else { return self.embed(x, tap) };
         match self.blocks.get(half / 2) {
             Some(block) if half.is_multiple_of(2) => block.attend(x, tap),
-            Some(block) => block.mix(x, tap),
+            Some(block) => match self.mid.get(half / 2) {
+                Some(positions) => Ok(block.mix(x, tap)?.broadcast_add(positions)?),
+                None => block.mix(x, tap),
+            },
             None => self.classify(x, tap),
         }
+    }
+
+    fn output(&self, last: &Tensor) -> Result<Output> {
+        if self.cfg.detection.is_some() { Output::of_objects(last) } else { Output::of_classes(last) }
+    }
+
+    fn resize(&mut self, size: (usize, usize)) -> Result<bool> {
+        let Some(stored) = &self.stored else { return Ok(false) };
+        let (height, width) = self.cfg.patch_size;
+        if !(size.0 >= height && size.1 >= width && size.0.is_multiple_of(height) && size.1.is_multiple_of(width)) {
+            let expected = format!("sides that are multiples of the patch, {height}x{width}");
+            return Err(Error::setting("--size", format!("{}x{}", size.1, size.0), expected));
+        }
+        self.cfg.image_size = size;
+        self.patch_embed.over(self.cfg.grid());
+        (self.pos_embed, self.mid) = (stored.of_patches(self.cfg.grid())?, stored.behind_blocks(self.cfg.grid())?);
+        Ok(true)
     }
 
     fn sites(&self) -> Vec<SiteInfo> {
@@ -329,11 +363,15 @@ impl Network for Vit {
     }
 
     fn weight(&self, site: Site) -> Option<&Arc<Weight>> {
-        let outside = [&self.patch_embed.proj, &self.head].into_iter().chain(&self.head_dist);
+        let outside = std::iter::once(&self.patch_embed.proj).chain(self.head.layers());
         outside.chain(self.blocks.iter().flat_map(Block::layers)).find(|layer| layer.site == site).map(|layer| &layer.weight)
     }
 
     fn draw(&self, graph: &mut Graph, pixels: &Value, tap: &mut dyn GraphTap) -> Result<Value> {
+        let Head::Classes(head, dist) = &self.head else {
+            let expected = "a classifier: detectors are not drawn yet; their quantized weights can be exported";
+            return Err(Error::setting("network", "YOLOS", expected));
+        };
         let (n, prefix) = (self.tokens().tokens(), self.cfg.prefix_tokens());
         let patches = self.patch_embed.draw(graph, pixels, self.cfg.in_chans, tap)?;
         let positions = graph.tensor(&self.pos_embed)?;
@@ -371,8 +409,8 @@ impl Network for Vit {
         if let Some(norm) = &self.fc_norm {
             pooled = norm.draw(graph, &pooled)?;
         }
-        let mut logits = self.head.draw(graph, pooled, tap)?;
-        if let Some(head) = &self.head_dist {
+        let mut logits = head.draw(graph, pooled, tap)?;
+        if let Some(head) = dist {
             let distilled = token(graph, 1);
             let distilled = head.draw(graph, distilled, tap)?;
             let (sum, half) = (graph.op("Add", &[&logits, &distilled]), graph.float(0.5));

@@ -243,6 +243,7 @@ mod tests {
             residual_post_norm: false,
             activation: crate::model::ops::Activation::Gelu,
             norm_eps: 1e-6,
+            detection: None,
         })
     }
 

@@ -56,16 +56,16 @@ impl LoadedModel {
         if let Some(path) = &options.labels {
             model.name_classes(path)?;
         }
-        let config = &model.config;
-        let preprocess = preprocessing(&model)?;
         let mut pictures = match options.images.as_slice() {
-            [] if config.in_chans() == 1 => PictureSet::fashion_test(),
+            [] if model.config.in_chans() == 1 => PictureSet::fashion_test(),
             [] => PictureSet::photographs(),
             paths => PictureSet::from_paths(paths)?,
         };
         if options.shuffle {
             fastrand::Rng::with_seed(options.settings.seed).shuffle(&mut pictures.pictures);
         }
+        let preprocess = sized(&mut model, &pictures, options)?;
+        let config = &model.config;
         let idle = |pattern: &&SitePattern| !model.sites().iter().any(|info| pattern.matches(info.site));
         let own = options.settings.overrides.iter().map(|own| ("--site-groups, --site-abits or --site-wbits", &own.sites));
         let kept = options.settings.keep_float.iter().map(|pattern| ("--keep-float", pattern));
@@ -135,6 +135,29 @@ impl LoadedModel {
 pub fn preprocessing(model: &Model) -> Result<Preprocess> {
     let config = &model.config;
     Preprocess::from_config(model.raw_config.as_ref(), model.raw_preprocessor.as_ref(), config.in_chans(), config.image_size())
+}
+
+/// The preprocessing; a detector first takes the size that was asked for, or that its rule makes of the first picture.
+fn sized(model: &mut Model, pictures: &PictureSet, options: &Options) -> Result<Preprocess> {
+    let preprocess = preprocessing(model)?;
+    if model.config.detection().is_none() {
+        return match options.input_size {
+            Some((rows, columns)) if (rows, columns) != model.config.image_size() => {
+                let (height, width) = model.config.image_size();
+                let expected = format!("a detector, or {width}x{height}, which {} takes", model.name);
+                Err(Error::setting("--input-size", format!("{columns}x{rows}"), expected))
+            }
+            _ => Ok(preprocess),
+        };
+    }
+    let first = || -> Result<Option<(usize, usize)>> {
+        let Some(source) = pictures.pictures.first() else { return Ok(None) };
+        let raster = source.load()?.raster;
+        Ok(preprocess.detector_size(raster.height, raster.width))
+    };
+    let size = options.input_size.map_or_else(first, |size| Ok(Some(size)))?.unwrap_or(model.config.image_size());
+    model.resize(size, options.max_memory)?;
+    Ok(Preprocess { size, ..preprocess })
 }
 
 /// The pictures that the quantizers are fitted on.

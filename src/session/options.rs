@@ -14,6 +14,8 @@ pub struct Options {
     pub offline: bool,
     /// Bytes that a run may take; `None` for half of what is free.
     pub max_memory: Option<u64>,
+    /// Rows and columns of the input of a detector; `None` for what its rule makes of the first picture.
+    pub input_size: Option<(usize, usize)>,
     /// Class names, one a line; `None` for those of the checkpoint.
     pub labels: Option<PathBuf>,
     /// Pictures, folders of pictures, patterns, `-` for standard input; empty for the built-in ones.
@@ -43,6 +45,7 @@ impl Options {
             flags.push(("--model", self.model.clone()));
         }
         flags.extend(self.offline.then(|| ("--offline", String::new())));
+        flags.extend(self.input_size.map(|(rows, columns)| ("--input-size", format!("{columns}x{rows}"))));
         flags.extend(self.labels.iter().map(|labels| ("--labels", path(labels))));
         flags.extend(self.images.iter().map(|image| ("--image", path(image))));
         flags.extend(self.shuffle.then(|| ("--shuffle", String::new())));
@@ -61,6 +64,7 @@ impl Default for Options {
             model: BUILT_IN.into(),
             offline: false,
             max_memory: None,
+            input_size: None,
             labels: None,
             images: Vec::new(),
             shuffle: false,

@@ -2,6 +2,7 @@
 
 pub mod allocate;
 pub mod both_ways;
+pub mod coco;
 pub mod compare;
 pub mod counts;
 pub mod curve;

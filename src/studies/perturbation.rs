@@ -198,7 +198,10 @@ fn fisher_of_part(
 ) -> Result<Vec<Vec<f64>>> {
     cancel.check()?;
     let mut probe = Probe { seen: Vec::new() };
-    let logits = forward(network, part, &mut probe)?.classes()?;
+    // The KL of a detector is the mean over its queries, each a row of its own.
+    let logits = forward(network, part, &mut probe)?.logits;
+    let queries = logits.dim(1)?.max(1) as f64;
+    let logits = logits.flatten_to(1)?;
     let directions: Vec<f32> = logits.to_vec2::<f32>()?.iter().flat_map(|row| direction(row, &mut random)).collect();
     let directions = Tensor::from_vec(directions, logits.dims(), &Device::Cpu)?;
     cancel.check()?;
@@ -207,7 +210,7 @@ fn fisher_of_part(
         cancel.check()?;
         let seen = probe.seen.iter().find(|(site, ..)| *site == info.site);
         match seen.and_then(|(_, x, zero)| Some((x, gradients.get(zero.as_tensor())?))) {
-            Some((x, gradient)) => weighted_errors(info.site, x, gradient, plans),
+            Some((x, gradient)) => Ok(weighted_errors(info.site, x, gradient, plans)?.into_iter().map(|sum| sum / queries).collect()),
             None => Ok(vec![0.0; plans.len()]),
         }
     };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::budget::Budget;
-use super::choice::{Beside, Map, Scope, Sort, View};
+use super::choice::{Beside, Map, Overlay, Scope, Sort, View};
 use super::history::History;
 use super::hit::Hits;
 use super::lessons::{self, Chapter, Place};
@@ -13,6 +13,7 @@ use super::studies::Studies;
 use super::theme::Look;
 use crate::analysis::detail::{AttentionMap, SiteDetail};
 use crate::analysis::findings;
+use crate::analysis::objects::THRESHOLD;
 use crate::analysis::report::LensPoint;
 use crate::analysis::report::{Blame, PredictionReport, Report, Sensitivity, SiteReport};
 use crate::engine::{DetailRequest, Request};
@@ -77,6 +78,14 @@ pub struct App {
     pub map: Map,
     /// What stands beside it.
     pub beside: Beside,
+    /// Probability from which on objects of a detector are shown.
+    pub threshold: f64,
+    /// The object under the cursor.
+    pub object: usize,
+    /// What is drawn over the picture.
+    pub overlay: Overlay,
+    /// Whether only the object under the cursor is seen of the picture.
+    pub close_up: bool,
     /// What the sites are sorted by.
     pub sort: Sort,
     /// Whether the order is turned around.
@@ -179,6 +188,10 @@ impl App {
             token: 0,
             map: Map::Quantized,
             beside: Beside::Groups,
+            threshold: THRESHOLD,
+            object: 0,
+            overlay: Overlay::Both,
+            close_up: false,
             sort: Sort::Order,
             sort_reversed: false,
             by: None,
@@ -308,6 +321,15 @@ impl App {
     pub fn verdict(&self) -> Option<&str> {
         let told = self.blame.as_ref().map(|(_, verdict)| verdict.as_str());
         told.or_else(|| self.snapshot.as_ref().map(|s| s.report.verdict.as_str()))
+    }
+
+    /// The same with the objects of a detector over the threshold of the screen.
+    #[must_use]
+    pub fn sentence(&self) -> Option<String> {
+        let verdict = self.verdict()?;
+        let objects = self.snapshot.as_ref()?.report.prediction.objects.as_ref();
+        let rest = objects.and_then(|objects| Some((objects, verdict.strip_prefix(&objects.describe())?)));
+        Some(rest.map_or_else(|| verdict.to_string(), |(objects, rest)| format!("{}{rest}", objects.at(self.threshold).describe())))
     }
 
     /// The report of the selected site.

@@ -173,3 +173,39 @@ impl Map {
         }
     }
 }
+
+/// What is drawn over the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlay {
+    /// The boxes of both runs, as their fates have it.
+    Both,
+    /// Those of the float run.
+    Float,
+    /// Those of the quantized run.
+    Quantized,
+    /// None.
+    None,
+}
+
+impl Overlay {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Both, Self::Float, Self::Quantized, Self::None];
+
+    /// Its name on the screen and in commands.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::Float => "float",
+            Self::Quantized => "quantized",
+            Self::None => "none",
+        }
+    }
+
+    /// The next one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        let at = Self::ALL.iter().position(|one| *one == self).unwrap_or(0);
+        Self::ALL[(at + 1) % Self::ALL.len()]
+    }
+}

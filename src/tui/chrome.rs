@@ -146,8 +146,8 @@ fn status_lines(app: &App, area: Rect) -> Vec<String> {
         format!("filter: {}{}", app.filter, if app.filtering { "_  (Enter keeps it, Esc clears it)" } else { "" })
     } else if let Some(found) = &app.studies.suggestion {
         format!("Y applies: {}", found.text)
-    } else if let Some(verdict) = app.verdict() {
-        verdict.to_string()
+    } else if let Some(verdict) = app.sentence() {
+        verdict
     } else {
         progress(app)
     };
@@ -164,7 +164,7 @@ fn status_lines(app: &App, area: Rect) -> Vec<String> {
         lines.push(cut(&rest, usize::from(area.width.saturating_sub(2))));
     }
     // Two lines as long as the verdict needs two, so that nothing jumps when a notice comes and goes.
-    let verdict = app.verdict().map_or(0, width);
+    let verdict = app.sentence().map_or(0, |verdict| width(&verdict));
     if verdict + 2 > usize::from(area.width) {
         lines.resize(2, String::new());
     }
@@ -233,7 +233,9 @@ fn to_ascii(buf: &mut Buffer) {
             "↓" => "v",
             "…" => "~",
             "×" => "x",
-            "▐" | "▛" | "▜" | "▙" | "▟" | "▊" | "▉" | "█" | "▓" | "▆" | "▇" => "#",
+            "═" | "║" | "╔" | "╗" | "╚" | "╝" | "▐" | "▛" | "▜" | "▙" | "▟" | "▊" | "▉" | "█" | "▓" | "▆" | "▇" => {
+                "#"
+            }
             _ => "?",
         };
         cell.set_symbol(plain);

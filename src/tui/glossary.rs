@@ -2,6 +2,7 @@
 
 /// Words and what they mean.
 pub const TERMS: &[(&str, &str)] = &[
+    ("#", "number of the object, as it stands at its box"),
     ("+1 step", "KL that the next larger group count saves for each million bit operations"),
     ("-1 step", "KL that the next smaller group count adds for each million bit operations saved"),
     ("95 %", "Wilson interval of top-1 (or of agreement): the share on all images lies in it 19 times of 20"),
@@ -22,10 +23,13 @@ pub const TERMS: &[(&str, &str)] = &[
     ("cosine", "cosine of the angle between the site's values in the float and in the quantized run; 1 is the same direction"),
     ("cum dB", "cumulative SQNR: float run against quantized run at this site, errors of all sites before included"),
     ("eff W/A", "bits a value of weights and activations takes with its share of scales and zero points"),
+    ("fate", "what became of the object: kept (IoU from 0.75), moved (from 0.5), relabelled, faded (half the threshold), lost, new"),
     ("float", "the run without quantization"),
+    ("float %", "probability of the object's class in the float run"),
     ("g", "number of the group: 0 is the narrowest"),
     ("groups", "quantizers that the channels (or softmax rows) of this site share"),
     ("igq", "instance-aware grouping: quantizers are fixed, which channel takes which is decided for every image"),
+    ("IoU", "intersection over union of the float and the quantized box: 1 is the same box"),
     ("key", "the token that the query looks at, as row,column of its patch"),
     ("KL", "Kullback-Leibler divergence from the float to the quantized class probabilities, in nats; 0 is no change"),
     ("lens KL", "KL of both runs if the final norm and the head were applied after this block"),
@@ -35,7 +39,9 @@ pub const TERMS: &[(&str, &str)] = &[
     ("margin", "probability of the float class less the next; below 0 the class has flipped"),
     ("members", "channels of this image that take this quantizer"),
     ("method", "how values share quantizers; m goes to the next"),
+    ("object", "class of the object in the float run, and in the quantized run where that is another"),
     ("omega", "perturbation: KL when only this site is quantized with this many groups"),
+    ("quant %", "probability of the object's class in the quantized run"),
     ("quantized", "the run with weights and activations rounded to their codes"),
     ("RMSE/step", "error of a value against one step; rounding alone gives 0.29, clipping adds to it"),
     ("rows", "softmax rows of this image that take this quantizer"),

@@ -25,6 +25,8 @@ pub enum Hit {
     Token(usize),
     /// A head of the attention.
     Head(usize),
+    /// An object of a detector.
+    Object(usize),
     /// A row of the comparison.
     Row(usize),
     /// A word that the glossary explains, such as the title of a column.

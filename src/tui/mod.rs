@@ -18,6 +18,7 @@ pub mod keymap;
 pub mod keys;
 pub mod lessons;
 pub mod message;
+pub mod objects;
 mod opening;
 pub mod png;
 pub mod runtime;

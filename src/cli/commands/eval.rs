@@ -6,9 +6,10 @@ use crate::clean::tell;
 use crate::cli::bar::Bar;
 use crate::cli::{Output, RunArgs, print};
 use crate::cli::{interrupt, open};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::input::LeftOut;
 use crate::quant::{Method, Settings};
+use crate::studies::coco;
 use crate::studies::evaluate::{self, Grid};
 use crate::studies::shard::Shard;
 
@@ -19,6 +20,10 @@ pub struct Eval {
     pub(crate) common: RunArgs,
     #[command(flatten)]
     output: Output,
+    /// Annotations of a detector's pictures in COCO's format (instances.json): average precision of float and every setting. Without them the
+    /// objects of the float run are the truth.
+    #[arg(long, value_name = "FILE")]
+    annotations: Option<PathBuf>,
     /// Folder with one folder a class, or unlabelled pictures; default: the built-in test set.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -39,7 +44,7 @@ pub struct Eval {
 impl Eval {
     /// Evaluates and prints.
     pub(super) fn run(&self) -> Result<()> {
-        let Self { common, output, data, limit, strict, draws, shard } = self;
+        let Self { common, output, annotations, data, limit, strict, draws, shard } = self;
         output.require_json_of_a_part(*shard)?;
         common.refuse_overwriting(output.output.as_deref())?;
         let mut grid = common.grid()?;
@@ -49,6 +54,29 @@ impl Eval {
         }
         if !grid.iter().any(|settings| settings.method == Method::Float) {
             grid.insert(0, Settings { method: Method::Float, ..session.opened().settings.clone() });
+        }
+        if session.opened().model.config.detection().is_some() {
+            if shard.is_some() || *draws > 1 {
+                return Err(Error::setting(
+                    "--shard or --draws",
+                    "a detector",
+                    "a classifier: average precision is not put together of parts",
+                ));
+            }
+            let asked = (annotations.as_deref(), data.as_deref(), *limit);
+            let bar = Bar::default();
+            let found = coco::evaluate(&session, asked, &grid, &interrupt::cancel()?, &|progress| bar.show(&progress))?;
+            drop(bar);
+            for note in &found.notes {
+                tell(&format!("note: {note}"));
+            }
+            for LeftOut { reason, count, example } in &found.left_out {
+                tell(&format!("left out: {count} ({reason}), such as {example}"));
+            }
+            return print::objects(&found, output);
+        }
+        if let Some(file) = annotations {
+            return Err(Error::setting("--annotations", file.display(), "a detector: this model classifies"));
         }
         let mut set = evaluate::data(&session, data.as_deref(), *limit)?;
         set.strict |= *strict;

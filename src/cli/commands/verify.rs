@@ -28,11 +28,11 @@ impl Verify {
     /// Compares and prints.
     pub(super) fn run(&self) -> Result<()> {
         let Self { which, output, expected, tolerance } = self;
-        let model = open::model(which)?;
+        let mut model = open::model(which)?;
         for note in &model.notes {
             tell(&format!("note: {note}"));
         }
-        let found = verify::verify(&model, expected, *tolerance)?;
+        let found = verify::verify(&mut model, expected, *tolerance)?;
         print::verification(&found, output)?;
         if found.within {
             return Ok(());

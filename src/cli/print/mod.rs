@@ -1,12 +1,14 @@
 //! Results as text, JSON, CSV and Markdown, all from the same structs that the screen reads.
 
 mod models;
+mod objects;
 mod reports;
 mod studies;
 
 use comfy_table::{Table, presets};
 
 pub use models::{export, inspection, verification};
+pub use objects::objects;
 pub use reports::{diff, flips};
 pub use studies::{allocation, mixed, perturbations, sensitivity, suggestion};
 

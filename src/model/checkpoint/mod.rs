@@ -195,10 +195,7 @@ fn weights_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let pickled = with(&["bin", "pth", "pt", "ckpt"]);
     let (problem, advice) = match (found.len(), pickled.first()) {
         (1, _) => return Ok(found),
-        (0, Some(pickle)) => (
-            format!("found only {}, a pickle, which can run code when it is read", pickle.display()),
-            "convert it with safetensors.torch.save_file and pass the result",
-        ),
+        (0, Some(pickle)) => (format!("found only {}, a pickle, which can run code when it is read", pickle.display()), weights::CONVERT),
         (n, _) => {
             (format!("expected model.safetensors or {INDEX} in the folder, found {n} other safetensors files"), "name the file itself")
         }

@@ -85,10 +85,12 @@ const TORCHVISION_VIT: [(&str, &str); 14] = [
 ];
 
 /// transformers' names and timm's, each a run of whole segments. The order matters: `attention.output.dense` before `output.dense`.
-const NAMES: [(&str, &str); 34] = [
+const NAMES: [(&str, &str); 36] = [
     (".embeddings.cls_token.", ".cls_token."),
     (".embeddings.distillation_token.", ".dist_token."),
     (".embeddings.register_tokens.", ".reg_token."),
+    (".embeddings.detection_tokens.", ".det_token."),
+    (".encoder.mid_position_embeddings.", ".mid_pos_embed."),
     (".embeddings.mask_token.", ".mask_token."),
     (".embeddings.position_embeddings.", ".pos_embed."),
     (".embeddings.patch_embeddings.projection.", ".patch_embed.proj."),

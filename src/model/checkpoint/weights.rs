@@ -344,6 +344,11 @@ fn headers(source: &Source) -> Result<Vec<(String, Stored)>> {
     }
 }
 
+/// How a pickle becomes what igq reads, in one line; a checkpoint of mmdet holds its weights under `state_dict`.
+pub const CONVERT: &str = "convert it where you trust it, and pass the result: python -c \"import torch, safetensors.torch as s; d = torch.load('IN.pth', \
+    map_location='cpu', weights_only=False); s.save_file({k: v.contiguous() for k, v in d.get('state_dict', d).items()}, 'OUT.safetensors')\" \
+    (safetensors.torch.save_file)";
+
 /// Names what is often found where a safetensors file should be.
 fn refuse_other_formats(name: &str, start: &[u8]) -> Result<()> {
     // The length of a header may begin as a pickle does; the header behind it begins with a brace.
@@ -352,10 +357,9 @@ fn refuse_other_formats(name: &str, start: &[u8]) -> Result<()> {
     }
     let (found, advice) = match start {
         [] => ("0 bytes", "copy or download it again, or name another file"),
-        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => (
-            "a pickled PyTorch file (or another archive), which can run code when it is read",
-            "convert it with safetensors.torch.save_file and pass the result",
-        ),
+        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
+            ("a pickled PyTorch file (or another archive), which can run code when it is read", CONVERT)
+        }
         _ if start.starts_with(b"version https://git-lfs") => ("a Git LFS pointer", "fetch the file itself with `git lfs pull`"),
         _ if start.starts_with(b"GGUF") => ("a GGUF file", "name the safetensors file that it was made from"),
         _ => return Ok(()),

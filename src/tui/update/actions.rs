@@ -10,6 +10,7 @@ use crate::tui::history::History;
 use crate::tui::hit::{Hit, Walk};
 use crate::tui::keys::Action;
 use crate::tui::message::Effect;
+use crate::tui::objects;
 use crate::tui::update::settings;
 use crate::tui::update::studies;
 
@@ -28,6 +29,7 @@ pub(super) fn select(app: &mut App, hit: Hit) {
         Hit::Action(_) | Hit::Picture => {} // Clicks carry an action out.
         Hit::Token(token) => app.token = token,
         Hit::Head(head) => app.head = head,
+        Hit::Object(object) => select_object(app, object),
         Hit::Row(row) => app.row = row,
         Hit::Term(term) => {
             let again = app.by.is_some_and(|(by, reversed)| by == term && !reversed);
@@ -93,6 +95,7 @@ pub(super) fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Method(forward) => app.settings.method = app.settings.method.step(forward),
         Action::KeepFloat => app.settings.toggle_float(app.site),
         Action::SiteBits(_) | Action::SiteGroups(_) => settings::of_site(app, action),
+        Action::Object(_) | Action::Threshold(_) | Action::Overlay | Action::CloseUp => of_objects(app, action),
         Action::Beside => app.beside = app.beside.next(),
         Action::Kind => app.settings.toggle_kind(app.site.kind),
         Action::Reset => app.settings = app.initial.clone(),
@@ -163,6 +166,38 @@ pub(super) fn act(app: &mut App, action: Action) -> Vec<Effect> {
         at_a_limit(app, action);
     }
     settled(app, before, !matches!(action, Action::Undo | Action::Redo))
+}
+
+/// Selects an object, and its token in Attention.
+fn select_object(app: &mut App, object: usize) {
+    let Some(found) = objects::of(app) else { return };
+    app.object = object.min(found.objects.len().saturating_sub(1));
+    if let Some(query) = found.objects.get(app.object).and_then(objects::query) {
+        // Detection tokens stand behind the class token.
+        app.token = 1 + query;
+    }
+}
+
+/// What the keys of a detector's objects do.
+fn of_objects(app: &mut App, action: Action) {
+    let Some(found) = objects::of(app) else { return app.say("this model classifies: it has no objects") };
+    match action {
+        Action::Object(forward) => {
+            let at = around(app.object, forward, found.objects.len());
+            select_object(app, at);
+        }
+        Action::Threshold(up) => {
+            app.threshold = objects::stepped(app.threshold, up);
+            app.say(format!("objects from {:.2} on", app.threshold));
+            select_object(app, app.object);
+        }
+        Action::Overlay => {
+            app.overlay = app.overlay.next();
+            app.say(format!("boxes over the picture: {}", app.overlay.name()));
+        }
+        Action::CloseUp => app.close_up = !app.close_up,
+        _ => {}
+    }
 }
 
 /// Says that a key had no effect because there is no more or no less.

@@ -10,10 +10,11 @@ use crate::engine::command::{BitWidth, GroupCount, Method, SoftmaxShape};
 use crate::model::{Site, SitePattern};
 use crate::quant::{Arithmetic, GeluShape, Preset, Rounding, WeightScales};
 use crate::tui::app::App;
-use crate::tui::choice::{Beside, Map, View};
+use crate::tui::choice::{Beside, Map, Overlay, View};
 use crate::tui::glossary;
 use crate::tui::keys::Action;
 use crate::tui::message::Effect;
+use crate::tui::objects;
 use crate::tui::theme::Theme;
 
 /// A command: its name, what may follow, and what it does.
@@ -76,6 +77,9 @@ pub const COMMANDS: &[Command] = &[
     command("head", "N", "select a head", none),
     command("map", "NAME", "what the attention map shows", |_| names(Map::ALL, Map::name)),
     command("left", "NAME", "what stands left of the attention map", |_| names(Beside::ALL, Beside::name)),
+    command("threshold", "P", "probability from which on objects are shown", none),
+    command("object", "N", "select an object, from 1", none),
+    command("overlay", "NAME", "boxes over the picture of a detector", |_| names(Overlay::ALL, Overlay::name)),
     command("explain", "WORD", "what a word on the screen means", |_| {
         glossary::TERMS.iter().map(|(term, _)| (*term).to_string()).collect()
     }),
@@ -137,6 +141,15 @@ pub fn run(app: &mut App, line: &str) -> Result<Vec<Effect>, String> {
         "head" => app.head = number(one()?, app.attention().map_or(usize::MAX, |m| m.heads), 0)?,
         "map" => app.map = listed(one()?, &Map::ALL, Map::name)?,
         "left" => app.beside = listed(one()?, &Beside::ALL, Beside::name)?,
+        "threshold" => {
+            let wanted = one()?.parse().ok().filter(|p: &f64| (0.01..=0.99).contains(p));
+            app.threshold = wanted.ok_or("threshold takes a probability from 0.01 to 0.99")?;
+        }
+        "object" => {
+            let count = objects::of(app).map_or(usize::MAX, |found| found.objects.len());
+            app.object = number(one()?, count, 1)?;
+        }
+        "overlay" => app.overlay = listed(one()?, &Overlay::ALL, Overlay::name)?,
         "explain" => {
             let word = rest.join(" ");
             glossary::explain(&word).ok_or_else(|| format!("`{word}` is no word of the glossary; / in the help searches it"))?;

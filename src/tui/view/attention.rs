@@ -65,6 +65,9 @@ fn areas(area: Rect) -> [Rect; 4] {
     [groups, map, row, quantizers]
 }
 
+/// More tokens before the patches than registers are: those of a detector.
+const MANY: usize = 9;
+
 /// What is shown: the map, its report, and where its tokens lie.
 struct Shown<'a> {
     map: &'a AttentionMap,
@@ -142,7 +145,9 @@ impl Shown<'_> {
 
     fn token_name(&self, token: usize) -> String {
         match self.layout.place(token) {
-            None if self.layout.prefix == 1 => "class".into(),
+            None if token == 0 && self.layout.prefix != 0 => "class".into(),
+            // Of a detector: as its objects name them.
+            None if self.layout.prefix > MANY => format!("query {}", token - 1),
             None => format!("prefix {token}"),
             Some((row, column)) => format!("{row},{column}"),
         }
@@ -177,7 +182,9 @@ fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
 fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let count = shown.report.quantizers.len();
     let inner = panel(buf, area, &format!("groups · {} · head {} of {}", shown.report.site, app.head + 1, shown.map.heads), app.look);
+    let many = shown.layout.prefix > MANY;
     let class: Vec<String> = (0..shown.layout.prefix)
+        .filter(|t| !many || *t == 0 || *t == app.token)
         .map(|t| {
             format!(
                 "{}: {}",
@@ -217,7 +224,8 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let inner = panel(buf, area, &title, app.look);
     let (values, peak) = shown.map(app, app.head);
     let level = |v: f64| if peak > 0.0 { v / peak } else { 0.0 };
-    let class: Vec<String> = values.iter().take(shown.layout.prefix).flatten().map(|v| format!("class {}", short(*v))).collect();
+    let few = if shown.layout.prefix > MANY { 1 } else { shown.layout.prefix };
+    let class: Vec<String> = values.iter().take(few).flatten().map(|v| format!("class {}", short(*v))).collect();
     let words = format!("{}  largest patch {}", class.join("  "), short(peak));
     put(buf, inner, 0, 0, &words, app.look.dim());
     if inner.width as usize >= words.len() + 2 + SCALE + 10 {

@@ -1,18 +1,23 @@
 //! Overview: the picture, float against quantized, and the table of sites.
 
+use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 
 use super::spec::{ViewSpec, no_csv, no_detail, no_study, waiting};
+use crate::analysis::objects::{Fate, ObjectReport, ObjectsReport, Seen};
 use crate::analysis::report::LensPoint;
 use crate::analysis::report::{ClassProbability, SiteReport};
 use crate::model::SiteKind;
+use crate::session::{PictureView, Snapshot};
 use crate::tui::app::App;
 use crate::tui::choice::Sort;
 use crate::tui::hit::{Hit, Hits, Walk};
-use crate::tui::keys::Key::Char;
+use crate::tui::keys::Key::{Char, Code};
 use crate::tui::keys::{Action, bind};
+use crate::tui::objects;
+use crate::tui::widget::boxes::{self, Frame};
 use crate::tui::widget::table::{Cell, Column, Table};
 use crate::tui::widget::text::pad;
 use crate::tui::widget::{bar, db, panel, picture, put, short};
@@ -34,6 +39,12 @@ pub const SPEC: ViewSpec = ViewSpec {
         bind(&[Char('o')], Action::Sort, "o", "sort the sites by the next column", "o sort"),
         bind(&[Char('O')], Action::SortOrder, "O", "reverse the sort order", ""),
         bind(&[Char('/')], Action::Filter, "/", "filter sites by name", "/ filter"),
+        bind(&[Char('l'), Code(KeyCode::Right)], Action::Object(true), "l →", "next object of a detector", ""),
+        bind(&[Char('h'), Code(KeyCode::Left)], Action::Object(false), "h ←", "previous object", ""),
+        bind(&[Char('.'), Char('>')], Action::Threshold(true), ".", "objects from a higher probability on", ""),
+        bind(&[Char(','), Char('<')], Action::Threshold(false), ",", "objects from a lower probability on", ""),
+        bind(&[Char('v')], Action::Overlay, "v", "boxes over the picture: both, float, quantized, none", ""),
+        bind(&[Code(KeyCode::Enter)], Action::CloseUp, "Enter", "the picture around this object, or all of it", ""),
     ],
     draw,
     rows: |app| Walk::over(app.visible_sites(), Some(app.site)),
@@ -56,12 +67,109 @@ fn areas(area: Rect) -> [Rect; 3] {
 
 fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     let Some(snapshot) = &app.snapshot else { return waiting(app, area, buf) };
+    if let Some(objects) = objects::of(app) {
+        return detector(app, snapshot, &objects, area, buf);
+    }
     let [image, prediction, table] = areas(area);
     let inner = panel(buf, image, &snapshot.report.picture.name, app.look);
     picture::draw(&snapshot.view, snapshot.report.model.tokens.grid, app.look, inner, buf);
     predictions(app, prediction, buf);
     let mut hits = sites(app, table, buf);
     hits.add(inner, Hit::Picture);
+    hits
+}
+
+/// A detector: its boxes over the picture, its objects, and the sites beneath.
+fn detector(app: &App, snapshot: &Snapshot, objects: &ObjectsReport, area: Rect, buf: &mut Buffer) -> Hits {
+    let top = (area.height * 3 / 5).clamp(9, 32).min(area.height.saturating_sub(4));
+    let [upper, table] = Layout::vertical([Constraint::Length(top), Constraint::Fill(1)]).areas(area);
+    let share = if area.width < 66 { 100 } else { 48 };
+    let [image, list] = Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(upper);
+    let (view, shift) = seen_part(app, snapshot, objects);
+    let title = format!("{} · boxes: {}{}", snapshot.report.picture.name, app.overlay.name(), if app.close_up { ", close up" } else { "" });
+    let inner = panel(buf, image, &title, app.look);
+    picture::draw(&view, (1, 1), app.look, inner, buf);
+    let frames: Vec<Frame> = objects::frames(app, objects)
+        .into_iter()
+        .map(|frame| {
+            let [left, top, right, bottom] = frame.corners;
+            let across = |x: f64| (x - shift[0]) / (shift[2] - shift[0]).max(1e-9);
+            let down = |y: f64| (y - shift[1]) / (shift[3] - shift[1]).max(1e-9);
+            Frame { corners: [across(left), down(top), across(right), down(bottom)], ..frame }
+        })
+        .collect();
+    boxes::draw(&frames, app.look, picture::place(&view, inner), buf);
+    let mut hits = list_of_objects(app, snapshot, objects, list, buf);
+    hits.extend(sites(app, table, buf));
+    hits
+}
+
+/// The picture, or what of it lies around the object under the cursor, and where that is: left, top, right and bottom as shares.
+fn seen_part(app: &App, snapshot: &Snapshot, objects: &ObjectsReport) -> (PictureView, [f64; 4]) {
+    let object = objects.objects.get(app.object).filter(|_| app.close_up);
+    let Some(seen) = object.and_then(|o| o.float.as_ref().or(o.quantized.as_ref())) else {
+        return (snapshot.view.clone(), [0.0, 0.0, 1.0, 1.0]);
+    };
+    let [left, top, right, bottom] = seen.corners;
+    let (wide, high) = ((right - left) * 0.25, (bottom - top) * 0.25);
+    let around = [left - wide, top - high, right + wide, bottom + high].map(|share| share.clamp(0.0, 1.0));
+    (picture::part(&snapshot.view, around), around)
+}
+
+fn list_of_objects(app: &App, snapshot: &Snapshot, objects: &ObjectsReport, area: Rect, buf: &mut Buffer) -> Hits {
+    let look = app.look;
+    let rows: Vec<(usize, &ObjectReport)> = objects.objects.iter().enumerate().collect();
+    let percent = |seen: Option<&Seen>| seen.map_or_else(|| "--".into(), |s| format!("{:.0}", s.score * 100.0));
+    let name = |o: &ObjectReport| match (&o.float, &o.quantized) {
+        (Some(a), Some(b)) if a.label != b.label => format!("{} {} {}", a.label, look.glyph("→", ">"), b.label),
+        (Some(a), _) => a.label.clone(),
+        (None, Some(b)) => b.label.clone(),
+        (None, None) => String::new(),
+    };
+    let columns = vec![
+        Column::new("", 1, |r: &(usize, &ObjectReport)| Cell::Text(objects::sign(r.1.fate, look).into(), objects::style(r.1.fate, look))),
+        Column::new("#", 2, |r: &(usize, &ObjectReport)| objects::number(r.0)),
+        Column::new("object", 10, |r: &(usize, &ObjectReport)| name(r.1)).up_to(30),
+        Column::new("float %", 7, |r: &(usize, &ObjectReport)| percent(r.1.float.as_ref())).right(),
+        Column::new("quant %", 7, |r: &(usize, &ObjectReport)| percent(r.1.quantized.as_ref())).right(),
+        Column::new("IoU", 4, |r: &(usize, &ObjectReport)| r.1.iou.map_or_else(|| "--".into(), |iou| format!("{iou:.2}"))).right().from(36),
+        Column::new("KL", 8, |r: &(usize, &ObjectReport)| short(r.1.kl)).right().from(48),
+        Column::new("fate", 10, |r: &(usize, &ObjectReport)| r.1.fate.name()).from(58),
+    ];
+    let title = format!("Objects over {:.2}: {} float, {} quantized", objects.threshold, objects.counts.0, objects.counts.1);
+    let detail = if area.height >= 16 { 5 } else { 1 };
+    let [upper, lower] = Layout::vertical([Constraint::Fill(1), Constraint::Length(detail)]).areas(area);
+    let table = Table::new(columns, &rows)
+        .selected((!rows.is_empty()).then_some(app.object.min(rows.len().saturating_sub(1))))
+        .click(|r| Some(Hit::Object(r.0)));
+    let (inner, hits) = table.draw(&title, look, upper, buf);
+    if rows.is_empty() {
+        put(buf, inner, 1, 1, "nothing above the threshold; , lowers it", look.dim());
+    }
+    let wide = lower.width >= 54;
+    let one = |fate: Fate| format!("{}{}{}", objects::sign(fate, look), if wide { " " } else { "" }, fate.name());
+    let legend = Fate::ALL.map(one).join(if wide { "  " } else { " " });
+    put(buf, lower, 1, 0, &legend, look.dim());
+    let p = app.prediction().unwrap_or(&snapshot.report.prediction);
+    let pixels = |seen: Option<&Seen>| {
+        let (w, h) = (snapshot.view.width as f64, snapshot.view.height as f64);
+        seen.map_or_else(
+            || "none".into(),
+            |s| {
+                let [l, t, r, b] = s.corners;
+                format!("{:.0},{:.0} {:.0}x{:.0}", l * w, t * h, (r - l) * w, (b - t) * h)
+            },
+        )
+    };
+    let mut lines = vec![format!("KL {} a query, mean of {} queries", short(p.kl), objects.kl.len())];
+    if let Some((_, object)) = rows.get(app.object) {
+        let query = objects::query(object).unwrap_or_default();
+        lines.push(format!("query {query}: its row in Attention is token {}", query + 1));
+        lines.push(format!("box float {}  quantized {}", pixels(object.float.as_ref()), pixels(object.quantized.as_ref())));
+    }
+    for (text, y) in lines.iter().zip(1..lower.height) {
+        put(buf, lower, 1, y, text, Style::new());
+    }
     hits
 }
 

@@ -1,6 +1,7 @@
 //! Small drawings on a buffer: each takes plain data, an area and a look, and clips itself.
 
 pub mod bars;
+pub mod boxes;
 pub mod histogram;
 pub mod patches;
 pub mod picture;

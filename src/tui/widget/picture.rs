@@ -7,6 +7,28 @@ use ratatui::style::Color;
 use crate::session::PictureView;
 use crate::tui::theme::Look;
 
+/// The cells that a picture takes in an area.
+#[must_use]
+pub fn place(view: &PictureView, area: Rect) -> Rect {
+    if area.is_empty() || view.width == 0 || view.height == 0 {
+        return Rect::default();
+    }
+    let (across, down) = fit(view, area);
+    Rect { x: area.x + (area.width - across as u16) / 2, y: area.y, width: across as u16, height: (down / 2) as u16 }
+}
+
+/// The part of a picture between left, top, right and bottom, as shares; at least a pixel.
+#[must_use]
+pub fn part(view: &PictureView, [left, top, right, bottom]: [f64; 4]) -> PictureView {
+    let ends = |from: f64, to: f64, length: usize| {
+        let first = ((from.clamp(0.0, 1.0) * length as f64) as usize).min(length.saturating_sub(1));
+        (first, ((to.clamp(0.0, 1.0) * length as f64).ceil() as usize).clamp(first + 1, length.max(first + 1)))
+    };
+    let ((x0, x1), (y0, y1)) = (ends(left, right, view.width), ends(top, bottom, view.height));
+    let rgb = (y0..y1).flat_map(|y| (x0..x1).filter_map(move |x| view.rgb.get(y * view.width + x).copied())).collect();
+    PictureView { width: x1 - x0, height: y1 - y0, rgb }
+}
+
 /// Draws `view` into `area`, as large as its proportions allow; `grid` is rows and columns of patches.
 pub fn draw(view: &PictureView, grid: (usize, usize), look: Look, area: Rect, buf: &mut Buffer) {
     let area = area.intersection(buf.area);

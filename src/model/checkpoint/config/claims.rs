@@ -92,10 +92,17 @@ impl<'a> Claims<'a> {
             let problem = format!("model_type `{kind}` of config.json does {}have {what}, the tensors do {}", without(!has), without(has));
             return Err(Error::content(self.name, problem.trim_end().to_string(), "put the right config.json beside the weights"));
         }
+        if vit.detection.is_some() != (kind == "yolos") {
+            let found = if vit.detection.is_some() { "yolos, with detection tokens" } else { "a classifier" };
+            return Err(self.disagree("model_type", &json!(kind), &json!(found)));
+        }
+        if let Some(detection) = vit.detection {
+            self.same(&["num_detection_tokens"], &json!(detection.tokens))?;
+        }
         if vit.registers > 0 && kind != "dinov2_with_registers" {
             return Err(self.disagree("model_type", &json!(kind), &json!("dinov2_with_registers, with register tokens")));
         }
-        if matches!(kind, "vit" | "deit") {
+        if matches!(kind, "vit" | "deit" | "yolos") {
             self.same(&["intermediate_size"], &json!(vit.mlp_dim))?;
         }
         Ok(())

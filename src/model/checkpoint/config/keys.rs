@@ -85,6 +85,16 @@ const TRANSFORMERS: &[&str] = &[
     "interpolate_antialias",
     "interpolate_offset",
     "interpolate_mode",
+    "num_detection_tokens",
+    "use_mid_position_embeddings",
+    // How a detector was trained.
+    "auxiliary_loss",
+    "class_cost",
+    "bbox_cost",
+    "giou_cost",
+    "bbox_loss_coefficient",
+    "giou_loss_coefficient",
+    "eos_coefficient",
     // Training, other tasks, and what transformers writes about itself.
     "attention_probs_dropout_prob",
     "hidden_dropout_prob",
@@ -226,6 +236,20 @@ pub(super) fn check(checkpoint: &Checkpoint) -> Result<()> {
     }
 }
 
+/// Detectors that are known by name and not computed.
+const DETECTORS: &[(&str, &str)] = &[
+    ("detr", "a DETR, whose encoder and decoder stand behind a ResNet"),
+    ("conditional_detr", "a DETR with conditional queries"),
+    ("deformable_detr", "a DETR with deformable attention"),
+    ("rf_detr", "an RF-DETR, a windowed DINOv2 with a deformable decoder"),
+    ("lw_detr", "an LW-DETR, a windowed ViT with a deformable decoder"),
+    ("rt_detr", "an RT-DETR, a ResNet with a hybrid encoder"),
+    ("mask2former", "a Mask2Former, which segments"),
+    ("maskformer", "a MaskFormer, which segments"),
+    ("eomt", "an EoMT, a ViT that segments"),
+    ("owlvit", "an OWL-ViT, which looks for what a text says"),
+];
+
 /// Refuses what is no configuration, and the types of model that igq does not compute, each by its name.
 ///
 /// # Errors
@@ -243,10 +267,13 @@ pub(super) fn check_type(checkpoint: &Checkpoint) -> Result<()> {
         }
     }
     match config.get("model_type").and_then(Value::as_str) {
-        None | Some("timm_wrapper" | "vit" | "deit" | "dinov2" | "dinov2_with_registers" | "swin") => Ok(()),
+        None | Some("timm_wrapper" | "vit" | "deit" | "dinov2" | "dinov2_with_registers" | "swin" | "yolos") => Ok(()),
         Some(kind) => refused(
-            format!("model_type `{kind}` of config.json: expected vit, deit, dinov2, dinov2_with_registers or swin"),
-            "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers",
+            match DETECTORS.iter().find(|(name, _)| *name == kind) {
+                Some((_, what)) => format!("model_type `{kind}` of config.json: {what}, which igq does not compute yet"),
+                None => format!("model_type `{kind}` of config.json: expected vit, deit, dinov2, dinov2_with_registers, swin or yolos"),
+            },
+            "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers, or a YOLOS detector",
         ),
     }
 }

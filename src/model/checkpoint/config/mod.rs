@@ -7,18 +7,20 @@ mod said;
 pub mod swin;
 pub mod timm;
 pub mod vit;
+mod yolos;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 pub use swin::{SwinConfig, SwinStage};
-pub use vit::{Pool, VitConfig};
+pub use vit::{Detection, Pool, VitConfig};
 
 use crate::error::{Error, Result};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::checkpoint::names::{self, Layout};
 use crate::model::checkpoint::weights::Weights;
+use crate::model::detection;
 
 /// Sizes and variants of any network.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -41,12 +43,21 @@ impl Config {
         let mut notes = vec![format!("names as {} writes them", layout.name())];
         let swin = weights.has("layers.0.blocks.0.norm1.weight");
         keys::check_type(checkpoint)?;
-        require_classifier(weights, if swin { "head.fc.weight" } else { "head.weight" })?;
+        let head = if swin {
+            "head.fc.weight"
+        } else if weights.has(detection::LAST_LAYER) {
+            detection::LAST_LAYER
+        } else {
+            "head.weight"
+        };
+        require_classifier(weights, head)?;
         keys::check(checkpoint)?;
         timm::Architecture::of(checkpoint)?;
         let config = if swin {
             require_gelu(checkpoint)?;
             Self::Swin(swin::infer(checkpoint, layout, &mut notes)?)
+        } else if head == detection::LAST_LAYER {
+            Self::Vit(yolos::infer(checkpoint, layout, &mut notes)?)
         } else {
             Self::Vit(vit::infer(checkpoint, layout, &mut notes)?)
         };
@@ -78,6 +89,20 @@ impl Config {
         match self {
             Self::Vit(vit) => vit.classes,
             Self::Swin(swin) => swin.classes,
+        }
+    }
+
+    /// What it has where it detects objects and does not classify.
+    #[must_use]
+    pub const fn detection(&self) -> Option<Detection> {
+        if let Self::Vit(vit) = self { vit.detection } else { None }
+    }
+
+    /// The same for another input size, in rows and columns of pixels.
+    pub(crate) const fn resize(&mut self, size: (usize, usize)) {
+        match self {
+            Self::Vit(vit) => vit.image_size = size,
+            Self::Swin(swin) => swin.image_size = size,
         }
     }
 
@@ -129,6 +154,11 @@ impl Config {
 /// Whether a checkpoint can be a vision transformer at all, with a classifier; a part that is missing from one that can be is named
 /// later, exactly.
 fn require_classifier(weights: &Weights, head: &str) -> Result<()> {
+    // mmdet's names: a head beside the backbone that proposes regions.
+    if let Some(name) = weights.names_in_file().find(|name| name.starts_with("rpn_head.") || name.starts_with("roi_head.")) {
+        let problem = format!("`{name}`: a Mask R-CNN or Cascade Mask R-CNN with mmdet's names, which igq does not compute yet");
+        return Err(Error::content(weights.file(), problem, "name a classifier, or a YOLOS detector"));
+    }
     let needed = ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "layers.0.blocks.0.attn.qkv.weight", "pos_embed"];
     if !needed.iter().any(|key| weights.has(key)) {
         const TOWERS: [(&str, &str); 3] = [

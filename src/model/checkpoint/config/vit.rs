@@ -26,6 +26,15 @@ pub enum Pool {
     TokenAndAvg,
 }
 
+/// What a ViT has that detects objects (YOLOS).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Detection {
+    /// Detection tokens, `T`: each gives one object or none.
+    pub tokens: usize,
+    /// Whether position embeddings are added again behind every block but the last.
+    pub mid_positions: bool,
+}
+
 /// Sizes and variants of a plain ViT.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct VitConfig {
@@ -84,6 +93,9 @@ pub struct VitConfig {
     pub activation: Activation,
     /// Epsilon of every layer norm.
     pub norm_eps: f64,
+    /// What it has where it detects objects and does not classify.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detection: Option<Detection>,
 }
 
 // What most models have is left out of reports.
@@ -112,7 +124,7 @@ impl VitConfig {
     /// Tokens before the patches: class, distillation, registers.
     #[must_use]
     pub fn prefix_tokens(&self) -> usize {
-        usize::from(self.class_token) + usize::from(self.dist_token) + self.registers
+        usize::from(self.class_token) + usize::from(self.dist_token) + self.registers + self.detection.map_or(0, |d| d.tokens)
     }
 
     /// Input channels of the MLP's second layer: half of what the first gives where the MLP is gated.
@@ -134,8 +146,10 @@ impl VitConfig {
     #[must_use]
     pub fn describe(&self) -> String {
         let ((height, width), (patch_height, patch_width)) = (self.image_size, self.patch_size);
+        let kind = if self.detection.is_some() { "YOLOS" } else { "ViT" };
+        let queries = self.detection.map(|d| format!(", {} detection tokens", d.tokens)).unwrap_or_default();
         format!(
-            "ViT, {} blocks, width {}, {} heads, {width}x{height}x{} in patches of {patch_width}x{patch_height}, {} classes",
+            "{kind}, {} blocks, width {}, {} heads, {width}x{height}x{} in patches of {patch_width}x{patch_height}, {} classes{queries}",
             self.depth, self.embed_dim, self.heads, self.in_chans, self.classes
         )
     }
@@ -215,6 +229,7 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         residual_post_norm: known.is_some_and(|row| row.residual_post_norm),
         activation,
         norm_eps: norm_eps(checkpoint, known, layout, notes)?,
+        detection: None,
     };
     if dist_token && !head_dist {
         notes.push("the distillation token has no classifier: the class token alone decides, as transformers does it".into());
@@ -246,7 +261,7 @@ fn pool(checkpoint: &Checkpoint, known: Option<&Architecture>, double: bool, fc_
 }
 
 /// What stands between the two layers of an MLP: what the configuration says, else what the architecture has.
-fn activation(checkpoint: &Checkpoint, known: Option<&Architecture>, gated: bool) -> Result<Activation> {
+pub(super) fn activation(checkpoint: &Checkpoint, known: Option<&Architecture>, gated: bool) -> Result<Activation> {
     let config = checkpoint.config.as_ref();
     let text = |key| lookup(config, key).and_then(Value::as_str);
     let named = text("hidden_act").or_else(|| text("act_layer"));
@@ -287,7 +302,7 @@ fn activation(checkpoint: &Checkpoint, known: Option<&Architecture>, gated: bool
 }
 
 /// Epsilon of the layer norms: what config.json says, else what the architecture or the library that wrote the file has as its default.
-fn norm_eps(checkpoint: &Checkpoint, known: Option<&Architecture>, layout: Layout, notes: &mut Vec<String>) -> Result<f64> {
+pub(super) fn norm_eps(checkpoint: &Checkpoint, known: Option<&Architecture>, layout: Layout, notes: &mut Vec<String>) -> Result<f64> {
     if let Some(eps) = declared_eps(checkpoint)? {
         return Ok(eps);
     }
@@ -300,7 +315,7 @@ fn norm_eps(checkpoint: &Checkpoint, known: Option<&Architecture>, layout: Layou
     Ok(eps)
 }
 
-fn heads(checkpoint: &Checkpoint, known: Option<&Architecture>, embed_dim: usize, notes: &mut Vec<String>) -> Result<usize> {
+pub(super) fn heads(checkpoint: &Checkpoint, known: Option<&Architecture>, embed_dim: usize, notes: &mut Vec<String>) -> Result<usize> {
     let config = checkpoint.config.as_ref();
     let declared = ["num_heads", "num_attention_heads"].into_iter().find_map(|key| Some((key, lookup(config, key)?.clone())));
     // transformers has one number for all that do not say theirs.

@@ -1,0 +1,81 @@
+//! Evaluations of detectors as text, JSON, CSV and Markdown.
+
+use super::{csv, deliver, preset, table};
+use crate::analysis::objects::Fate;
+use crate::analysis::report::json;
+use crate::cli::{Format, Output};
+use crate::error::Result;
+use crate::studies::coco::{ObjectsEvaluation, ObjectsRow};
+
+const HEADER: &[&str] = &[
+    "method",
+    "W/A",
+    "groups",
+    "GBOPs",
+    "AP",
+    "AP50",
+    "AP75",
+    "small",
+    "medium",
+    "large",
+    "AR100",
+    "AP - float",
+    "95 %",
+    "same %",
+    "kept",
+    "lost",
+    "new",
+    "KL",
+];
+
+/// Writes an evaluation as asked.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn objects(found: &ObjectsEvaluation, output: &Output) -> Result<()> {
+    let rows = || found.rows.iter().map(row);
+    let text = match output.format {
+        Format::Json => json(found)?,
+        Format::Csv => csv(HEADER, rows())?,
+        Format::Text | Format::Markdown => format!(
+            "{}: {} pictures, {} objects, {}\ncalibrated on {}; AP in percent, mean over IoU 0.5 to 0.95; same: pictures whose objects stay\n{}\n{:.1} s\n",
+            found.model,
+            found.images,
+            found.objects,
+            found.truth,
+            found.calibration,
+            table(preset(output.format), HEADER, rows()),
+            found.seconds
+        ),
+    };
+    deliver(output.output.as_deref(), &text)
+}
+
+fn row(r: &ObjectsRow) -> Vec<String> {
+    let percent = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.1}"));
+    let a = &r.accuracy;
+    let count = |fates: &[Fate]| fates.iter().filter_map(|fate| r.fates.get(fate.name())).sum::<usize>().to_string();
+    let (difference, interval) = r
+        .difference
+        .map_or_else(|| ("-".into(), "-".into()), |(mean, low, high)| (format!("{mean:+.1}"), format!("{low:+.1} to {high:+.1}")));
+    vec![
+        r.row.method.to_string(),
+        format!("{}/{}", r.row.wbits, r.row.abits),
+        r.row.groups.map(|g| g.to_string()).unwrap_or_default(),
+        format!("{:.4}", r.row.bops as f64 / 1e9),
+        percent(a.ap),
+        percent(a.ap50),
+        percent(a.ap75),
+        percent(a.ap_small),
+        percent(a.ap_medium),
+        percent(a.ap_large),
+        percent(a.ar100),
+        difference,
+        interval,
+        format!("{:.1}", r.row.agreement),
+        count(&[Fate::Kept, Fate::Moved]),
+        count(&[Fate::Lost, Fate::Faded, Fate::Relabelled]),
+        count(&[Fate::New]),
+        format!("{:.5}", r.row.kl),
+    ]
+}

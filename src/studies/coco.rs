@@ -1,0 +1,336 @@
+//! How well a detector finds what is annotated, in float and quantized: COCO's average precision, by `hotcoco`. Without annotations the
+//! objects of the float run are the truth, and the numbers say how far the quantized runs agree with it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use hotcoco::{Annotation, COCO, COCOeval, Category, CompareOpts, Dataset, Image, IouType, compare};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::tally::{EvaluationRow, Seen, Tally};
+use crate::analysis::objects::{Fate, Seen as Object, THRESHOLD};
+use crate::analysis::{Prediction, SCHEMA_VERSION};
+use crate::error::{Error, Result};
+use crate::input::{LeftOut, PictureSource};
+use crate::model::SiteInfo;
+use crate::progress::{Cancel, Progress};
+use crate::quant::{Method, Plan, Settings, Start, run};
+use crate::session::Session;
+
+/// Below so many pictures an average precision is noise.
+const FEW: usize = 30;
+/// Draws of the bootstrap over pictures.
+const DRAWS: usize = 1000;
+
+/// COCO's numbers in percent; none where nothing of that size is annotated.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct Accuracy {
+    /// Average precision, mean over overlaps of 0.5 to 0.95.
+    pub ap: Option<f64>,
+    /// At an overlap of 0.5.
+    pub ap50: Option<f64>,
+    /// At an overlap of 0.75.
+    pub ap75: Option<f64>,
+    /// Of objects smaller than 32x32 pixels.
+    pub ap_small: Option<f64>,
+    /// Of objects up to 96x96 pixels.
+    pub ap_medium: Option<f64>,
+    /// Of larger ones.
+    pub ap_large: Option<f64>,
+    /// Average recall with 100 detections a picture.
+    pub ar100: Option<f64>,
+}
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ObjectsRow {
+    /// The setting, its KL, and the share of pictures whose objects stay.
+    #[serde(flatten)]
+    pub row: EvaluationRow,
+    /// COCO's numbers.
+    pub accuracy: Accuracy,
+    /// Average precision less that of the float run, with its paired bootstrap 95 % interval over pictures; none of the float run.
+    pub difference: Option<(f64, f64, f64)>,
+    /// What became of the objects of the float run over the threshold, and the new ones, by the names of their fates.
+    pub fates: BTreeMap<&'static str, usize>,
+}
+
+/// Settings on annotated pictures.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ObjectsEvaluation {
+    /// Version of this form.
+    pub schema_version: u32,
+    /// The model.
+    pub model: String,
+    /// What the quantizers were fitted on.
+    pub calibration: String,
+    /// What counts as truth.
+    pub truth: String,
+    /// What to keep in mind.
+    pub notes: Vec<String>,
+    /// Pictures that were looked at.
+    pub images: usize,
+    /// Annotated objects (or the float run's).
+    pub objects: usize,
+    /// Pictures that could not be read.
+    pub left_out: Vec<LeftOut>,
+    /// Every setting, float first.
+    pub rows: Vec<ObjectsRow>,
+    /// Wall time in seconds.
+    pub seconds: f64,
+}
+
+/// What is to be found: pictures with their numbers, and the category of every class.
+struct Truth {
+    dataset: Dataset,
+    pictures: Vec<(u64, PictureSource)>,
+    /// By class of the model; none where the file has no such category.
+    categories: Vec<Option<u64>>,
+    about: String,
+    annotated: bool,
+}
+
+/// The categories of a file for the classes of a model: by name, else by number where the model's classes are COCO's numbers.
+fn categories(file: &[Category], labels: &[String], classes: usize) -> (Vec<Option<u64>>, &'static str) {
+    let plain = |text: &str| text.trim().to_lowercase();
+    let named: Vec<Option<u64>> = (0..classes)
+        .map(|class| labels.get(class).and_then(|label| file.iter().find(|c| plain(&c.name) == plain(label)).map(|c| c.id)))
+        .collect();
+    if named.iter().any(Option::is_some) {
+        return (named, "by name");
+    }
+    ((0..classes as u64).map(|class| file.iter().find(|c| c.id == class).map(|c| c.id)).collect(), "by number")
+}
+
+/// Reads annotations in COCO's format.
+fn annotated(session: &Session, file: &Path, folder: Option<&Path>, limit: Option<usize>) -> Result<Truth> {
+    let name = file.display().to_string();
+    let broken = |problem: String| Error::content(name.clone(), problem, "give annotations in COCO's format (instances.json)");
+    // What cannot be read is told by the file's own name.
+    let text = crate::read::text(file)?;
+    let mut dataset: Dataset = serde_json::from_str(&text).map_err(|e| broken(format!("not such annotations ({e})")))?;
+    let model = &session.opened().model;
+    let (categories, how) = categories(&dataset.categories, &model.labels, model.config.classes());
+    let matched = categories.iter().flatten().count();
+    if matched == 0 {
+        let theirs: Vec<&str> = dataset.categories.iter().take(5).map(|c| c.name.as_str()).collect();
+        let ours: Vec<&str> = model.labels.iter().take(5).map(String::as_str).collect();
+        let problem = format!(
+            "none of its {} categories ({}) is a class of the model ({})",
+            dataset.categories.len(),
+            theirs.join(", "),
+            ours.join(", ")
+        );
+        return Err(Error::content(name, problem, "name the classes with --labels FILE, or give the annotations of this model's classes"));
+    }
+    dataset.images.sort_by_key(|image| image.id);
+    dataset.images.truncate(limit.unwrap_or(usize::MAX));
+    let kept: std::collections::BTreeSet<u64> = dataset.images.iter().map(|image| image.id).collect();
+    dataset.annotations.retain(|a| kept.contains(&a.image_id));
+    let beside = file.parent().unwrap_or(Path::new("."));
+    let places = |image: &Image| -> Vec<PathBuf> {
+        let given = folder.map(|folder| folder.join(&image.file_name));
+        given.map_or_else(|| vec![beside.join(&image.file_name), beside.join("images").join(&image.file_name)], |path| vec![path])
+    };
+    let source = |image: &Image| {
+        let places = places(image);
+        let found = places.iter().find(|path| path.is_file()).or(places.first());
+        found.map(|path| (image.id, PictureSource::File(path.clone(), None)))
+    };
+    let pictures = dataset.images.iter().filter_map(source).collect();
+    let about = format!("{name}: {matched} of {} categories matched {how}", dataset.categories.len());
+    Ok(Truth { dataset, pictures, categories, about, annotated: true })
+}
+
+/// Objects of the float run as truth, on pictures without annotations.
+fn unannotated(session: &Session, folder: Option<&Path>, limit: Option<usize>) -> Result<Truth> {
+    let set = super::evaluate::data(session, folder, limit)?;
+    let model = &session.opened().model;
+    let classes = model.config.classes() as u64;
+    let named = |class: u64| Category {
+        id: class + 1,
+        name: crate::analysis::prediction::class_name(&model.labels, class as usize),
+        ..Category::default()
+    };
+    let dataset = Dataset { categories: (0..classes).map(named).collect(), ..Dataset::default() };
+    let about = format!("the float run's own objects over {THRESHOLD} on {}: agreement with float, not COCO AP", set.name);
+    let pictures = (1..).zip(set.pictures).collect();
+    Ok(Truth { dataset, pictures, categories: (1..=classes).map(Some).collect(), about, annotated: false })
+}
+
+/// A detection in pixels of the picture.
+fn detection(image: u64, category: u64, object: &Object, scale: (f64, f64)) -> Annotation {
+    let [left, top, right, bottom] = object.corners;
+    let bbox = [left * scale.0, top * scale.1, (right - left) * scale.0, (bottom - top) * scale.1];
+    let area = Some(bbox[2].max(0.0) * bbox[3].max(0.0));
+    Annotation { image_id: image, category_id: category, bbox: Some(bbox), area, score: Some(object.score), ..Annotation::default() }
+}
+
+/// Runs every setting, the first of which is the float run, on annotated pictures, or on pictures whose truth is what the float run sees.
+///
+/// # Errors
+/// When the annotations cannot be read or are of other classes, no picture can be read, a setting does not fit, or `cancel` was called.
+pub fn evaluate(
+    session: &Session,
+    (annotations, folder, limit): (Option<&Path>, Option<&Path>, Option<usize>),
+    grid: &[Settings],
+    cancel: &Cancel,
+    progress: &dyn Fn(Progress),
+) -> Result<ObjectsEvaluation> {
+    let started = std::time::Instant::now();
+    let truth = annotations.map_or_else(|| unannotated(session, folder, limit), |file| annotated(session, file, folder, limit))?;
+    let opened = session.opened();
+    let network = opened.model.network();
+    let plan = |settings: &Settings| {
+        let float = settings.method == Method::Float;
+        if float { Ok(Plan::float(opened.model.sites())) } else { session.plan_until(settings, cancel) }
+    };
+    let plans = grid.iter().map(plan).collect::<Result<Vec<Plan>>>()?;
+    let Truth { mut dataset, pictures, categories, about, annotated } = truth;
+    let mut found: Vec<Vec<Annotation>> = vec![Vec::new(); grid.len()];
+    let mut tallies = vec![Tally::default(); grid.len()];
+    let mut fates: Vec<BTreeMap<&'static str, usize>> = vec![BTreeMap::new(); grid.len()];
+    let (mut left_out, mut images) = (Vec::new(), 0);
+    let total = pictures.len();
+    for (id, source) in pictures {
+        cancel.check()?;
+        progress(Progress { stage: format!("{} settings", grid.len()), done: images, total });
+        let prepared = source.load().and_then(|picture| Ok((opened.preprocess.apply(&picture)?, picture)));
+        let (prepared, picture) = match prepared {
+            Ok(both) => both,
+            Err(error) => {
+                LeftOut::count(&mut left_out, "cannot be read", error.to_string());
+                dataset.images.retain(|image| image.id != id);
+                dataset.annotations.retain(|a| a.image_id != id);
+                continue;
+            }
+        };
+        images += 1;
+        // From shares of the input to pixels of the picture.
+        let of = |side: usize, inside: usize, length: usize| side as f64 / inside as f64 * length as f64;
+        let (height, width) = opened.preprocess.size;
+        let scale = (of(width, prepared.inside.1, picture.raster.width), of(height, prepared.inside.0, picture.raster.height));
+        let mut float: Option<Prediction> = None;
+        for (index, plan) in plans.iter().enumerate() {
+            let said = Prediction::of_one(&run(network, Start::pixels(&prepared.tensor), plan, cancel)?)?;
+            let seen = said.seen(&opened.model.labels);
+            let rows =
+                seen.iter().filter_map(|object| Some(detection(id, categories.get(object.class).copied().flatten()?, object, scale)));
+            found[index].extend(rows);
+            let base = float.get_or_insert_with(|| said.clone());
+            tallies[index].add(Seen::of(base, &said, None));
+            if let Some(objects) = said.objects(base, &opened.model.labels) {
+                for fate in Fate::ALL {
+                    *fates[index].entry(fate.name()).or_default() += objects.count(fate);
+                }
+            }
+        }
+        if !annotated {
+            let shown = found[0].iter().filter(|a| a.image_id == id && a.score.is_some_and(|score| score >= THRESHOLD));
+            let first = dataset.annotations.len() as u64 + 1;
+            let own = (first..).zip(shown).map(|(at, a)| Annotation { id: at, score: None, ..a.clone() }).collect::<Vec<_>>();
+            dataset.annotations.extend(own);
+            let (width, height) = (picture.raster.width as u32, picture.raster.height as u32);
+            dataset.images.push(Image { id, file_name: picture.name.clone(), width, height, ..Image::default() });
+        }
+    }
+    if images == 0 {
+        let why = left_out.first().map(|l: &LeftOut| l.example.clone()).unwrap_or_default();
+        return Err(Error::content(about, format!("no picture could be read ({why})"), "name their folder with --data"));
+    }
+    let objects = dataset.annotations.len();
+    let evaluations = scored(dataset, found)?;
+    let mut rows = Vec::new();
+    for (index, settings) in grid.iter().enumerate() {
+        let row = Tally::row(&tallies[index..=index], settings, opened.model.sites() as &[SiteInfo]);
+        let difference = if index == 0 { None } else { Some(difference(&evaluations[0], &evaluations[index])?) };
+        let accuracy = accuracy(evaluations[index].stats().unwrap_or_default());
+        rows.push(ObjectsRow { row, accuracy, difference, fates: std::mem::take(&mut fates[index]) });
+    }
+    let mut notes = Vec::new();
+    if images < FEW {
+        notes.push(format!("{images} pictures: an average precision on fewer than {FEW} is noise"));
+    }
+    Ok(ObjectsEvaluation {
+        schema_version: SCHEMA_VERSION,
+        model: opened.model.name.clone(),
+        calibration: session.calibration_report().source.clone(),
+        truth: about,
+        notes,
+        images,
+        objects,
+        left_out,
+        rows,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn failed(e: hotcoco::Error) -> Error {
+    Error::content("annotations", e.to_string(), "check ids, boxes and categories of the file")
+}
+
+/// COCO's evaluation of what every setting found.
+fn scored(truth: Dataset, found: Vec<Vec<Annotation>>) -> Result<Vec<COCOeval>> {
+    let truth = std::sync::Arc::new(COCO::from_dataset(truth));
+    let one = |detections: Vec<Annotation>| {
+        let detections = truth.load_res_anns(detections).map_err(failed)?;
+        let mut evaluation = COCOeval::new(std::sync::Arc::clone(&truth), detections, IouType::Bbox);
+        evaluation.run().map_err(failed)?;
+        Ok(evaluation)
+    };
+    found.into_iter().map(one).collect()
+}
+
+/// The numbers of an evaluation, in percent.
+fn accuracy(stats: &[f64]) -> Accuracy {
+    // The order of pycocotools: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; -1 where there is none.
+    let at = |index: usize| stats.get(index).copied().filter(|value| *value >= 0.0).map(|value| value * 100.0);
+    Accuracy { ap: at(0), ap50: at(1), ap75: at(2), ap_small: at(3), ap_medium: at(4), ap_large: at(5), ar100: at(8) }
+}
+
+/// Average precision less that of the float run in points, with the paired bootstrap interval over pictures.
+fn difference(float: &COCOeval, quantized: &COCOeval) -> Result<(f64, f64, f64)> {
+    let asked = CompareOpts { n_bootstrap: DRAWS, seed: 0, confidence: 0.95 };
+    let found = compare(float, quantized, &asked).map_err(failed)?;
+    let delta = found.deltas.get("AP").copied().unwrap_or(0.0);
+    let (low, high) = found.ci.as_ref().and_then(|ci| ci.get("AP")).map_or((delta, delta), |ci| (ci.lower, ci.upper));
+    Ok((100.0 * delta, 100.0 * low, 100.0 * high))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn category(id: u64, name: &str) -> Category {
+        Category { id, name: name.into(), ..Category::default() }
+    }
+
+    #[test]
+    fn categories_are_matched_by_name_whatever_their_case_and_else_by_number() {
+        let file = [category(1, "Person"), category(3, "car"), category(90, "toothbrush")];
+        let labels = ["N/A", "person", "bicycle", "Car"].map(String::from);
+        assert_eq!(categories(&file, &labels, 4), (vec![None, Some(1), None, Some(3)], "by name"));
+        let (by_number, how) = categories(&file, &[], 91);
+        assert_eq!((by_number[1], by_number[2], by_number[3], by_number[90], how), (Some(1), None, Some(3), Some(90), "by number"));
+    }
+
+    /// The twelve numbers of pycocotools 2.0.11 for made-up detections (tests/detection/coco_numbers.py).
+    #[test]
+    fn the_numbers_are_those_of_pycocotools() {
+        let text = include_str!("../../tests/detection/made_up.json");
+        let made: serde_json::Value = serde_json::from_str(text).unwrap();
+        let truth: Dataset = serde_json::from_value(made["truth"].clone()).unwrap();
+        let found: Vec<Annotation> = serde_json::from_value(made["found"].clone()).unwrap();
+        let expected: Vec<f64> = serde_json::from_value(made["stats"].clone()).unwrap();
+        // Truth against itself is found in full.
+        let own = truth.annotations.iter().map(|a| Annotation { score: Some(1.0), ..a.clone() }).collect();
+        let evaluations = scored(truth, vec![found, own]).unwrap();
+        let stats = evaluations[0].stats().unwrap();
+        assert_eq!(stats.len(), 12);
+        assert!(stats.iter().zip(&expected).all(|(ours, theirs)| (ours - theirs).abs() < 1e-9), "{stats:?} {expected:?}");
+        assert!((accuracy(evaluations[1].stats().unwrap()).ap.unwrap() - 100.0).abs() < 1e-9);
+        let (delta, low, high) = difference(&evaluations[1], &evaluations[0]).unwrap();
+        assert!(delta < 0.0 && low <= delta && delta <= high);
+    }
+}
