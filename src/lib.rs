@@ -12,7 +12,7 @@
 //! | [`quant`] | the method: calibrate, fit, assign, plan, bit operations, the integer program; [`mod@quant::run`] alone runs a plan | clock, stdout, input |
 //! | [`analysis`] | [`analysis::prediction`] alone compares predictions; suffix runs, measures, details, the report | clock, stdout |
 //! | [`session`] | one model, one calibration, some pictures; answers in stages; the cache | threads |
-//! | [`studies`] | one question a file: evaluate, perturbation, allocate, mixed, sensitivity, suggest, repair, compare, flips, diff, export, inspect, verify, dump; [`studies::judge`] alone says whether something found is worth taking | threads |
+//! | [`studies`] | one question a file: evaluate, coco (detectors), perturbation, allocate, mixed, sensitivity, suggest, repair, compare, flips, diff, export, inspect, verify, dump; [`studies::judge`] alone says whether something found is worth taking | threads |
 //! | [`engine`] | threads and channels and nothing else | terminal |
 //! | [`tui`] | state, update, view, keys, themes, frames | candle, the inside of quant |
 //! | [`cli`] | what was typed, the commands without a screen, what they print; alone names clap | |
@@ -23,7 +23,7 @@
 //! quantization; a pass is a row of steps and can start at any of them ([`model::forward_from`]), on which everything that varies one site
 //! stands ([`analysis::suffix`]); every method is one file and one row ([`quant::method`]) and ends in bounds and a rule
 //! ([`quant::SiteQuantizers`]), so one code path quantizes for all; group counts and bits are chosen by one integer program
-//! ([`quant::solve`]); a classifier is a detector with one query ([`model::Output`]), and sweeps, suggestions and tables know a
+//! ([`quant::solve`]); a classifier is a detector with one query and no boxes ([`model::Output`], [`analysis::objects`]), and sweeps, suggestions and tables know a
 //! [`analysis::Divergence`] only; the screen is `update` and `view` over one state.
 //!
 //! Matrix products are `rten-gemm`'s, with weights packed once ([`model::kernels`]); what stands between them works on slices, in place where
@@ -44,7 +44,7 @@
 //! Deviations from the design: a method's row and its fit stand in one file under `quant/method/` instead of a table beside a folder
 //! `fit/`, because two places a method were one too many; [`quant::fit`] is the form in which all of them end. `quant::run` is three
 //! functions over one private tap (logits only, every site shown, every boundary kept), because each caller keeps something else; its
-//! arithmetic belongs to the plan, because every study runs in it. [`model::Output`] has no boxes and masks before a network has them.
+//! arithmetic belongs to the plan, because every study runs in it. [`model::Output`] has boxes and no masks before a network has them.
 //! The Hub is asked by a client of our own ([`model::checkpoint`]), because the crate `hf-hub` sends the access token wherever a redirect
 //! leads, panics where an answer lacks a header, and sets no limit on time, size or redirects.
 //! A second thread runs studies, so that a long one never delays a run.

@@ -29,5 +29,9 @@ pub fn check(what: &str, needed: u64, limit: Option<u64>) -> Result<()> {
         return Ok(());
     }
     let problem = format!("a run needs about {:.1} GiB of memory, the limit is {:.1} GiB", giga(needed), giga(limit));
-    Err(Error::content(what, problem, "name a smaller input size or model, or allow more with --max-memory GIB"))
+    Err(Error::content(
+        what,
+        problem,
+        "name a smaller input size (--input-size for a detector) or model, or allow more with --max-memory GIB",
+    ))
 }

@@ -86,7 +86,10 @@ impl LoadedModel {
         } else {
             calibration_pictures(options, config.in_chans())?
         };
-        Ok(Self { model, preprocess, pictures, settings, cache, calibration, cache_folder: options.cache.clone(), flags: options.flags() })
+        // The size that the first picture asked for is said, because another command may begin with another picture.
+        let size = model.config.detection().and(options.input_size.or(Some(preprocess.size)));
+        let flags = Options { input_size: size, ..options.clone() }.flags();
+        Ok(Self { model, preprocess, pictures, settings, cache, calibration, cache_folder: options.cache.clone(), flags })
     }
 
     /// What is known now.

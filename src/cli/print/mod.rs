@@ -132,15 +132,20 @@ fn report_text(report: &Report, preset: &str, heading: &str) -> String {
     text += &format!("calibration: {}\npreprocessing: {}\n\n", clean(&report.calibration.source), clean(&report.picture.preprocessing));
     let cell = |c: Option<&ClassProbability>| c.map(|c| format!("{} {:.2} %", c.label, c.probability * 100.0)).unwrap_or_default();
     let rows = (0..p.float.len()).map(|i| vec![(i + 1).to_string(), cell(p.float.get(i)), cell(p.quantized.get(i))]);
-    text += &table(preset, &["rank", "float", "quantized"], rows).to_string();
-    text += &format!(
-        "\n\nKL {:.5}, margin {:.4} float, {:.4} quantized{}\n{}\n\n",
-        p.kl,
-        p.margin_float,
-        p.margin_kept,
-        if p.flipped { ", FLIPPED" } else { "" },
-        clean(&report.verdict)
-    );
+    if let Some(found) = &p.objects {
+        text += &objects::table_of(found, preset);
+        text += &format!("\n\nKL {:.5} a query{}\n{}\n\n", p.kl, if p.flipped { ", CHANGED" } else { "" }, clean(&report.verdict));
+    } else {
+        text += &table(preset, &["rank", "float", "quantized"], rows).to_string();
+        text += &format!(
+            "\n\nKL {:.5}, margin {:.4} float, {:.4} quantized{}\n{}\n\n",
+            p.kl,
+            p.margin_float,
+            p.margin_kept,
+            if p.flipped { ", FLIPPED" } else { "" },
+            clean(&report.verdict)
+        );
+    }
     if let Some(arithmetic) = &report.arithmetic {
         text += &format!("{}\n\n", arithmetic.describe());
     }

@@ -1,7 +1,7 @@
 //! Evaluations of detectors as text, JSON, CSV and Markdown.
 
 use super::{csv, deliver, preset, table};
-use crate::analysis::objects::Fate;
+use crate::analysis::objects::{Fate, ObjectReport, ObjectsReport, Seen};
 use crate::analysis::report::json;
 use crate::cli::{Format, Output};
 use crate::error::Result;
@@ -78,4 +78,23 @@ fn row(r: &ObjectsRow) -> Vec<String> {
         count(&[Fate::New]),
         format!("{:.5}", r.row.kl),
     ]
+}
+
+/// The objects of one picture as a table.
+pub(super) fn table_of(found: &ObjectsReport, preset: &str) -> String {
+    let seen = |seen: Option<&Seen>| seen.map_or_else(|| "-".into(), |s| format!("{} {:.1} %", s.label, s.score * 100.0));
+    let row = |(at, object): (usize, &ObjectReport)| {
+        let overlap = object.iou.map_or_else(|| "-".into(), |iou| format!("{iou:.2}"));
+        vec![
+            (at + 1).to_string(),
+            object.fate.name().to_string(),
+            seen(object.float.as_ref()),
+            seen(object.quantized.as_ref()),
+            overlap,
+            format!("{:.5}", object.kl),
+        ]
+    };
+    let rows = found.objects.iter().enumerate().map(row);
+    let head = format!("objects over {:.2}: {} float, {} quantized\n", found.threshold, found.counts.0, found.counts.1);
+    head + &table(preset, &["#", "fate", "float", "quantized", "IoU", "KL"], rows).to_string()
 }

@@ -6,6 +6,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 
 use super::spec::{ViewSpec, no_csv, no_detail};
+use crate::analysis::objects::Fate;
 use crate::analysis::report::{ClassProbability, Report, SiteReport};
 use crate::engine::Study;
 use crate::studies::compare::{Comparison, ComparisonRow};
@@ -90,7 +91,13 @@ fn columns(app: &App) -> Vec<Column<'_, (usize, &ComparisonRow)>> {
         let is = (row.method, row.wbits, row.abits, row.sbits) == (s.method, s.wbits, s.abits, s.sbits);
         if is { mark } else { "".into() }
     };
-    let first = |r: &Row| r.1.prediction.quantized.first().map_or_else(String::new, |c| c.label.clone());
+    let first = |r: &Row| match &r.1.prediction.objects {
+        Some(found) => {
+            let stay = found.count(Fate::Kept) + found.count(Fate::Moved);
+            format!("{stay} kept {} lost {} new", found.counts.0 - stay, found.count(Fate::New))
+        }
+        None => r.1.prediction.quantized.first().map_or_else(String::new, |c| c.label.clone()),
+    };
     let top1 = |e: &EvaluationRow| e.top1.map_or_else(|| "-".into(), |t| format!("{t:.1} %"));
     vec![
         Column::new("", 1, present),
