@@ -91,13 +91,14 @@ struct Truth {
     annotated: bool,
 }
 
-/// The categories of a file for the classes of a model: by name, else by number where the model's classes are COCO's numbers.
+/// The categories of a file for the classes of a model: by name, of a model without names by number, which are COCO's in most detectors.
 fn categories(file: &[Category], labels: &[String], classes: usize) -> (Vec<Option<u64>>, &'static str) {
     let plain = |text: &str| text.trim().to_lowercase();
     let named: Vec<Option<u64>> = (0..classes)
         .map(|class| labels.get(class).and_then(|label| file.iter().find(|c| plain(&c.name) == plain(label)).map(|c| c.id)))
         .collect();
-    if named.iter().any(Option::is_some) {
+    // A number says nothing of a model whose classes have other names.
+    if !labels.is_empty() {
         return (named, "by name");
     }
     ((0..classes as u64).map(|class| file.iter().find(|c| c.id == class).map(|c| c.id)).collect(), "by number")
@@ -167,19 +168,37 @@ fn detection(image: u64, category: u64, object: &Object, scale: (f64, f64)) -> A
     Annotation { image_id: image, category_id: category, bbox: Some(bbox), area, score: Some(object.score), ..Annotation::default() }
 }
 
+/// What is evaluated: annotations, a folder, and how many pictures.
+pub type Asked<'a> = (Option<&'a Path>, Option<&'a Path>, Option<usize>);
+
+fn truth_of(session: &Session, (annotations, folder, limit): Asked<'_>) -> Result<Truth> {
+    annotations.map_or_else(|| unannotated(session, folder, limit), |file| annotated(session, file, folder, limit))
+}
+
+/// Rows and columns of the input that the first of the pictures needs, by the rule of the model's processor.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn input_size(session: &Session, asked: Asked<'_>) -> Result<Option<(usize, usize)>> {
+    let truth = truth_of(session, asked)?;
+    let Some((_, first)) = truth.pictures.first() else { return Ok(None) };
+    let raster = first.load()?.raster;
+    Ok(session.opened().preprocess.detector_size(raster.height, raster.width))
+}
+
 /// Runs every setting, the first of which is the float run, on annotated pictures, or on pictures whose truth is what the float run sees.
 ///
 /// # Errors
 /// When the annotations cannot be read or are of other classes, no picture can be read, a setting does not fit, or `cancel` was called.
 pub fn evaluate(
     session: &Session,
-    (annotations, folder, limit): (Option<&Path>, Option<&Path>, Option<usize>),
+    asked: Asked<'_>,
     grid: &[Settings],
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
 ) -> Result<ObjectsEvaluation> {
     let started = std::time::Instant::now();
-    let truth = annotations.map_or_else(|| unannotated(session, folder, limit), |file| annotated(session, file, folder, limit))?;
+    let truth = truth_of(session, asked)?;
     let opened = session.opened();
     let network = opened.model.network();
     let plan = |settings: &Settings| {
@@ -191,7 +210,7 @@ pub fn evaluate(
     let mut found: Vec<Vec<Annotation>> = vec![Vec::new(); grid.len()];
     let mut tallies = vec![Tally::default(); grid.len()];
     let mut fates: Vec<BTreeMap<&'static str, usize>> = vec![BTreeMap::new(); grid.len()];
-    let (mut left_out, mut images) = (Vec::new(), 0);
+    let (mut left_out, mut images, mut smaller) = (Vec::new(), 0, 0);
     let total = pictures.len();
     for (id, source) in pictures {
         cancel.check()?;
@@ -207,6 +226,8 @@ pub fn evaluate(
             }
         };
         images += 1;
+        let wanted = opened.preprocess.detector_size(picture.raster.height, picture.raster.width);
+        smaller += usize::from(wanted.is_some_and(|wanted| wanted != prepared.inside));
         // From shares of the input to pixels of the picture.
         let of = |side: usize, inside: usize, length: usize| side as f64 / inside as f64 * length as f64;
         let (height, width) = opened.preprocess.size;
@@ -252,6 +273,12 @@ pub fn evaluate(
     if images < FEW {
         notes.push(format!("{images} pictures: an average precision on fewer than {FEW} is noise"));
     }
+    if smaller > 0 {
+        let (height, width) = opened.preprocess.size;
+        notes.push(format!(
+            "{smaller} of {images} pictures are smaller than the model's rule has them, to fit into {width}x{height} (--input-size)"
+        ));
+    }
     Ok(ObjectsEvaluation {
         schema_version: SCHEMA_VERSION,
         model: opened.model.name.clone(),
@@ -276,7 +303,10 @@ fn scored(truth: Dataset, found: Vec<Vec<Annotation>>) -> Result<Vec<COCOeval>> 
     let one = |detections: Vec<Annotation>| {
         let detections = truth.load_res_anns(detections).map_err(failed)?;
         let mut evaluation = COCOeval::new(std::sync::Arc::clone(&truth), detections, IouType::Bbox);
-        evaluation.run().map_err(failed)?;
+        evaluation.evaluate().map_err(failed)?;
+        evaluation.accumulate();
+        // As `run` does it, whose summary goes to standard output.
+        evaluation.summarize_lines();
         Ok(evaluation)
     };
     found.into_iter().map(one).collect()
