@@ -16,6 +16,7 @@ FRAMES = [
     ("distribution", []),
     ("distribution", ["method layer"]),
     ("attention", []),
+    ("attention", ["left heads"]),
     ("lens", ["bits 3"]),
     ("budget", []),
     ("learn", []),
