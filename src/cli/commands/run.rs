@@ -21,12 +21,15 @@ pub struct Run {
     /// Write every tensor of the run (safetensors): input, logits, each site before and after, assignments, weights.
     #[arg(long, value_name = "FILE")]
     dump: Option<PathBuf>,
+    /// Only the run: not every site alone, nor what is to blame, nor the lens, which take many runs of a large model.
+    #[arg(long)]
+    fast: bool,
 }
 
 impl Run {
     /// Runs, sweeps and prints.
     pub(super) fn run(&self) -> Result<()> {
-        let Self { common, output, dump: dump_to } = self;
+        let Self { common, output, dump: dump_to, fast } = self;
         common.refuse_overwriting(output.output.as_deref())?;
         common.refuse_overwriting(dump_to.as_deref())?;
         let session = open::session(common, common.settings()?)?;
@@ -37,6 +40,9 @@ impl Run {
         let mut report = outcome.report.clone();
         if report.settings.arithmetic == Arithmetic::Integer {
             report.arithmetic = Some(session.time_arithmetics(common.picture, &report.settings, &Cancel::default())?);
+        }
+        if *fast {
+            return print::report(&report, output);
         }
         session.sweep(&outcome, &Cancel::default(), |site, value| {
             if let Some(entry) = report.sites.iter_mut().find(|s| s.site == site) {

@@ -146,9 +146,10 @@ fn list_of_objects(app: &App, snapshot: &Snapshot, objects: &ObjectsReport, area
     if rows.is_empty() {
         put(buf, inner, 1, 1, "nothing above the threshold; , lowers it", look.dim());
     }
-    let wide = lower.width >= 54;
-    let one = |fate: Fate| format!("{}{}{}", objects::sign(fate, look), if wide { " " } else { "" }, fate.name());
-    let legend = Fate::ALL.map(one).join(if wide { "  " } else { " " });
+    // Where it is narrow, words are cut to what still tells them apart.
+    let (gap, letters) = if lower.width >= 50 { ("  ", 10) } else { (" ", 5) };
+    let one = |fate: Fate| format!("{}{}", objects::sign(fate, look), fate.name().chars().take(letters).collect::<String>());
+    let legend = Fate::ALL.map(one).join(gap);
     put(buf, lower, 1, 0, &legend, look.dim());
     let p = app.prediction().unwrap_or(&snapshot.report.prediction);
     let pixels = |seen: Option<&Seen>| {

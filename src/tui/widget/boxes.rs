@@ -34,8 +34,10 @@ pub struct Frame {
 
 impl Line {
     /// Across, down, and the four corners from the upper left on.
-    const fn glyphs(self, ascii: bool) -> [&'static str; 6] {
+    const fn glyphs(self, ascii: bool, heavy: bool) -> [&'static str; 6] {
         match (self, ascii) {
+            (Self::Single, false) if heavy => ["━", "┃", "┏", "┓", "┗", "┛"],
+            (Self::Dotted, false) if heavy => ["┅", "┇", "┏", "┓", "┗", "┛"],
             (Self::Single, false) => ["─", "│", "┌", "┐", "└", "┘"],
             (Self::Dotted, false) => ["┈", "┊", "┌", "┐", "└", "┘"],
             (Self::Double, false) => ["═", "║", "╔", "╗", "╚", "╝"],
@@ -59,10 +61,10 @@ fn one(frame: &Frame, look: Look, area: Rect, buf: &mut Buffer) -> Rect {
     let place = |share: f64, length: u16| ((share.clamp(0.0, 1.0) * f64::from(length)) as u16).min(length - 1);
     let (x0, y0) = (area.x + place(left, area.width), area.y + place(top, area.height));
     let (x1, y1) = (area.x + place(right, area.width), area.y + place(bottom, area.height));
-    let [across, down, tl, tr, bl, br] = frame.line.glyphs(look.ascii);
+    let [across, down, tl, tr, bl, br] = frame.line.glyphs(look.ascii, frame.selected);
     let mut style = frame.style;
     if frame.selected {
-        style = style.add_modifier(Modifier::BOLD | Modifier::REVERSED);
+        style = style.add_modifier(if look.ascii { Modifier::BOLD | Modifier::REVERSED } else { Modifier::BOLD });
     }
     for x in x0..=x1 {
         for (y, glyph) in [(y0, across), (y1, across)] {
