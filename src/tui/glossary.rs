@@ -50,7 +50,7 @@ pub const TERMS: &[(&str, &str)] = &[
     ("site", "a tensor that is quantized: the input of a product, named by block and layer"),
     ("SQNR", "signal-to-quantization-noise ratio in dB: 6 dB more is half the error"),
     ("step", "distance of neighbouring codes: (upper - lower) / (2^bits - 1)"),
-    ("this image", "what this row's settings answer for the image on the screen: the class, or what became of its objects"),
+    ("this image", "what this row's settings answer for the image on the screen: its class, or objects that stay and new ones (+)"),
     ("top-1", "share of labelled images whose true class is the most likely one"),
     ("upper", "upper bound of the quantizer: what lies above is clipped"),
     ("W", "bits of weights"),

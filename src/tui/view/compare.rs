@@ -94,7 +94,7 @@ fn columns(app: &App) -> Vec<Column<'_, (usize, &ComparisonRow)>> {
     let first = |r: &Row| match &r.1.prediction.objects {
         Some(found) => {
             let stay = found.count(Fate::Kept) + found.count(Fate::Moved);
-            format!("{stay} kept {} lost {} new", found.counts.0 - stay, found.count(Fate::New))
+            format!("{stay}/{} kept +{}", found.counts.0, found.count(Fate::New))
         }
         None => r.1.prediction.quantized.first().map_or_else(String::new, |c| c.label.clone()),
     };
