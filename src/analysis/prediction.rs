@@ -147,20 +147,28 @@ impl Prediction {
         self.queries().map(of).fold(0.0, f64::max)
     }
 
+    /// `KL(p_float || p_this)` of every query, in nats.
+    fn each_kl(&self, float: &Self) -> Vec<f64> {
+        float.queries().zip(self.queries()).map(|(float, this)| kl(float, this)).collect()
+    }
+
     /// The objects of this against those of the float prediction of the same picture; none of classifiers.
     #[must_use]
     pub fn objects(&self, float: &Self, labels: &[String]) -> Option<ObjectsReport> {
-        let each = || float.queries().zip(self.queries()).map(|(float, this)| kl(float, this)).collect();
-        self.detects().then(|| ObjectsReport::new(float.seen(labels), self.seen(labels), each(), THRESHOLD))
+        self.detects().then(|| ObjectsReport::new(float.seen(labels), self.seen(labels), self.each_kl(float), THRESHOLD))
     }
 
     /// How far this is from the float prediction of the same picture.
     #[must_use]
     pub fn against(&self, float: &Self) -> Divergence {
-        let queries = self.queries().count().max(1) as f64;
-        let sum: f64 = float.queries().zip(self.queries()).map(|(float, this)| kl(float, this)).sum();
-        let changed = self.objects(float, &[]).map_or_else(|| self.class() != float.class(), |objects| objects.changed());
-        Divergence { kl: sum / queries, changed: usize::from(changed), of: 1 }
+        let each = self.each_kl(float);
+        let kl = each.iter().sum::<f64>() / each.len().max(1) as f64;
+        let changed = if self.detects() {
+            ObjectsReport::new(float.seen(&[]), self.seen(&[]), each, THRESHOLD).changed()
+        } else {
+            self.class() != float.class()
+        };
+        Divergence { kl, changed: usize::from(changed), of: 1 }
     }
 
     /// The most likely classes with their probabilities; of a detector those of its most likely objects.

@@ -82,7 +82,7 @@ pub struct ObjectsEvaluation {
 }
 
 /// What is to be found: pictures with their numbers, and the category of every class.
-struct Truth {
+pub struct Truth {
     dataset: Dataset,
     pictures: Vec<(u64, PictureSource)>,
     /// By class of the model; none where the file has no such category.
@@ -168,37 +168,38 @@ fn detection(image: u64, category: u64, object: &Object, scale: (f64, f64)) -> A
     Annotation { image_id: image, category_id: category, bbox: Some(bbox), area, score: Some(object.score), ..Annotation::default() }
 }
 
-/// What is evaluated: annotations, a folder, and how many pictures.
-pub type Asked<'a> = (Option<&'a Path>, Option<&'a Path>, Option<usize>);
+impl Truth {
+    /// Of an annotation file, or of what the float run will see on pictures without one; a folder of pictures, and how many of them.
+    ///
+    /// # Errors
+    /// When the annotations cannot be read or are of other classes, or there are no pictures.
+    pub fn of(session: &Session, annotations: Option<&Path>, folder: Option<&Path>, limit: Option<usize>) -> Result<Self> {
+        annotations.map_or_else(|| unannotated(session, folder, limit), |file| annotated(session, file, folder, limit))
+    }
 
-fn truth_of(session: &Session, (annotations, folder, limit): Asked<'_>) -> Result<Truth> {
-    annotations.map_or_else(|| unannotated(session, folder, limit), |file| annotated(session, file, folder, limit))
-}
-
-/// Rows and columns of the input that the first of the pictures needs, by the rule of the model's processor.
-///
-/// # Errors
-/// As [`evaluate`].
-pub fn input_size(session: &Session, asked: Asked<'_>) -> Result<Option<(usize, usize)>> {
-    let truth = truth_of(session, asked)?;
-    let Some((_, first)) = truth.pictures.first() else { return Ok(None) };
-    let raster = first.load()?.raster;
-    Ok(session.opened().preprocess.detector_size(raster.height, raster.width))
+    /// Rows and columns of the input that the first of the pictures needs, by the rule of the model's processor.
+    ///
+    /// # Errors
+    /// When that picture cannot be read.
+    pub fn input_size(&self, session: &Session) -> Result<Option<(usize, usize)>> {
+        let Some((_, first)) = self.pictures.first() else { return Ok(None) };
+        let raster = first.load()?.raster;
+        Ok(session.opened().preprocess.detector_size(raster.height, raster.width))
+    }
 }
 
 /// Runs every setting, the first of which is the float run, on annotated pictures, or on pictures whose truth is what the float run sees.
 ///
 /// # Errors
-/// When the annotations cannot be read or are of other classes, no picture can be read, a setting does not fit, or `cancel` was called.
+/// When no picture can be read, a setting does not fit, or `cancel` was called.
 pub fn evaluate(
     session: &Session,
-    asked: Asked<'_>,
+    truth: Truth,
     grid: &[Settings],
     cancel: &Cancel,
     progress: &dyn Fn(Progress),
 ) -> Result<ObjectsEvaluation> {
     let started = std::time::Instant::now();
-    let truth = truth_of(session, asked)?;
     let opened = session.opened();
     let network = opened.model.network();
     let plan = |settings: &Settings| {

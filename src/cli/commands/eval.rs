@@ -63,16 +63,16 @@ impl Eval {
                     "a classifier: average precision is not put together of parts",
                 ));
             }
-            let asked = (annotations.as_deref(), data.as_deref(), *limit);
+            let truth = coco::Truth::of(&session, annotations.as_deref(), data.as_deref(), *limit)?;
             // The input is as the first of these pictures needs it, not as the first of the session's does.
             let wanted =
-                coco::input_size(&session, asked)?.filter(|size| common.input_size.is_none() && *size != session.opened().preprocess.size);
+                truth.input_size(&session)?.filter(|size| common.input_size.is_none() && *size != session.opened().preprocess.size);
             let session = match wanted {
                 Some(size) => open::session(&RunArgs { input_size: Some(size), ..common.clone() }, session.opened().settings.clone())?,
                 None => session,
             };
             let bar = Bar::default();
-            let found = coco::evaluate(&session, asked, &grid, &interrupt::cancel()?, &|progress| bar.show(&progress))?;
+            let found = coco::evaluate(&session, truth, &grid, &interrupt::cancel()?, &|progress| bar.show(&progress))?;
             drop(bar);
             for note in &found.notes {
                 tell(&format!("note: {note}"));

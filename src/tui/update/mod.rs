@@ -109,6 +109,7 @@ fn on_mouse(app: &mut App, event: MouseEvent) -> Vec<Effect> {
 
 fn on_key(app: &mut App, key: &KeyEvent) -> Vec<Effect> {
     app.notice = None;
+    app.hover = None; // Where the mouse lies another view may be by now.
     if app.palette.is_some()
         && !matches!(keymap::action(key, app.view), Some(Action::Suspend))
         && !key.modifiers.contains(KeyModifiers::CONTROL)

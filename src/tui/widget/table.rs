@@ -153,9 +153,9 @@ impl<'a, R> Table<'a, R> {
         let columns = self.fitting(inner.width);
         let mut x = 0;
         for (column, width) in &columns {
-            let by = self.by.filter(|(title, _)| *title == column.title).map(|(_, reversed)| (Hit::Picture, !reversed));
-            let sorted = self.sorted.filter(|(by, _)| Some(*by) == column.header).or(by);
-            let arrow = sorted.map_or("", |(_, ascends)| if ascends { "↑" } else { "↓" });
+            let by = self.by.filter(|(title, _)| *title == column.title).map(|(_, reversed)| !reversed);
+            let sorted = self.sorted.filter(|(by, _)| Some(*by) == column.header).map(|(_, ascends)| ascends).or(by);
+            let arrow = sorted.map_or("", |ascends| if ascends { "↑" } else { "↓" });
             let style = if sorted.is_some() { look.accent() } else { look.dim() };
             put(buf, inner, x, 0, &column.place(&format!("{}{arrow}", column.title), *width), style);
             let hit = column.header.unwrap_or(Hit::Term(column.title));
