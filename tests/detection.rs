@@ -9,13 +9,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use common::flat;
 use common::screen::{LOOK, answer, press, text, view};
 use crossterm::event::KeyCode;
+use igq::analysis::metrics::ErrorNumbers;
 use igq::analysis::objects::Fate;
 use igq::analysis::{FloatRun, Prediction, QuantizedRun};
 use igq::input::{Picture, Preprocess, Raster};
 use igq::model::{Identity, Model, forward};
 use igq::progress::Cancel;
+use igq::quant::run::{Observation, Start, run_observed};
 use igq::quant::{BitWidth, Plan, Settings};
 use igq::session::{Options, Session};
 use igq::studies::verify;
@@ -63,6 +66,43 @@ fn float_against_itself_keeps_everything() {
     assert_eq!(Prediction::of_one(&output).unwrap(), float.prediction);
     let objects = same.prediction.objects(&float.prediction, &[]).unwrap().at(0.2);
     assert!(objects.counts.0 > 3 && objects.objects.iter().all(|o| o.fate == Fate::Kept && o.iou == Some(1.0) && o.kl == 0.0));
+}
+
+/// A softmax of millions of values is not kept: it is computed again from the boundary before it, with the same bits.
+#[test]
+fn a_large_softmax_is_computed_again_and_measured_as_if_it_was_kept() {
+    let images = vec![folder("shapes/images")];
+    let options = Options { model: named("shapes"), images, input_size: Some((304, 304)), ..Options::default() };
+    let options = Options { calibration: Some(folder("shapes/images")), calibration_images: 2, ..options };
+    let (session, cancel) = (Session::open(&options, &|_| ()).unwrap(), Cancel::default());
+    let (network, settings) = (session.opened().model.network(), Settings::default());
+    let outcome = session.run(0, &settings, &cancel).unwrap();
+    let later = Settings { abits: BitWidth::new(3).unwrap(), ..settings.clone() };
+    for outcome in [outcome, session.run(0, &later, &cancel).unwrap()] {
+        let (mut seen, pixels) = (0, Start::pixels(&outcome.base.prepared.tensor));
+        let observe = |whole: &Observation| {
+            let site = whole.plan.info.site;
+            if !site.kind.is_softmax() {
+                return Ok(());
+            }
+            assert!(!outcome.base.float.sites.contains_key(&site) && !outcome.quantized.sites.contains_key(&site), "{site} is kept");
+            let again = outcome.quantized.at(network, &outcome.plan, site, &cancel)?;
+            assert_eq!(again.grouping.as_ref(), whole.groupings.first(), "{site}");
+            assert!(flat(&again.before) == flat(whole.before) && flat(&again.after) == flat(whole.after), "{site}");
+            let float = outcome.base.float.at(network, whole.plan.info.step, site)?;
+            let [local, cumulative] = [whole.before, &float].map(|from| ErrorNumbers::between(&flat(from), &flat(whole.after)));
+            let report = outcome.report.sites.iter().find(|report| report.site == site).unwrap();
+            let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b;
+            assert!(near(report.local.error.mse, local.mse) && near(report.cumulative.mse, cumulative.mse), "{site}: {report:?}");
+            let detail = session.detail(&outcome, 1, site).unwrap();
+            assert!(detail.attention.unwrap().float == flat(&float) && detail.distribution.is_some(), "{site}");
+            seen += 1;
+            Ok(())
+        };
+        run_observed(network, pixels, &outcome.plan, &cancel, observe).unwrap();
+        assert_eq!(seen, 4);
+        assert!(outcome.report.sites.iter().map(|report| report.site).eq(session.opened().model.sites().iter().map(|info| info.site)));
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::distribution::Distribution;
-use super::runs::{FloatRun, QuantizedRun};
+use super::runs::SiteRun;
 use crate::model::{Site, SiteInfo, TokenLayout, kernels};
 use crate::quant::SitePlan;
 
@@ -38,19 +38,20 @@ pub struct SiteDetail {
 }
 
 impl SiteDetail {
-    /// Details of the site of `plan`, from both runs of request `id`; `weight` is the float weight of its layer.
+    /// Details of the site of `plan`, from the operand `float` and what the quantized run did to it in request `id`; `weight` is the float
+    /// weight of its layer.
     #[must_use]
-    pub fn new(id: u64, plan: &SitePlan, weight: Option<&Tensor>, float: &FloatRun, quantized: &QuantizedRun) -> Self {
+    pub fn new(id: u64, plan: &SitePlan, weight: Option<&Tensor>, both: Option<(&Tensor, &SiteRun)>) -> Self {
         let info = &plan.info;
         let values = |x: &Tensor| kernels::with_values(x, <[f32]>::to_vec).ok();
         let map = || {
-            let run = quantized.sites.get(&info.site)?;
+            let (float, run) = both?;
             let SiteInfo { heads, layout, .. } = *info;
-            let (float, before) = (values(float.sites.get(&info.site)?)?, values(&run.before)?);
+            let (float, before) = (values(float)?, values(&run.before)?);
             Some(AttentionMap { heads, layout, float, before, quantized: values(&run.after)? })
         };
-        let run = quantized.sites.get(&info.site);
-        let distribution = run.and_then(|run| Distribution::new(plan, float, run, weight).ok().flatten());
+        let run = both.map(|(_, run)| run);
+        let distribution = both.and_then(|(float, run)| Distribution::new(plan, float, run, weight).ok());
         let costs = || {
             let (quantizers, grouping) = (plan.quantizers.as_ref()?, run?.grouping.as_ref()?);
             grouping.ranges.iter().map(|&range| quantizers.costs(range, plan.bits)).collect::<Option<Vec<_>>>()

@@ -4,7 +4,7 @@
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
-use super::runs::{FloatRun, SiteRun};
+use super::runs::SiteRun;
 use crate::error::Result;
 use crate::model::kernels;
 use crate::quant::ranges::Along;
@@ -74,12 +74,11 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// Of one site; `weight` is the float weight of its layer.
+    /// Of one site, from its operand in the float run and what the quantized run did to it; `weight` is the float weight of its layer.
     ///
     /// # Errors
     /// When a tensor cannot be read.
-    pub fn new(plan: &SitePlan, float: &FloatRun, run: &SiteRun, weight: Option<&Tensor>) -> Result<Option<Self>> {
-        let Some(float) = float.sites.get(&plan.info.site) else { return Ok(None) };
+    pub fn new(plan: &SitePlan, float: &Tensor, run: &SiteRun, weight: Option<&Tensor>) -> Result<Self> {
         let last = run.before.dim(D::Minus1)?;
         let rows = Along::of(plan.info.site.kind).is_rows();
         let read = |x: &Tensor| kernels::with_values(x, <[f32]>::to_vec);
@@ -109,7 +108,7 @@ impl Distribution {
         let values = before.len() / channels.max(1);
         let mut next = || parts.remove(0);
         let (float, before, after, error) = (next(), next(), next(), next());
-        Ok(Some(Self { channels, values, float, before, after, error, codes, used, clipped, weights }))
+        Ok(Self { channels, values, float, before, after, error, codes, used, clipped, weights })
     }
 
     /// How often each code stands for a value of some channels.

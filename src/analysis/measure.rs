@@ -1,5 +1,7 @@
 //! From a float run and a quantized run to the numbers of section 8.
 
+use std::collections::BTreeMap;
+
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
@@ -8,7 +10,7 @@ use super::metrics::ErrorNumbers;
 use super::report::{LocalError, QuantizerReport, RangesReport, SiteReport, WeightReport};
 use super::runs::{FloatRun, QuantizedRun, SiteRun};
 use crate::error::Result;
-use crate::model::{Site, kernels};
+use crate::model::{Network, Site, kernels};
 use crate::progress::Cancel;
 use crate::quant::bops::SiteBops;
 use crate::quant::ranges::{self, Along};
@@ -19,20 +21,31 @@ use crate::quant::{Grouping, Plan, SitePlan};
 /// # Errors
 /// When `cancel` was called.
 pub fn sites(
+    network: &dyn Network,
     plan: &Plan,
     bops: &[(Site, SiteBops)],
     float: &FloatRun,
     quantized: &QuantizedRun,
     cancel: &Cancel,
 ) -> Result<Vec<SiteReport>> {
-    let measured = |(site, bops): &(Site, SiteBops)| {
+    let measured = |(site, bops): &&(Site, SiteBops)| {
         if let Err(cancelled) = cancel.check() {
             return Some(Err(cancelled));
         }
-        let report = measure(plan.sites.get(site)?, float.sites.get(site)?, quantized.sites.get(site)?);
-        Some(report.map(|report| SiteReport { bops: *bops, ..report }))
+        let planned = plan.sites.get(site)?;
+        let report = || {
+            let run = quantized.at(network, plan, *site, cancel)?;
+            measure(planned, &float.at(network, planned.info.step, *site)?, &run)
+        };
+        Some(report().map(|report| SiteReport { bops: *bops, ..report }))
     };
-    bops.par_iter().filter_map(measured).collect()
+    // What has to be computed again is large: one at a time.
+    let (kept, again): (Vec<_>, Vec<_>) = bops.iter().partition(|(site, _)| quantized.sites.contains_key(site));
+    let mut reports = kept.par_iter().filter_map(measured).collect::<Result<Vec<_>>>()?;
+    reports.extend(again.iter().filter_map(measured).collect::<Result<Vec<_>>>()?);
+    let place: BTreeMap<Site, usize> = bops.iter().enumerate().map(|(place, (site, _))| (*site, place)).collect();
+    reports.sort_by_key(|report| place.get(&report.site));
+    Ok(reports)
 }
 
 fn measure(plan: &SitePlan, float: &Tensor, run: &SiteRun) -> Result<SiteReport> {

@@ -4,10 +4,7 @@ use candle_core::Tensor;
 
 use super::{Picture, PictureSource, Preprocess};
 use crate::error::{Error, Result};
-
-/// Pictures that run together. Few, so that the operands of a layer stay in the processor's caches; what more there is to do runs as
-/// further batches beside them, on other threads.
-pub const BATCH: usize = 8;
+use crate::memory::together;
 
 /// Pictures that were loaded together, and what the model takes for them.
 #[derive(Debug, Clone)]
@@ -48,20 +45,20 @@ pub fn load_readable(sources: &[PictureSource], preprocess: &Preprocess) -> Resu
     Ok((batch, kept, errors))
 }
 
-/// Loads all of `sources` in batches of at most [`BATCH`].
+/// Loads all of `sources` in batches of at most [`together`].
 ///
 /// # Errors
 /// When a picture cannot be read.
 pub fn load_all(sources: &[PictureSource], preprocess: &Preprocess) -> Result<Vec<Tensor>> {
-    sources.chunks(BATCH).map(|part| Ok(load(part, preprocess)?.tensor)).collect()
+    sources.chunks(together(preprocess.size)).map(|part| Ok(load(part, preprocess)?.tensor)).collect()
 }
 
-/// Decoded pictures in batches of at most [`BATCH`].
+/// Decoded pictures in batches of at most [`together`].
 ///
 /// # Errors
 /// Only when candle fails.
 pub fn stack(pictures: &[Picture], preprocess: &Preprocess) -> Result<Vec<Tensor>> {
-    pictures.chunks(BATCH).map(|part| tensor(part, preprocess)).collect()
+    pictures.chunks(together(preprocess.size)).map(|part| tensor(part, preprocess)).collect()
 }
 
 fn tensor(pictures: &[Picture], preprocess: &Preprocess) -> Result<Tensor> {

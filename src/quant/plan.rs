@@ -159,7 +159,11 @@ impl Plan {
         Ok(Arc::clone(self.site(site)?.weight.as_ref().map_or(float, |w| &w.weight)))
     }
 
-    pub(super) fn site(&self, site: Site) -> Result<&SitePlan> {
+    /// What `site` does.
+    ///
+    /// # Errors
+    /// When the plan has no such site.
+    pub fn site(&self, site: Site) -> Result<&SitePlan> {
         self.sites.get(&site).ok_or_else(|| Error::setting("site", site, "a site of the model that was planned"))
     }
 }

@@ -324,7 +324,7 @@ impl Session {
     pub fn values_before(&self, picture: usize, settings: &Settings, site: Site) -> Option<Tensor> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let newest = newest.filter(|newest| newest.picture == picture && newest.settings == *settings)?;
-        newest.quantized.sites.get(&site).map(|run| run.before.clone())
+        newest.quantized.at(self.opened.model.network(), &newest.plan, site, &Cancel::default()).ok().map(|run| run.before.clone())
     }
 
     pub(super) fn prediction(&self, run: &Run) -> PredictionReport {
@@ -348,7 +348,7 @@ impl Session {
         let model = &self.opened.model;
         let prediction = self.prediction(&run);
         let costs = bops::of_network(model.sites(), settings);
-        let sites = cpu::in_pool(|| measure::sites(&run.plan, &costs, &run.base.float, &run.quantized, cancel))?;
+        let sites = cpu::in_pool(|| measure::sites(model.network(), &run.plan, &costs, &run.base.float, &run.quantized, cancel))?;
         let name = |class: usize| ClassName { class, label: prediction::class_name(&model.labels, class) };
         let report = Report {
             schema_version: SCHEMA_VERSION,
@@ -412,8 +412,15 @@ impl Session {
     /// What only `site` on one view shows of `outcome`, the answer to request `id`; none where the model has no such site.
     #[must_use]
     pub fn detail(&self, outcome: &Outcome, id: u64, site: Site) -> Option<SiteDetail> {
-        let weight = self.opened.model.network().weight(site).and_then(|weight| weight.tensor().ok());
-        Some(SiteDetail::new(id, outcome.plan.sites.get(&site)?, weight, &outcome.base.float, &outcome.quantized))
+        let network = self.opened.model.network();
+        let weight = network.weight(site).and_then(|weight| weight.tensor().ok());
+        let plan = outcome.plan.sites.get(&site)?;
+        let both = || {
+            let float = outcome.base.float.at(network, plan.info.step, site)?;
+            Ok::<_, Error>((float, outcome.quantized.at(network, &outcome.plan, site, &Cancel::default())?))
+        };
+        let both = cpu::in_pool(both).ok();
+        Some(SiteDetail::new(id, plan, weight, both.as_ref().map(|(float, run)| (float, &**run))))
     }
 
     /// What float and quantized run of `outcome` would answer after every block.

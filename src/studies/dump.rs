@@ -12,6 +12,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
+use crate::model::Network;
+use crate::progress::Cancel;
 use crate::quant::files::write_tensors;
 use crate::quant::{Quantizer, Rule};
 use crate::session::Outcome;
@@ -20,7 +22,7 @@ use crate::session::Outcome;
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
+pub fn write(path: &Path, network: &dyn Network, outcome: &Outcome) -> Result<()> {
     let row = |values: Vec<f32>| -> Result<Tensor> {
         let length = values.len();
         Ok(Tensor::from_vec(values, length, &Device::Cpu)?)
@@ -30,10 +32,9 @@ pub fn write(path: &Path, outcome: &Outcome) -> Result<()> {
         ("logits.float".to_string(), outcome.base.float.prediction.tensor()?),
         ("logits.quantized".to_string(), outcome.quantized.prediction.tensor()?),
     ]);
-    for (site, run) in &outcome.quantized.sites {
-        if let Some(float) = outcome.base.float.sites.get(site) {
-            tensors.insert(format!("{site}.float"), float.clone());
-        }
+    for (site, plan) in &outcome.plan.sites {
+        let run = outcome.quantized.at(network, &outcome.plan, *site, &Cancel::default())?;
+        tensors.insert(format!("{site}.float"), outcome.base.float.at(network, plan.info.step, *site)?);
         tensors.insert(format!("{site}.input"), run.before.clone());
         tensors.insert(format!("{site}.quantized"), run.after.clone());
         if let Some(grouping) = &run.grouping {

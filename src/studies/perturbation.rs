@@ -13,8 +13,9 @@ use super::shard::Shard;
 use crate::analysis::suffix::Reference;
 use crate::analysis::{metrics, prediction};
 use crate::error::{Error, Result};
-use crate::input::batches::{self, BATCH};
-use crate::model::{Network, Site, SiteInfo, Tap, Trace, forward};
+use crate::input::batches;
+use crate::memory::BATCH;
+use crate::model::{Identity, Network, Site, SiteInfo, Tap, Trace, trace};
 use crate::progress::{Cancel, Counter, Progress};
 use crate::quant::method::Parts;
 use crate::quant::run::fake_quantize_picture;
@@ -188,7 +189,8 @@ pub fn fisher(
     Ok(sites.iter().enumerate().map(of_site).collect())
 }
 
-/// `sum g^2 e^2` over a few pictures, for every site and plan.
+/// `sum g^2 e^2` over a few pictures, for every site and plan. Step by step from the last one back, each run again from its boundary, so that
+/// only what one step computes waits for its gradient.
 fn fisher_of_part(
     network: &dyn Network,
     part: &Tensor,
@@ -197,24 +199,33 @@ fn fisher_of_part(
     cancel: &Cancel,
 ) -> Result<Vec<Vec<f64>>> {
     cancel.check()?;
-    let mut probe = Probe { seen: Vec::new() };
+    let trace = trace(network, part, &mut Identity)?;
     // The KL of a detector is the mean over its queries, each a row of its own.
-    let logits = forward(network, part, &mut probe)?.logits;
-    let queries = logits.dim(1)?.max(1) as f64;
-    let logits = logits.flatten_to(1)?;
-    let directions: Vec<f32> = logits.to_vec2::<f32>()?.iter().flat_map(|row| direction(row, &mut random)).collect();
-    let directions = Tensor::from_vec(directions, logits.dims(), &Device::Cpu)?;
-    cancel.check()?;
-    let gradients = (&logits * directions)?.sum_all()?.backward()?;
-    let of_site = |(info, plans): &Candidates| {
+    let queries = trace.output.logits.dim(1)?.max(1) as f64;
+    let rows = trace.output.logits.flatten_to(1)?.to_vec2::<f32>()?;
+    let directions: Vec<f32> = rows.iter().flat_map(|row| direction(row, &mut random)).collect();
+    let mut upper = Tensor::from_vec(directions, trace.output.logits.dims(), &Device::Cpu)?;
+    let mut sums: Vec<Vec<f64>> = sites.iter().map(|(_, plans)| vec![0.0; plans.len()]).collect();
+    for (step, boundary) in trace.boundaries.iter().enumerate().rev() {
         cancel.check()?;
-        let seen = probe.seen.iter().find(|(site, ..)| *site == info.site);
-        match seen.and_then(|(_, x, zero)| Some((x, gradients.get(zero.as_tensor())?))) {
-            Some((x, gradient)) => Ok(weighted_errors(info.site, x, gradient, plans)?.into_iter().map(|sum| sum / queries).collect()),
-            None => Ok(vec![0.0; plans.len()]),
-        }
-    };
-    sites.par_iter().map(of_site).collect()
+        let (mut probe, start) = (Probe { seen: Vec::new() }, Var::from_tensor(boundary)?);
+        let end = network.step(step, start.as_tensor(), &mut probe)?;
+        let end = if step + 1 == trace.boundaries.len() { network.output(&end)?.logits } else { end };
+        let gradients = (&end * upper)?.sum_all()?.backward()?;
+        let of_site = |((info, plans), sums): (&Candidates, &mut Vec<f64>)| {
+            let seen = probe.seen.iter().find(|(site, ..)| *site == info.site);
+            if let Some((x, gradient)) = seen.and_then(|(_, x, zero)| Some((x, gradients.get(zero.as_tensor())?))) {
+                *sums = weighted_errors(info.site, x, gradient, plans)?.into_iter().map(|sum| sum / queries).collect();
+            }
+            cancel.check()
+        };
+        sites.par_iter().zip(&mut sums).filter(|((info, _), _)| info.step == step).try_for_each(of_site)?;
+        upper = match gradients.get(start.as_tensor()) {
+            Some(gradient) => gradient.clone(),
+            None => boundary.zeros_like()?,
+        };
+    }
+    Ok(sums)
 }
 
 /// `S r` for one row of logits.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::input::batches::BATCH;
+use crate::memory::BATCH;
 use crate::model::output::BOX;
 use crate::model::{Identity, Model, Weights, forward};
 

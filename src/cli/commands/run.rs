@@ -35,7 +35,7 @@ impl Run {
         let session = open::session(common, common.settings()?)?;
         let outcome = session.run(common.picture, &session.opened().settings, &Cancel::default())?;
         if let Some(path) = dump_to {
-            dump::write(path, &outcome)?;
+            dump::write(path, session.opened().model.network(), &outcome)?;
         }
         let mut report = outcome.report.clone();
         if report.settings.arithmetic == Arithmetic::Integer {

@@ -17,6 +17,7 @@ pub use swin::{SwinConfig, SwinStage};
 pub use vit::{Detection, Pool, VitConfig};
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::checkpoint::names::{self, Layout};
 use crate::model::checkpoint::weights::Weights;
@@ -118,27 +119,33 @@ impl Config {
         if let Self::Swin(swin) = self { Some(swin) } else { None }
     }
 
-    /// Bytes that calibration and sweeps take at most, beside the weights: operands of a batch on every thread, and the float and quantized
-    /// run of one picture with all operands kept. An estimate from sizes alone.
+    /// Bytes that calibration and sweeps take at most, beside the weights: operands of a batch on two threads, and the float and quantized
+    /// run of one picture with all operands that are kept. An estimate from sizes alone.
     #[must_use]
     pub fn run_bytes(&self) -> u64 {
-        let block = |tokens: usize, seen: usize, dim: usize, heads: usize, hidden: usize| -> u64 {
+        // Values of a block: those of tokens by channels, and those of its softmax.
+        let block = |tokens: usize, seen: usize, dim: usize, heads: usize, hidden: usize| -> (u64, u64) {
             let wide = (tokens as u64).saturating_mul((10 * dim + 2 * hidden) as u64);
-            wide.saturating_add((tokens as u64).saturating_mul(seen as u64).saturating_mul(2 * heads as u64))
+            (wide, (tokens as u64).saturating_mul(seen as u64).saturating_mul(heads as u64))
         };
-        let (largest, all) = match self {
-            Self::Vit(vit) => {
-                let one = block(vit.tokens(), vit.tokens(), vit.embed_dim, vit.heads, vit.mlp_dim);
-                (one, one.saturating_mul(vit.depth as u64))
+        let blocks: Vec<(u64, (u64, u64))> = match self {
+            Self::Vit(vit) => vec![(vit.depth as u64, block(vit.tokens(), vit.tokens(), vit.embed_dim, vit.heads, vit.mlp_dim))],
+            Self::Swin(swin) => {
+                let stage = |(index, stage): (usize, &SwinStage)| {
+                    let (rows, columns) = swin.grid(index);
+                    let seen = stage.window * stage.window;
+                    (stage.depth as u64, block(rows.saturating_mul(columns), seen, stage.dim, stage.heads, stage.mlp_dim))
+                };
+                swin.stages.iter().enumerate().map(stage).collect()
             }
-            Self::Swin(swin) => swin.stages.iter().enumerate().fold((0, 0_u64), |(largest, all), (index, stage)| {
-                let (rows, columns) = swin.grid(index);
-                let one = block(rows.saturating_mul(columns), stage.window * stage.window, stage.dim, stage.heads, stage.mlp_dim);
-                (one.max(largest), all.saturating_add(one.saturating_mul(stage.depth as u64)))
-            }),
         };
-        let values = largest.saturating_mul(2 * 8).saturating_add(all.saturating_mul(3));
-        values.saturating_mul(4)
+        // Scores, softmax, and its quantized copy.
+        let at_once = |(wide, softmax): (u64, u64)| softmax.saturating_mul(3).saturating_add(wide);
+        let kept = |(wide, softmax): (u64, u64)| if memory::is_kept(softmax) { wide.saturating_add(softmax) } else { wide };
+        let largest = blocks.iter().map(|(_, one)| at_once(*one)).max().unwrap_or(0);
+        let all = blocks.iter().fold(0_u64, |all, (depth, one)| all.saturating_add(kept(*one).saturating_mul(*depth)));
+        let batches = largest.saturating_mul(2 * memory::together(self.image_size()) as u64);
+        batches.saturating_add(all.saturating_mul(3)).saturating_mul(4)
     }
 
     /// One line for users.
