@@ -335,7 +335,7 @@ fn attention_within_windows_is_drawn_where_the_window_lies() {
     app.view = view("attention");
     // Windows of 4x4 on a grid of 16x16; in every second block they are shifted by 2, and come back at the other side.
     for (block, token, rows, columns) in [(0, (5, 9), [4, 5, 6, 7], [8, 9, 10, 11]), (1, (5, 9), [2, 3, 4, 5], [6, 7, 8, 9])] {
-        let site = Site { stage: Some(0), block: Some(block), kind: SiteKind::Attn };
+        let site = Site::in_block(block, SiteKind::Attn).in_stage(0);
         assert!(app.select(site));
         detail(&mut app, &session, &outcome);
         let map = app.attention().unwrap().clone();
@@ -357,10 +357,10 @@ fn attention_within_windows_is_drawn_where_the_window_lies() {
     }
     // The cursor walks over the picture, not from window to window.
     app.token = 0;
-    app.select(Site { stage: Some(0), block: Some(0), kind: SiteKind::Attn });
+    app.select(Site::in_block(0, SiteKind::Attn).in_stage(0));
     detail(&mut app, &session, &outcome);
     for (key, place) in [('l', (0, 1)), ('l', (0, 2)), ('h', (0, 1))] {
-        app.select(Site { stage: Some(0), block: Some(0), kind: SiteKind::Attn });
+        app.select(Site::in_block(0, SiteKind::Attn).in_stage(0));
         press(&mut app, KeyCode::Char(key));
         assert_eq!(app.attention().unwrap().layout.place(app.token), Some(place));
     }

@@ -52,6 +52,12 @@ impl Weight {
         Ok(Self { size, tensor: None, packed: OnceLock::from(pack(values, size)?) })
     }
 
+    /// `C_out` and `C`.
+    #[must_use]
+    pub const fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
     /// `(C_out, C)`
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! Step 2 of the data flow: from a checkpoint to activations at sites.
 
+pub mod block;
 pub mod checkpoint;
+pub mod conv;
 pub mod detection;
 pub mod graph;
 pub mod kernels;
@@ -9,7 +11,9 @@ pub mod ops;
 pub mod output;
 pub mod patch_embed;
 pub mod positions;
+pub mod rf_detr;
 pub mod site;
+pub mod site_kind;
 pub mod swin;
 pub mod tap;
 pub mod tokens;
@@ -20,13 +24,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub use checkpoint::config::{Config, Pool, SwinConfig, SwinStage, VitConfig};
+pub use checkpoint::config::{Config, Pool, RfDetrConfig, SwinConfig, SwinStage, VitConfig};
 pub use checkpoint::weights::Weights;
 pub use checkpoint::{BUILT_IN, Checkpoint, is_hub_id};
 pub use kernels::Weight;
 pub use network::{Network, Product, RightOperand, SiteInfo, Trace, forward, forward_from, trace, trace_from};
-pub use output::Output;
-pub use site::{Site, SiteKind, SitePattern};
+pub use output::{Output, Scoring};
+pub use site::{Part, Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};
 pub use tokens::{TokenLayout, Windows};
 
@@ -94,12 +98,13 @@ impl Model {
         notes.extend(left_out);
         notes.extend(checkpoint.note.clone());
         // A detector takes inputs of many sizes: what a run of one takes is looked at when that is known.
-        if config.detection().is_none() {
+        if !config.takes_any_size() {
             memory::check(&checkpoint.name, config.run_bytes(), max_memory)?;
         }
         let network: Box<dyn Network> = match &config {
             Config::Vit(vit) => Box::new(vit::Vit::new(vit.clone(), &checkpoint.weights)?),
             Config::Swin(swin) => Box::new(swin::Swin::new(swin.clone(), &checkpoint.weights)?),
+            Config::RfDetr(detr) => Box::new(rf_detr::RfDetr::new((**detr).clone(), &checkpoint.weights)?),
         };
         let sites = network.sites();
         let unused = checkpoint.weights.unused();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::model::conv::Kernel;
 use crate::model::graph::{Graph, GraphTap, Value};
 use crate::model::kernels::Weight;
 use crate::model::ops::Factors;
@@ -66,6 +67,8 @@ pub struct SiteInfo {
     pub heads: usize,
     /// The linear layer whose input the site is; `None` for operands of matrix products.
     pub layer: Option<LayerShape>,
+    /// The neighbourhood that its layer sees, where that is a convolution over more than one token.
+    pub kernel: Option<Kernel>,
     /// The products whose left operand it is; `None` for keys and values, which are right operands.
     pub product: Option<Product>,
 }
@@ -76,7 +79,7 @@ impl SiteInfo {
     pub fn of_layer(site: Site, step: usize, tokens: usize, channels: usize, layer: LayerShape) -> Self {
         let product = Product { count: 1, rows: tokens, inner: channels, columns: layer.outputs, right: RightOperand::Weight };
         let layout = TokenLayout::grid(tokens, (0, 0));
-        Self { site, step, tokens, channels, layout, heads: 1, layer: Some(layer), product: Some(product) }
+        Self { site, step, tokens, channels, layout, heads: 1, layer: Some(layer), kernel: None, product: Some(product) }
     }
 
     /// The same with tokens that lie as `layout` says.
@@ -89,7 +92,10 @@ impl SiteInfo {
     #[must_use]
     pub fn of_attention(site: impl Fn(SiteKind) -> Site, step: usize, layout: TokenLayout, dim: usize, heads: usize) -> [Self; 4] {
         let (tokens, n, head_dim) = (layout.tokens(), layout.window_tokens(), dim / heads);
-        let operand = |kind, channels, product| Self { site: site(kind), step, tokens, channels, layout, heads, layer: None, product };
+        let operand = |kind, channels, product| {
+            let site = site(kind);
+            Self { site, step, tokens, channels, layout, heads, layer: None, kernel: None, product }
+        };
         let count = heads * layout.window_count();
         let product = |inner, columns, right| Some(Product { count, rows: n, inner, columns, right });
         [
@@ -118,6 +124,11 @@ pub trait Network: Send + Sync {
     /// When it has another shape.
     fn output(&self, last: &Tensor) -> Result<Output> {
         Output::of_classes(last)
+    }
+
+    /// The step that asks a tap for the proposals of a first stage; none where there is no such stage.
+    fn branch(&self) -> Option<usize> {
+        None
     }
 
     /// Takes another input size, in rows and columns of pixels, where the network can; whether it does.
@@ -149,9 +160,8 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// When the tap refuses, or the network cannot be drawn.
     fn draw(&self, _graph: &mut Graph, _pixels: &Value, _tap: &mut dyn GraphTap) -> Result<Value> {
-        let expected =
-            "a plain ViT (ViT, DeiT, DINOv2): Swin's windows are not drawn yet; the quantized weights of every network can be exported";
-        Err(Error::setting("network", "Swin", expected))
+        let expected = "a plain ViT (ViT, DeiT, DINOv2): windows and decoders are not drawn yet; the quantized weights of every network can be exported";
+        Err(Error::setting("network", "a Swin or an RF-DETR", expected))
     }
 
     /// How the tokens of a site lie over the picture.
@@ -173,13 +183,29 @@ pub fn forward(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Res
 /// # Errors
 /// As [`Network::step`]; when the logits are not finite, naming the first site where that happened.
 pub fn forward_from(network: &dyn Network, first: usize, start: &Tensor, tap: &mut dyn Tap) -> Result<Output> {
-    let mut x = start.clone();
+    pass(network, first, start, tap, |_| ())
+}
+
+/// Runs the steps from `first` on and shows the input of each; behind them those of the own proposals, where others were pinned.
+fn pass(network: &dyn Network, first: usize, start: &Tensor, tap: &mut dyn Tap, mut boundary: impl FnMut(&Tensor)) -> Result<Output> {
+    let (mut x, mut at) = (start.clone(), None);
     for index in first..network.steps() {
         tap.checkpoint()?;
+        boundary(&x);
+        if network.branch() == Some(index) {
+            at = Some((index, x.clone()));
+        }
         x = network.step(index, &x, tap)?;
     }
-    let output = network.output(&x)?;
+    let mut output = network.output(&x)?;
     require_finite(network, first, start, tap, &output)?;
+    if let Some((branch, mut x)) = at.filter(|_| tap.frees()) {
+        for index in branch..network.steps() {
+            tap.checkpoint()?;
+            x = network.step(index, &x, tap)?;
+        }
+        output.free = Some(Box::new(network.output(&x)?));
+    }
     Ok(output)
 }
 
@@ -233,6 +259,10 @@ impl Tap for Watch<'_> {
     fn product(&mut self, sites: (Site, Site), left: &Tensor, right: &Tensor) -> Result<Tensor> {
         self.0.product(sites, left, right)
     }
+
+    fn proposals(&mut self, chosen: Tensor) -> Result<Tensor> {
+        self.0.proposals(chosen)
+    }
 }
 
 /// What a pass says and the input of every step, from which [`forward_from`] can go on.
@@ -259,13 +289,6 @@ pub fn trace(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Resul
 /// As [`Network::step`].
 pub fn trace_from(network: &dyn Network, first: usize, start: &Tensor, tap: &mut dyn Tap) -> Result<Trace> {
     let mut boundaries = Vec::with_capacity(network.steps());
-    let mut x = start.clone();
-    for index in first..network.steps() {
-        tap.checkpoint()?;
-        boundaries.push(x.clone());
-        x = network.step(index, &x, tap)?;
-    }
-    let output = network.output(&x)?;
-    require_finite(network, first, start, tap, &output)?;
+    let output = pass(network, first, start, tap, |x| boundaries.push(x.clone()))?;
     Ok(Trace { boundaries, output })
 }

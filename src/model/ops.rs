@@ -324,13 +324,37 @@ impl Linear {
             return tap.layer(self.site, &x, &self.weight, self.bias.as_ref());
         }
         let weight = tap.weight(self.site, &self.weight)?;
+        self.multiply(&x, &weight)
+    }
+
+    /// `x W^T + b` for some weight of its shape, `(B, N, C)` to `(B, N, C_out)`, without a tap.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn multiply(&self, x: &Tensor, weight: &Weight) -> Result<Tensor> {
+        if !x.track_op() {
+            return kernels::linear(x, weight, self.bias.as_ref());
+        }
         let (weight, (b, n, c)) = (weight.tensor()?, x.dims3()?);
         let y = x.reshape((b * n, c))?.matmul(&weight.t()?)?;
-        let y = match &self.bias {
+        self.shift(y.reshape((b, n, weight.dim(0)?))?)
+    }
+
+    /// `y + b`
+    ///
+    /// # Errors
+    /// When the last dimension is not that of the outputs.
+    pub fn shift(&self, y: Tensor) -> Result<Tensor> {
+        Ok(match &self.bias {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
-        };
-        Ok(y.reshape((b, n, weight.dim(0)?))?)
+        })
+    }
+
+    /// Outputs and inputs.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        self.weight.size()
     }
 }
 

@@ -7,13 +7,42 @@ use crate::error::Result;
 /// Coordinates of a box: centre across and down, width and height, as shares of the input.
 pub const BOX: usize = 4;
 
+/// How logits become probabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scoring {
+    /// Classes exclude one another; of a detector the last of them says that there is no object.
+    #[default]
+    Softmax,
+    /// Every class is by itself, by a sigmoid; there is no class without an object.
+    Sigmoid,
+}
+
 /// Logits of `Q` queries over `K` classes for each of `B` pictures.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// `(B, Q, K)`; `Q` is 1 for a classifier. Of a detector the last of `K` says that there is no object.
+    /// `(B, Q, K)`; `Q` is 1 for a classifier.
     pub logits: Tensor,
+    /// How they become probabilities.
+    pub scoring: Scoring,
     /// `(B, Q, 4)`, where queries have boxes: centre across and down, width and height, as shares of the input.
     pub boxes: Option<Tensor>,
+    /// Logits of masks `(B, Q, rows, columns)`, where queries have them.
+    pub masks: Option<Tensor>,
+    /// Of a detector with a first stage what its queries started from.
+    pub first: Option<First>,
+    /// The same with proposals of its own, where others were pinned.
+    pub free: Option<Box<Output>>,
+}
+
+/// What the queries of a detector with two stages started from.
+#[derive(Debug, Clone)]
+pub struct First {
+    /// `(B, Q, 5)`: index and box of the proposal.
+    pub proposals: Tensor,
+    /// `(B, Q)`: the largest logit of a class at the place of the proposal.
+    pub objectness: Tensor,
+    /// `(B, Q, 4)`: the reference box of the query.
+    pub references: Tensor,
 }
 
 impl Output {
@@ -23,7 +52,7 @@ impl Output {
     /// When the tensor has not two dimensions.
     pub fn of_classes(logits: &Tensor) -> Result<Self> {
         let (pictures, classes) = logits.dims2()?;
-        Ok(Self { logits: logits.reshape((pictures, 1, classes))?, boxes: None })
+        Ok(Self::of(logits.reshape((pictures, 1, classes))?, Scoring::Softmax, None))
     }
 
     /// Of a detector's `(B, Q, K + 4)`: logits and boxes side by side.
@@ -33,7 +62,33 @@ impl Output {
     pub fn of_objects(both: &Tensor) -> Result<Self> {
         let (_, _, wide) = both.dims3()?;
         let classes = wide.saturating_sub(BOX);
-        Ok(Self { logits: both.narrow(2, 0, classes)?.contiguous()?, boxes: Some(both.narrow(2, classes, BOX)?.contiguous()?) })
+        let boxes = both.narrow(2, classes, BOX)?.contiguous()?;
+        Ok(Self::of(both.narrow(2, 0, classes)?.contiguous()?, Scoring::Softmax, Some(boxes)))
+    }
+
+    const fn of(logits: Tensor, scoring: Scoring, boxes: Option<Tensor>) -> Self {
+        Self { logits, scoring, boxes, masks: None, first: None, free: None }
+    }
+
+    /// Of a detector of two stages, `(B, Q, K + 4 + 5 + 1 + 4 + mask)`: logits of sigmoids, boxes, index and box of the proposals, largest
+    /// logits there, reference boxes, and logits of masks of rows and columns where there are any.
+    ///
+    /// # Errors
+    /// When the tensor has another shape.
+    pub fn of_queries(all: &Tensor, classes: usize, mask: Option<(usize, usize)>) -> Result<Self> {
+        let (b, queries, _) = all.dims3()?;
+        let mut start = 0;
+        let mut part = |length: usize| {
+            start += length;
+            all.narrow(2, start - length, length)?.contiguous()
+        };
+        let (logits, boxes) = (part(classes)?, part(BOX)?);
+        let first = First { proposals: part(1 + BOX)?, objectness: part(1)?.squeeze(2)?, references: part(BOX)? };
+        let masks = match mask {
+            Some((rows, columns)) => Some(part(rows * columns)?.reshape((b, queries, rows, columns))?),
+            None => None,
+        };
+        Ok(Self { masks, first: Some(first), ..Self::of(logits, Scoring::Sigmoid, Some(boxes)) })
     }
 
     /// The logits of the first query, `(B, K)`: all that a classifier says.

@@ -28,7 +28,7 @@ const HIDDEN: f32 = -100.0;
 /// Where the tokens of a block's attention lie: windows, shifted in every second block.
 fn windows(cfg: &SwinConfig, stage: usize, block: usize) -> TokenLayout {
     let window = cfg.stages[stage].window;
-    TokenLayout::grid(0, cfg.grid(stage)).in_windows(Windows { size: (window, window), shift: cfg.shift(stage, block) })
+    TokenLayout::grid(0, cfg.grid(stage)).in_windows(Windows::new((window, window), cfg.shift(stage, block)))
 }
 
 /// Attention within windows, with a bias for every offset between two tokens.

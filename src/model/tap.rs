@@ -51,6 +51,20 @@ pub trait Tap {
         kernels::product(left, right)
     }
 
+    /// What the first stage of a detector chose, `(B, Q, 5)`: for each query the index of a place and its box. What is returned is what the
+    /// queries start from: a KL of query against query needs them to mean the same in both runs.
+    ///
+    /// # Errors
+    /// When what is pinned has another shape.
+    fn proposals(&mut self, chosen: Tensor) -> Result<Tensor> {
+        Ok(chosen)
+    }
+
+    /// Called behind a pass: whether its proposals were pinned, so that it runs once more from the first stage on with those of its own.
+    fn frees(&mut self) -> bool {
+        false
+    }
+
     /// Called before every step of the network; an error here ends the pass.
     ///
     /// # Errors

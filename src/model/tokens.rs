@@ -11,12 +11,23 @@ pub struct Windows {
     pub size: (usize, usize),
     /// How far the windows are shifted down and right; what leaves the grid comes back on the other side.
     pub shift: (usize, usize),
+    /// Whether tokens see those of all windows too, and only stand in the order of windows.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+}
+
+impl Windows {
+    /// Windows of `size` rows and columns, shifted by `shift`, each for itself.
+    #[must_use]
+    pub const fn new(size: (usize, usize), shift: (usize, usize)) -> Self {
+        Self { size, shift, all: false }
+    }
 }
 
 /// How tokens lie over the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TokenLayout {
-    /// Tokens before the patches (class token, registers).
+    /// Tokens before the patches (class token, registers), of every window where there are windows.
     pub prefix: usize,
     /// Rows and columns of the patch grid.
     pub grid: (usize, usize),
@@ -41,19 +52,35 @@ impl TokenLayout {
     /// Number of tokens, `N`.
     #[must_use]
     pub const fn tokens(&self) -> usize {
-        self.prefix + self.grid.0 * self.grid.1
+        self.nowhere() + self.grid.0 * self.grid.1
+    }
+
+    /// Windows of the grid, whether or not tokens see those of others; 1 without windows.
+    const fn parts(&self) -> usize {
+        match self.windows {
+            Some(windows) => {
+                let area = windows.size.0 * windows.size.1;
+                self.grid.0 * self.grid.1 / if area == 0 { 1 } else { area }
+            }
+            None => 1,
+        }
+    }
+
+    /// Tokens that lie nowhere.
+    const fn nowhere(&self) -> usize {
+        self.prefix * self.parts()
     }
 
     /// Number of tokens that see one another, `n`: those of a window, or all.
     #[must_use]
     pub const fn window_tokens(&self) -> usize {
         match self.windows {
-            Some(windows) => windows.size.0 * windows.size.1,
-            None => self.tokens(),
+            Some(windows) if !windows.all => self.prefix + windows.size.0 * windows.size.1,
+            _ => self.tokens(),
         }
     }
 
-    /// Number of windows of one picture; 1 without windows.
+    /// Number of windows of one picture that do not see one another; 1 without windows.
     #[must_use]
     pub const fn window_count(&self) -> usize {
         self.tokens() / if self.window_tokens() == 0 { 1 } else { self.window_tokens() }
@@ -63,13 +90,17 @@ impl TokenLayout {
     #[must_use]
     pub const fn place(&self, token: usize) -> Option<(usize, usize)> {
         let (rows, columns) = self.grid;
-        if token < self.prefix || token >= self.tokens() {
+        if token >= self.tokens() {
             return None;
         }
-        let Some(Windows { size: (height, width), shift }) = self.windows else {
-            return Some(((token - self.prefix) / columns, (token - self.prefix) % columns));
+        let Some(Windows { size: (height, width), shift, .. }) = self.windows else {
+            return match token.checked_sub(self.prefix) {
+                Some(patch) => Some((patch / columns, patch % columns)),
+                None => None,
+            };
         };
-        let (window, inside) = (token / (height * width), token % (height * width));
+        let (window, inside) = (token / (self.prefix + height * width), token % (self.prefix + height * width));
+        let Some(inside) = inside.checked_sub(self.prefix) else { return None };
         let across = columns / width;
         let row = window / across * height + inside / width;
         let column = window % across * width + inside % width;
@@ -83,32 +114,37 @@ impl TokenLayout {
         if row >= rows || column >= columns {
             return None;
         }
-        let Some(Windows { size: (height, width), shift }) = self.windows else {
+        let Some(Windows { size: (height, width), shift, .. }) = self.windows else {
             return Some(self.prefix + row * columns + column);
         };
         let (row, column) = ((row + rows - shift.0) % rows, (column + columns - shift.1) % columns);
         let window = row / height * (columns / width) + column / width;
-        Some(window * height * width + row % height * width + column % width)
+        Some(window * (self.prefix + height * width) + self.prefix + row % height * width + column % width)
     }
 
     /// The place of a token when tokens are counted as people read: those that lie nowhere first, then row by row over the picture.
     #[must_use]
     pub const fn order_of(&self, token: usize) -> usize {
-        match self.place(token) {
-            Some((row, column)) => self.prefix + row * self.grid.1 + column,
-            None => token,
+        match (self.place(token), self.windows) {
+            (Some((row, column)), _) => self.nowhere() + row * self.grid.1 + column,
+            (None, Some(Windows { size: (height, width), .. })) if self.prefix > 0 => {
+                let of_window = self.prefix + height * width;
+                token / of_window * self.prefix + token % of_window
+            }
+            (None, _) => token,
         }
     }
 
     /// The token at a place of that order: the inverse of [`Self::order_of`].
     #[must_use]
     pub const fn token_in_order(&self, at: usize) -> usize {
-        match at.checked_sub(self.prefix) {
-            Some(patch) => match self.token_at(patch / self.grid.1, patch % self.grid.1) {
+        match (at.checked_sub(self.nowhere()), self.windows) {
+            (Some(patch), _) if self.grid.1 > 0 => match self.token_at(patch / self.grid.1, patch % self.grid.1) {
                 Some(token) => token,
                 None => at,
             },
-            None => at,
+            (None, Some(Windows { size: (height, width), .. })) => at / self.prefix * (self.prefix + height * width) + at % self.prefix,
+            _ => at,
         }
     }
 
@@ -149,8 +185,21 @@ mod tests {
     }
 
     #[test]
+    fn windows_with_a_class_token_each_are_counted_as_people_read() {
+        let windowed = TokenLayout::grid(1, (4, 6)).in_windows(Windows::new((2, 3), (0, 0)));
+        assert_eq!((windowed.tokens(), windowed.window_tokens(), windowed.window_count()), (28, 7, 4));
+        assert_eq!((windowed.place(0), windowed.place(1), windowed.place(7), windowed.place(8)), (None, Some((0, 0)), None, Some((0, 3))));
+        let orders: Vec<usize> = (0..28).map(|token| windowed.order_of(token)).collect();
+        assert_eq!(orders[..9], [0, 4, 5, 6, 10, 11, 12, 1, 7]);
+        assert!((0..28).all(|token| windowed.token_in_order(windowed.order_of(token)) == token));
+        let all = TokenLayout { windows: windowed.windows.map(|windows| Windows { all: true, ..windows }), ..windowed };
+        assert_eq!((all.tokens(), all.window_tokens(), all.window_count(), all.place(8)), (28, 28, 1, Some((0, 3))));
+        assert_eq!((all.head_and_token(3, all.softmax_row(3, 2, 20)), all.key(20, 5)), ((2, 20), 5));
+    }
+
+    #[test]
     fn windows_cover_the_grid_once_and_shift_around_it() {
-        let shifted = TokenLayout::grid(0, (4, 6)).in_windows(Windows { size: (2, 2), shift: (1, 1) });
+        let shifted = TokenLayout::grid(0, (4, 6)).in_windows(Windows::new((2, 2), (1, 1)));
         assert_eq!((shifted.window_count(), shifted.place(0), shifted.place(3)), (6, Some((1, 1)), Some((2, 2))));
         assert_eq!(shifted.place(23), Some((0, 0)), "the last token comes back at the first corner");
         for token in 0..24 {

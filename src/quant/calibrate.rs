@@ -64,6 +64,8 @@ pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut
     let mut calibration = Calibration::default();
     let mut excess: BTreeMap<Site, Excess> = BTreeMap::new();
     let mut grams: BTreeMap<Site, Gram> = BTreeMap::new();
+    let kernels_of: BTreeMap<Site, _> =
+        network.sites().into_iter().filter_map(|info| Some((info.site, (info.kernel?, info.layout.grid)))).collect();
     for batch in batches {
         let sites = &mut calibration.sites;
         let recorder = Recorder(|site: Site, x: &Tensor| {
@@ -79,10 +81,15 @@ pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut
                 *excess = excess.and(seen.excess);
                 ranges.alpha = excess.alpha(site);
             }
-            if network.weight(site).is_some() {
-                kernels::with_values(x, |values| grams.entry(site).or_default().add(values, last))??;
+            let mut add = |values: &[f32], columns| grams.entry(site).or_default().add(values, columns);
+            match (network.weight(site), kernels_of.get(&site)) {
+                (None, _) => Ok(()),
+                (Some(_), None) => kernels::with_values(x, |values| add(values, last))?,
+                (Some(weight), Some((kernel, grid))) => {
+                    let near = |values: &[f32]| values.chunks_exact(picture).flat_map(|one| kernel.unfold(one, *grid)).collect::<Vec<_>>();
+                    add(&kernels::with_values(x, near)?, weight.size().1)
+                }
             }
-            Ok(())
         });
         forward(network, batch, &mut Cancellable { inner: recorder, cancel })?;
         calibration.images += batch.dim(0)?;

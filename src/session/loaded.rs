@@ -87,7 +87,7 @@ impl LoadedModel {
             calibration_pictures(options, config.in_chans())?
         };
         // The size that the first picture asked for is said, because another command may begin with another picture.
-        let size = model.config.detection().and(options.input_size.or(Some(preprocess.size)));
+        let size = model.config.takes_any_size().then_some(options.input_size.unwrap_or(preprocess.size));
         let flags = Options { input_size: size, ..options.clone() }.flags();
         Ok(Self { model, preprocess, pictures, settings, cache, calibration, cache_folder: options.cache.clone(), flags })
     }
@@ -143,11 +143,11 @@ pub fn preprocessing(model: &Model) -> Result<Preprocess> {
 /// The preprocessing; a detector first takes the size that was asked for, or that its rule makes of the first picture.
 fn sized(model: &mut Model, pictures: &PictureSet, options: &Options) -> Result<Preprocess> {
     let preprocess = preprocessing(model)?;
-    if model.config.detection().is_none() {
+    if !model.config.takes_any_size() {
         return match options.input_size {
             Some((rows, columns)) if (rows, columns) != model.config.image_size() => {
                 let (height, width) = model.config.image_size();
-                let expected = format!("a detector, or {width}x{height}, which {} takes", model.name);
+                let expected = format!("a detector that keeps proportions, or {width}x{height}, which {} takes", model.name);
                 Err(Error::setting("--input-size", format!("{columns}x{rows}"), expected))
             }
             _ => Ok(preprocess),

@@ -8,8 +8,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::memory::BATCH;
-use crate::model::output::BOX;
-use crate::model::{Identity, Model, Weights, forward};
+use crate::model::{Identity, Model, Output, Weights, forward};
 
 /// The float logits of a model against those of a reference.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -24,6 +23,9 @@ pub struct Verification {
     pub pictures: usize,
     /// Largest absolute difference of any logit.
     pub largest_difference: f32,
+    /// Largest absolute difference of any logit of a mask, where the model makes masks; it may be ten times the tolerance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest_mask_difference: Option<f32>,
     /// Largest absolute logit of the reference, to judge the difference by.
     pub largest_logit: f32,
     /// What the difference may be.
@@ -34,68 +36,76 @@ pub struct Verification {
     pub within: bool,
 }
 
-/// Tensors of one input of a reference file.
-struct Case {
-    input: String,
-    logits: String,
-    /// Of a detector.
-    boxes: Option<String>,
-}
-
-/// The inputs of a reference file: `input` with `logits`, or for each TAG `TAG.pixel_values` with `TAG.logits`; for a detector with the
-/// boxes `pred_boxes` too.
-fn cases(file: &Weights, detects: bool) -> Vec<Case> {
-    let boxes = |start: &str| detects.then(|| format!("{start}pred_boxes"));
+/// The inputs of a reference file, each as what stands before its names: of `input` with `logits`, or for each TAG of `TAG.pixel_values` with
+/// `TAG.logits`; of a detector with `pred_boxes`, and with `init_reference_points` and `pred_masks` where the file has them.
+fn cases(file: &Weights) -> Vec<(String, String)> {
     let tags: Vec<String> = file.keys().filter_map(|key| key.strip_suffix("pixel_values").map(str::to_string)).collect();
     if tags.is_empty() {
-        return vec![Case { input: "input".into(), logits: "logits".into(), boxes: boxes("") }];
+        return vec![(String::new(), "input".into())];
     }
-    tags.into_iter().map(|tag| Case { input: format!("{tag}pixel_values"), logits: format!("{tag}logits"), boxes: boxes(&tag) }).collect()
+    tags.into_iter().map(|tag| (tag.clone(), format!("{tag}pixel_values"))).collect()
+}
+
+/// What is compared beside the logits: its name, ours, and whether it is masks.
+fn others(ours: &Output) -> Vec<(&'static str, &Tensor, bool)> {
+    let mut others = Vec::new();
+    others.extend(ours.boxes.as_ref().map(|boxes| ("pred_boxes", boxes, false)));
+    others.extend(ours.first.as_ref().map(|first| ("init_reference_points", &first.references, false)));
+    others.extend(ours.masks.as_ref().map(|masks| ("pred_masks", masks, true)));
+    others
 }
 
 /// Runs the float network on the inputs `(B, C, height, width)` of a safetensors file and compares with what it says of them: logits, and the
-/// boxes of a detector, which takes every size of its inputs.
+/// boxes and masks of a detector, which takes every size of its inputs.
 ///
 /// # Errors
 /// When the file or one of the tensors is missing, or they do not fit the model.
 pub fn verify(model: &mut Model, expected: &Path, tolerance: f32) -> Result<Verification> {
     let name = expected.display().to_string();
     let file = Weights::open(&name, &[expected])?;
-    let detection = model.config.detection();
+    let queries = model.config.queries();
     let (mut largest_difference, mut largest_logit, mut same_top1, mut all) = (0.0_f32, 0.0_f32, 0, 0);
-    for case in cases(&file, detection.is_some()) {
-        let found = file.shape(&case.input, 4)?;
-        if detection.is_some() {
+    let mut masks: Option<f32> = None;
+    for (tag, of_input) in cases(&file) {
+        let found = file.shape(&of_input, 4)?;
+        if queries.is_some() {
             model.resize((found[2], found[3]), None)?;
         }
         let (height, width) = model.config.image_size();
         let one = [model.config.in_chans(), height, width];
         if found[1..] != one || found[0] == 0 {
             let expected = format!("pictures of shape {one:?}, as {} takes them", model.name);
-            return Err(file.wrong(&case.input, expected, format!("shape {found:?}")));
+            return Err(file.wrong(&of_input, expected, format!("shape {found:?}")));
         }
-        let (pictures, input) = (found[0], file.get(&case.input, &found)?);
-        let classes = model.config.classes();
-        let (shape, queries) = match detection {
-            Some(detection) => (vec![pictures, detection.tokens, classes + 1], detection.tokens),
-            None => (vec![pictures, classes], 1),
-        };
-        let logits = file.get(&case.logits, &shape)?;
-        let boxes = case.boxes.map(|name| file.get(&name, &[pictures, queries, BOX])).transpose()?;
-        largest_logit = largest_logit.max(largest(&logits)?);
+        let (pictures, input) = (found[0], file.get(&of_input, &found)?);
         for start in (0..pictures).step_by(BATCH) {
             let count = BATCH.min(pictures - start);
             let ours = forward(model.network(), &input.narrow(0, start, count)?, &mut Identity)?;
-            let theirs = logits.narrow(0, start, count)?.reshape(ours.logits.dims())?;
-            let mut difference = largest(&(&ours.logits - &theirs)?)?;
-            if let (Some(ours), Some(theirs)) = (&ours.boxes, &boxes) {
-                let of_boxes = largest(&(ours - theirs.narrow(0, start, count)?)?)?;
-                difference = if difference.is_nan() || of_boxes.is_nan() { f32::NAN } else { difference.max(of_boxes) };
+            let theirs = |name: &str, ours: &Tensor| -> Result<Tensor> {
+                let mut shape = ours.dims().to_vec();
+                shape[0] = pictures;
+                if queries.is_none() {
+                    shape.remove(1);
+                }
+                Ok(file.get(&format!("{tag}{name}"), &shape)?.narrow(0, start, count)?.reshape(ours.dims())?)
+            };
+            let logits = theirs("logits", &ours.logits)?;
+            largest_logit = largest_logit.max(largest(&logits)?);
+            let mut worst = largest(&(&ours.logits - &logits)?)?;
+            for (name, tensor, of_masks) in others(&ours) {
+                if name != "pred_boxes" && !file.has(&format!("{tag}{name}")) {
+                    continue;
+                }
+                let difference = largest(&(tensor - theirs(name, tensor)?)?)?;
+                if of_masks {
+                    masks = Some(larger(masks.unwrap_or(0.0), difference));
+                } else {
+                    worst = larger(worst, difference);
+                }
             }
-            // A maximum would pass over NaN.
-            largest_difference = if difference.is_nan() { f32::INFINITY } else { largest_difference.max(difference) };
+            largest_difference = larger(largest_difference, worst);
             let top = |logits: &Tensor| logits.argmax(D::Minus1)?.to_vec2::<u32>();
-            same_top1 += top(&ours.logits)?.iter().zip(top(&theirs)?).filter(|(a, b)| **a == *b).count();
+            same_top1 += top(&ours.logits)?.iter().zip(top(&logits)?).filter(|(a, b)| **a == *b).count();
         }
         all += pictures;
     }
@@ -108,8 +118,17 @@ pub fn verify(model: &mut Model, expected: &Path, tolerance: f32) -> Result<Veri
         largest_logit,
         tolerance,
         same_top1,
-        within: largest_difference <= tolerance,
+        within: largest_difference <= tolerance && masks.unwrap_or(0.0) <= MASKS * tolerance,
+        largest_mask_difference: masks,
     })
+}
+
+/// How many times the tolerance a logit of a mask may differ, which is a sum over the whole width.
+const MASKS: f32 = 10.0;
+
+/// The larger of both; what is not a number is infinite, because a maximum would pass over it.
+fn larger(most: f32, more: f32) -> f32 {
+    if more.is_nan() { f32::INFINITY } else { most.max(more) }
 }
 
 /// The largest absolute value; NaN if there is one.

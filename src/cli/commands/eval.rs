@@ -55,7 +55,7 @@ impl Eval {
         if !grid.iter().any(|settings| settings.method == Method::Float) {
             grid.insert(0, Settings { method: Method::Float, ..session.opened().settings.clone() });
         }
-        if session.opened().model.config.detection().is_some() {
+        if session.opened().model.config.queries().is_some() {
             if shard.is_some() || *draws > 1 {
                 return Err(Error::setting(
                     "--shard or --draws",

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::names_rf_detr;
 use crate::error::{Error, Result};
 use crate::model::checkpoint::weights::Weights;
 
@@ -178,6 +179,11 @@ pub fn to_timm(weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
         }
         rest.to_string()
     };
+    if names_rf_detr::is_one(&weights) {
+        let weights = names_rf_detr::to_own(weights)?;
+        notes.push("the queries and first stages of other groups, which only training uses, are left out".into());
+        return Ok((weights, Layout::Transformers, notes));
+    }
     let has_bare = |start: &str| weights.keys().any(|key| bare(key).starts_with(start));
     if has_bare("conv_proj.weight") && has_bare("encoder.layers.encoder_layer_0.") {
         let renamed = weights.renamed(|key| torchvision_vit(&bare(key)))?;
@@ -297,12 +303,12 @@ fn torchvision_swin(key: &str) -> String {
 }
 
 /// A name without the prefixes of wrappers.
-fn bare(key: &str) -> &str {
+pub(super) fn bare(key: &str) -> &str {
     PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)).map_or(key, bare)
 }
 
 /// timm's name for one of transformers', without prefix.
-fn timm_name(key: &str) -> String {
+pub(super) fn timm_name(key: &str) -> String {
     let segments = NAMES.iter().fold(format!(".{key}."), |name, (theirs, timm)| name.replace(theirs, timm));
     let name = segments.trim_matches('.');
     match name.strip_prefix("layers.") {

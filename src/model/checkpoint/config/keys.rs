@@ -241,7 +241,6 @@ const DETECTORS: &[(&str, &str)] = &[
     ("detr", "a DETR, whose encoder and decoder stand behind a ResNet"),
     ("conditional_detr", "a DETR with conditional queries"),
     ("deformable_detr", "a DETR with deformable attention"),
-    ("rf_detr", "an RF-DETR, a windowed DINOv2 with a deformable decoder"),
     ("lw_detr", "an LW-DETR, a windowed ViT with a deformable decoder"),
     ("rt_detr", "an RT-DETR, a ResNet with a hybrid encoder"),
     ("mask2former", "a Mask2Former, which segments"),
@@ -267,13 +266,15 @@ pub(super) fn check_type(checkpoint: &Checkpoint) -> Result<()> {
         }
     }
     match config.get("model_type").and_then(Value::as_str) {
-        None | Some("timm_wrapper" | "vit" | "deit" | "dinov2" | "dinov2_with_registers" | "swin" | "yolos") => Ok(()),
+        None | Some("timm_wrapper" | "vit" | "deit" | "dinov2" | "dinov2_with_registers" | "swin" | "yolos" | "rf_detr") => Ok(()),
         Some(kind) => refused(
             match DETECTORS.iter().find(|(name, _)| *name == kind) {
                 Some((_, what)) => format!("model_type `{kind}` of config.json: {what}, which igq does not compute yet"),
-                None => format!("model_type `{kind}` of config.json: expected vit, deit, dinov2, dinov2_with_registers, swin or yolos"),
+                None => {
+                    format!("model_type `{kind}` of config.json: expected vit, deit, dinov2, dinov2_with_registers, swin, yolos or rf_detr")
+                }
             },
-            "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers, or a YOLOS detector",
+            "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers, or a YOLOS or RF-DETR detector",
         ),
     }
 }

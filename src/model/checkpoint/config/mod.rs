@@ -3,8 +3,10 @@
 
 mod claims;
 mod keys;
+
+pub mod rf_detr;
 mod said;
-pub mod swin;
+mod swin;
 pub mod timm;
 pub mod vit;
 mod yolos;
@@ -13,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use rf_detr::RfDetrConfig;
 pub use swin::{SwinConfig, SwinStage};
 pub use vit::{Detection, Pool, VitConfig};
 
@@ -31,6 +34,9 @@ pub enum Config {
     Vit(VitConfig),
     /// Swin Transformer.
     Swin(SwinConfig),
+    /// RF-DETR.
+    #[serde(rename = "rf-detr")]
+    RfDetr(Box<RfDetrConfig>),
 }
 
 impl Config {
@@ -44,6 +50,10 @@ impl Config {
         let mut notes = vec![format!("names as {} writes them", layout.name())];
         let swin = weights.has("layers.0.blocks.0.norm1.weight");
         keys::check_type(checkpoint)?;
+        if weights.has(rf_detr::QUERIES) {
+            let config = Self::RfDetr(Box::new(rf_detr::infer(checkpoint, &mut notes)?));
+            return Ok((config, notes));
+        }
         let head = if swin {
             "head.fc.weight"
         } else if weights.has(detection::LAST_LAYER) {
@@ -72,6 +82,7 @@ impl Config {
         match self {
             Self::Vit(vit) => vit.image_size,
             Self::Swin(swin) => swin.image_size,
+            Self::RfDetr(detr) => detr.backbone.image_size,
         }
     }
 
@@ -81,6 +92,7 @@ impl Config {
         match self {
             Self::Vit(vit) => vit.in_chans,
             Self::Swin(swin) => swin.in_chans,
+            Self::RfDetr(detr) => detr.backbone.in_chans,
         }
     }
 
@@ -90,20 +102,32 @@ impl Config {
         match self {
             Self::Vit(vit) => vit.classes,
             Self::Swin(swin) => swin.classes,
+            Self::RfDetr(detr) => detr.classes,
         }
     }
 
-    /// What it has where it detects objects and does not classify.
+    /// Queries of a detector, each of which gives one object or none; none of a classifier.
     #[must_use]
-    pub const fn detection(&self) -> Option<Detection> {
-        if let Self::Vit(vit) = self { vit.detection } else { None }
+    pub fn queries(&self) -> Option<usize> {
+        match self {
+            Self::Vit(vit) => vit.detection.map(|detection| detection.tokens),
+            Self::Swin(_) => None,
+            Self::RfDetr(detr) => Some(detr.queries),
+        }
+    }
+
+    /// Whether it takes inputs of any size, which a session chooses.
+    #[must_use]
+    pub const fn takes_any_size(&self) -> bool {
+        matches!(self, Self::Vit(VitConfig { detection: Some(_), .. }))
     }
 
     /// The same for another input size, in rows and columns of pixels.
-    pub(crate) const fn resize(&mut self, size: (usize, usize)) {
+    pub(crate) fn resize(&mut self, size: (usize, usize)) {
         match self {
             Self::Vit(vit) => vit.image_size = size,
             Self::Swin(swin) => swin.image_size = size,
+            Self::RfDetr(detr) => detr.backbone.image_size = size,
         }
     }
 
@@ -138,6 +162,18 @@ impl Config {
                 };
                 swin.stages.iter().enumerate().map(stage).collect()
             }
+            Self::RfDetr(detr) => {
+                let (vit, (rows, columns)) = (&detr.backbone, detr.grid());
+                let tokens = rows.saturating_mul(columns).saturating_add(detr.windows * detr.windows);
+                // The neighbourhoods of the largest map: nine values each.
+                let map = detr.mask_grid().map_or((rows, columns), |grid| grid);
+                let near = (map.0 as u64).saturating_mul(map.1 as u64).saturating_mul(12 * detr.dim as u64);
+                vec![
+                    (detr.blocks() as u64, block(tokens, tokens, vit.embed_dim, vit.heads, vit.mlp_dim)),
+                    (detr.layers as u64, (near, 0)),
+                    (detr.layers as u64, block(detr.queries, detr.queries, detr.dim, detr.heads, detr.mlp_dim)),
+                ]
+            }
         };
         // Scores, softmax, and its quantized copy.
         let at_once = |(wide, softmax): (u64, u64)| softmax.saturating_mul(3).saturating_add(wide);
@@ -154,6 +190,7 @@ impl Config {
         match self {
             Self::Vit(vit) => vit.describe(),
             Self::Swin(swin) => swin.describe(),
+            Self::RfDetr(detr) => detr.describe(),
         }
     }
 }

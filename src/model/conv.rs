@@ -1,0 +1,169 @@
+//! Convolutions over a grid of tokens `(B, rows columns, C)`, with a tap at their input: a layer over the neighbourhood of every token. The
+//! input is grouped by its channels, as that of any layer; the neighbourhoods are made behind the tap.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::model::checkpoint::weights::Weights;
+use crate::model::kernels::{self, Weight};
+use crate::model::network::{LayerShape, Product, RightOperand, SiteInfo};
+use crate::model::ops::Linear;
+use crate::model::site::Site;
+use crate::model::tap::Tap;
+use crate::model::tokens::TokenLayout;
+
+/// What a convolution sees of its input, with stride 1 and zeros around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    /// Rows and columns of the neighbourhood, odd.
+    pub size: usize,
+    /// Whether every channel is a convolution of its own.
+    pub depthwise: bool,
+}
+
+impl Kernel {
+    /// The neighbourhoods of tokens `(rows columns, C)` of one picture: `(rows columns, C size^2)`, of a depthwise one `(rows columns C,
+    /// size^2)`, which is the same in memory.
+    #[must_use]
+    pub fn unfold(self, values: &[f32], (rows, columns): (usize, usize)) -> Vec<f32> {
+        let (channels, k, half) = (values.len() / (rows * columns).max(1), self.size, self.size / 2);
+        let mut out = vec![0.0; values.len() * k * k];
+        out.par_chunks_mut((channels * k * k).max(1)).enumerate().for_each(|(token, out)| {
+            let (row, column) = (token / columns, token % columns);
+            for tap in 0..k * k {
+                let (Some(y), Some(x)) = ((row + tap / k).checked_sub(half), (column + tap % k).checked_sub(half)) else { continue };
+                if y >= rows || x >= columns {
+                    continue;
+                }
+                let seen = &values[(y * columns + x) * channels..][..channels];
+                out.iter_mut().skip(tap).step_by(k * k).zip(seen).for_each(|(out, value)| *out = *value);
+            }
+        });
+        out
+    }
+
+    /// The same for a batch `(B, rows columns, C)`, where somebody may ask for gradients: `(B, rows columns, C, size^2)`.
+    fn unfold_tensor(self, x: &Tensor, (rows, columns): (usize, usize)) -> Result<Tensor> {
+        let ((b, n, channels), k, half) = (x.dims3()?, self.size, self.size / 2);
+        if !x.track_op() {
+            let values = kernels::with_values(x, |values| {
+                values.chunks_exact(n * channels).flat_map(|picture| self.unfold(picture, (rows, columns))).collect::<Vec<_>>()
+            })?;
+            return Ok(Tensor::from_vec(values, (b, n, channels, k * k), x.device())?);
+        }
+        let map = x.reshape((b, rows, columns, channels))?.pad_with_zeros(1, half, half)?.pad_with_zeros(2, half, half)?;
+        let tap = |tap: usize| map.narrow(1, tap / k, rows)?.narrow(2, tap % k, columns)?.reshape((b, n, channels));
+        let taps = (0..k * k).map(tap).collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(Tensor::stack(&taps, 3)?)
+    }
+}
+
+/// A convolution with stride 1 whose output has the size of its input.
+#[derive(Debug)]
+pub struct Conv {
+    /// The layer `(C_out, C size^2)`, of a depthwise convolution `(C, size^2)`.
+    pub linear: Linear,
+    kernel: Kernel,
+    name: String,
+}
+
+impl Conv {
+    /// Takes `{name}.weight` of shape `(C_out, C, size, size)` and, where it has one, `{name}.bias` from a checkpoint.
+    ///
+    /// # Errors
+    /// When one is missing or has another shape.
+    pub fn new(weights: &Weights, name: &str, site: Site, (outputs, channels): (usize, usize), size: usize, bias: bool) -> Result<Self> {
+        Self::read(weights, name, site, (outputs, channels), Kernel { size, depthwise: false }, bias)
+    }
+
+    /// A depthwise convolution of `channels` channels, with a bias.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn depthwise(weights: &Weights, name: &str, site: Site, channels: usize, size: usize) -> Result<Self> {
+        Self::read(weights, name, site, (channels, 1), Kernel { size, depthwise: true }, true)
+    }
+
+    fn read(weights: &Weights, name: &str, site: Site, (outputs, inputs): (usize, usize), kernel: Kernel, bias: bool) -> Result<Self> {
+        let Kernel { size, .. } = kernel;
+        let weight = weights.get(&format!("{name}.weight"), &[outputs, inputs, size, size])?.reshape((outputs, inputs * size * size))?;
+        let bias = bias.then(|| weights.get(&format!("{name}.bias"), &[outputs])).transpose()?;
+        Ok(Self { linear: Linear::of(site, weight, bias)?, kernel, name: name.to_string() })
+    }
+
+    /// `(B, rows columns, C)` to `(B, rows columns, C_out)`.
+    ///
+    /// # Errors
+    /// When the input has another shape, or the tap refuses.
+    pub fn forward(&self, x: Tensor, grid: (usize, usize), tap: &mut dyn Tap) -> Result<Tensor> {
+        if self.kernel.size == 1 {
+            return self.linear.forward(x, tap);
+        }
+        let x = tap.activation(self.linear.site, x)?;
+        let (b, n, channels) = x.dims3()?;
+        let taps = self.kernel.size * self.kernel.size;
+        let near = self.kernel.unfold_tensor(&x, grid)?; // (B, N, C, k k)
+        let weight = tap.weight(self.linear.site, &self.linear.weight)?;
+        if !self.kernel.depthwise {
+            return self.linear.multiply(&near.reshape((b, n, channels * taps))?, &weight);
+        }
+        // A weight may be there only in the form for products: the product with one is the weight.
+        let one = Tensor::eye(taps, x.dtype(), x.device())?.unsqueeze(0)?;
+        let weight = kernels::linear(&one, &weight, None)?.squeeze(0)?.t()?.contiguous()?; // (C, k k)
+        let sums = near.broadcast_mul(&weight.reshape((1, 1, channels, taps))?)?.sum(3)?;
+        self.linear.shift(sums)
+    }
+
+    /// What is known of its input over a grid, in step `step`.
+    #[must_use]
+    pub fn site(&self, step: usize, grid: (usize, usize)) -> SiteInfo {
+        let (outputs, inner) = self.linear.size();
+        let taps = self.kernel.size * self.kernel.size;
+        let tokens = grid.0 * grid.1;
+        let layer = LayerShape { name: self.name.clone(), outputs };
+        let channels = if self.kernel.depthwise { outputs } else { inner / taps };
+        let info = SiteInfo::of_layer(self.linear.site, step, tokens, channels, layer).over(TokenLayout::grid(0, grid));
+        if self.kernel.size == 1 {
+            return info;
+        }
+        let (count, columns) = if self.kernel.depthwise { (outputs, 1) } else { (1, outputs) };
+        let product = Product { count, rows: tokens, inner, columns, right: RightOperand::Weight };
+        SiteInfo { product: Some(product), kernel: Some(self.kernel), ..info }
+    }
+}
+
+/// The float weight of a layer, where it is that of `site`.
+#[must_use]
+pub fn weight_of<'l>(mut layers: impl Iterator<Item = &'l Linear>, site: Site) -> Option<&'l std::sync::Arc<Weight>> {
+    layers.find(|layer| layer.site == site).map(|layer| &layer.weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+    use crate::model::site::SiteKind;
+    use crate::model::tap::Identity;
+
+    #[test]
+    fn a_convolution_over_tokens_is_that_of_candle() {
+        let (b, rows, columns, c, out) = (2, 4, 5, 3, 6);
+        let x = Tensor::randn(0f32, 1.0, (b, c, rows, columns), &Device::Cpu).unwrap();
+        let tokens = x.flatten_from(2).unwrap().transpose(1, 2).unwrap().contiguous().unwrap();
+        for (weight, groups) in [((out, c, 3, 3), 1), ((c, 1, 3, 3), c)] {
+            let weight = Tensor::randn(0f32, 1.0, weight, &Device::Cpu).unwrap();
+            let expected = x.conv2d(&weight, 1, 1, 1, groups).unwrap().flatten_from(2).unwrap().transpose(1, 2).unwrap();
+            let (outputs, inputs, ..) = weight.dims4().unwrap();
+            let linear = Linear::of(Site::outside(SiteKind::Cv1), weight.reshape((outputs, inputs * 9)).unwrap(), None).unwrap();
+            let conv = Conv { linear, kernel: Kernel { size: 3, depthwise: groups > 1 }, name: String::new() };
+            let tracked = Var::from_tensor(&tokens).unwrap();
+            for input in [tokens.clone(), tracked.as_tensor().clone()] {
+                let found = conv.forward(input, (rows, columns), &mut Identity).unwrap();
+                let worst = (found - &expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                assert!(worst < 1e-5, "{groups}: {worst}");
+            }
+        }
+    }
+}
