@@ -128,7 +128,7 @@ fn the_lens_is_a_run_that_ends_there() {
     let model = igq::model::Model::open(folder.to_str().unwrap()).unwrap();
     let float = igq::analysis::FloatRun::new(model.network(), &input).unwrap();
     let plan = igq::quant::Plan::float(model.sites());
-    let quantized = igq::analysis::QuantizedRun::new(model.network(), &input, &plan, &Cancel::default()).unwrap();
+    let quantized = igq::analysis::QuantizedRun::new(model.network(), &float, &plan, &Cancel::default()).unwrap();
     let points = igq::analysis::lens::lens(&model, &plan, &float, &quantized, &Cancel::default()).unwrap();
     assert_eq!(points.iter().map(|p| p.after.as_str()).collect::<Vec<_>>(), ["patch", "blocks.0", "blocks.1", "blocks.2"]);
     assert!(points.iter().all(|p| p.kl.abs() < 1e-9) && parting(&points).is_none());
@@ -160,7 +160,7 @@ fn the_lens_answers_as_timm_does_after_the_first_blocks() {
         for image in 0..2 {
             let input = expected["input"].i(image..=image).unwrap();
             let float = igq::analysis::FloatRun::new(model.network(), &input).unwrap();
-            let quantized = igq::analysis::QuantizedRun::new(model.network(), &input, &plan, &Cancel::default()).unwrap();
+            let quantized = igq::analysis::QuantizedRun::new(model.network(), &float, &plan, &Cancel::default()).unwrap();
             let points = igq::analysis::lens::lens(&model, &plan, &float, &quantized, &Cancel::default()).unwrap();
             assert_eq!(points.len(), 4);
             for (k, point) in points.iter().enumerate() {

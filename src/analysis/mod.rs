@@ -7,6 +7,7 @@ pub mod detail;
 pub mod distribution;
 pub mod findings;
 pub mod lens;
+pub mod mask;
 pub mod measure;
 pub mod metrics;
 pub mod objects;

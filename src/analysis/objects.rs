@@ -1,10 +1,14 @@
 //! Objects of a detector: what each run sees over a threshold, and what became of every object of the float run. Matching is greedy, as COCO's
 //! evaluation does it: the likeliest first, by overlap, within a class and then across classes.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::classes::{class_name, softmax};
+use super::classes::{class_name, of_objects};
+use super::mask::Mask;
+use crate::model::Scoring;
 
 /// Probability that an object must have to be shown, unless another is asked for: transformers' default.
 pub const THRESHOLD: f64 = 0.5;
@@ -68,6 +72,31 @@ pub struct Seen {
     pub score: f64,
     /// Left, top, right and bottom as shares of the input.
     pub corners: [f64; 4],
+    /// Its mask, where the model makes masks.
+    #[serde(skip)]
+    pub mask: Option<Arc<Mask>>,
+}
+
+impl Seen {
+    /// Overlap of both boxes, and of both masks where there are any.
+    fn overlap(&self, other: &Self) -> Overlap {
+        let masks = self.mask.as_ref().zip(other.mask.as_ref()).map(|(a, b)| a.iou(b));
+        Overlap { boxes: iou(&self.corners, &other.corners), masks }
+    }
+}
+
+/// How far what two runs see lies over one another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Overlap {
+    boxes: f64,
+    masks: Option<f64>,
+}
+
+impl Overlap {
+    /// What decides: that of the masks, where there are any.
+    fn decides(self) -> f64 {
+        self.masks.unwrap_or(self.boxes)
+    }
 }
 
 /// One object of either run or both.
@@ -81,8 +110,12 @@ pub struct ObjectReport {
     pub quantized: Option<Seen>,
     /// Intersection over union of both boxes, where there are two.
     pub iou: Option<f64>,
-    /// `KL(p_float || p_quantized)` in nats at the query of the float run, of a new object at its own.
-    pub kl: f64,
+    /// The same of both masks, which then decides whether it is the same object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask_iou: Option<f64>,
+    /// `KL(p_float || p_quantized)` in nats at the query of the float run, of a new object at its own; none for a new one of a detector with a
+    /// first stage, whose queries start from other places in each run.
+    pub kl: Option<f64>,
 }
 
 /// The objects of both runs.
@@ -92,7 +125,7 @@ pub struct ObjectsReport {
     pub threshold: f64,
     /// Objects of the float run, and of the quantized one.
     pub counts: (usize, usize),
-    /// Mean overlap of the objects that both runs hold; none where there are none.
+    /// Mean overlap of the objects that both runs hold, of masks where there are any; none where there are none.
     pub mean_iou: Option<f64>,
     /// Every object: those of the float run, the likeliest first, then the new ones.
     pub objects: Vec<ObjectReport>,
@@ -102,6 +135,9 @@ pub struct ObjectsReport {
     /// KL at every query.
     #[serde(skip)]
     pub kl: Vec<f64>,
+    /// Whether the KL is that of pinned proposals.
+    #[serde(skip)]
+    pinned: bool,
 }
 
 /// Centre and sides to left, top, right and bottom.
@@ -122,14 +158,13 @@ pub fn iou(a: &[f64; 4], b: &[f64; 4]) -> f64 {
     if all > 0.0 { both / all } else { 0.0 }
 }
 
-/// What every query of `Q` rows of logits says, whose last class is "no object".
+/// What every query of `Q` rows of logits says.
 #[must_use]
-pub fn seen<'l>(rows: impl Iterator<Item = &'l [f32]>, boxes: &[[f32; 4]], labels: &[String]) -> Vec<Seen> {
+pub fn seen<'l>(rows: impl Iterator<Item = &'l [f32]>, scoring: Scoring, boxes: &[[f32; 4]], labels: &[String]) -> Vec<Seen> {
     let one = |(query, (logits, corner)): (usize, (&[f32], &[f32; 4]))| {
-        let probabilities = softmax(logits);
-        let objects = &probabilities[..probabilities.len().saturating_sub(1)];
+        let objects = of_objects(logits, scoring);
         let (class, score) = objects.iter().enumerate().fold((0, 0.0), |best, (c, p)| if *p > best.1 { (c, *p) } else { best });
-        Seen { query, class, label: class_name(labels, class), score, corners: corners(*corner) }
+        Seen { query, class, label: class_name(labels, class), score, corners: corners(*corner), mask: None }
     };
     rows.zip(boxes).enumerate().map(one).collect()
 }
@@ -145,13 +180,13 @@ impl ObjectsReport {
         };
         let (ours, theirs) = (over(&float, threshold), over(&quantized, threshold));
         let mut free: Vec<bool> = vec![true; theirs.len()];
-        let mut matched: Vec<Option<(usize, f64)>> = vec![None; ours.len()];
+        let mut matched: Vec<Option<(usize, Overlap)>> = vec![None; ours.len()];
         // Within a class first, then across classes.
         for across in [false, true] {
             for (object, place) in ours.iter().zip(&mut matched).filter(|(_, place)| place.is_none()) {
                 let candidates = theirs.iter().enumerate().filter(|(at, other)| free[*at] && (across || other.class == object.class));
-                let overlaps = candidates.map(|(at, other)| (at, iou(&object.corners, &other.corners))).filter(|(_, iou)| *iou >= SAME);
-                if let Some((at, overlap)) = overlaps.max_by(|a, b| a.1.total_cmp(&b.1)) {
+                let overlaps = candidates.map(|(at, other)| (at, object.overlap(other))).filter(|(_, overlap)| overlap.decides() >= SAME);
+                if let Some((at, overlap)) = overlaps.max_by(|a, b| a.1.decides().total_cmp(&b.1.decides())) {
                     free[at] = false;
                     *place = Some((at, overlap));
                 }
@@ -162,10 +197,12 @@ impl ObjectsReport {
         for (object, place) in ours.iter().zip(&matched) {
             let (fate, other, overlap) = match place {
                 Some((at, overlap)) if theirs[*at].class != object.class => (Fate::Relabelled, Some(&theirs[*at]), Some(*overlap)),
-                Some((at, overlap)) => (if *overlap >= KEPT { Fate::Kept } else { Fate::Moved }, Some(&theirs[*at]), Some(*overlap)),
+                Some((at, overlap)) => {
+                    (if overlap.decides() >= KEPT { Fate::Kept } else { Fate::Moved }, Some(&theirs[*at]), Some(*overlap))
+                }
                 None => {
                     let faint = quantized.iter().filter(|s| s.class == object.class && s.score < threshold && s.score > threshold / 2.0);
-                    let faint = faint.map(|s| (s, iou(&object.corners, &s.corners))).filter(|(_, iou)| *iou >= SAME);
+                    let faint = faint.map(|s| (s, object.overlap(s))).filter(|(_, overlap)| overlap.decides() >= SAME);
                     match faint.max_by(|a, b| a.0.score.total_cmp(&b.0.score)) {
                         Some((other, overlap)) => (Fate::Faded, Some(other), Some(overlap)),
                         None => (Fate::Lost, None, None),
@@ -176,8 +213,9 @@ impl ObjectsReport {
                 fate,
                 float: Some(object.clone()),
                 quantized: other.cloned(),
-                iou: overlap,
-                kl: at_query(object.query),
+                iou: overlap.map(|overlap| overlap.boxes),
+                mask_iou: overlap.and_then(|overlap| overlap.masks),
+                kl: Some(at_query(object.query)),
             });
         }
         let new = theirs.iter().zip(&free).filter(|(_, free)| **free).map(|(object, _)| object);
@@ -186,18 +224,29 @@ impl ObjectsReport {
             float: None,
             quantized: Some(object.clone()),
             iou: None,
-            kl: at_query(object.query),
+            mask_iou: None,
+            kl: Some(at_query(object.query)),
         }));
-        let overlaps: Vec<f64> = matched.iter().flatten().map(|(_, overlap)| *overlap).collect();
+        let overlaps: Vec<f64> = matched.iter().flatten().map(|(_, overlap)| overlap.decides()).collect();
         let mean_iou = (!overlaps.is_empty()).then(|| overlaps.iter().sum::<f64>() / overlaps.len() as f64);
         let counts = (ours.len(), theirs.len());
-        Self { threshold, counts, mean_iou, objects, queries: (float, quantized), kl }
+        Self { threshold, counts, mean_iou, objects, queries: (float, quantized), kl, pinned: false }
+    }
+
+    /// The same where the KL is that of pinned proposals and the objects are not: the query of a new object says nothing of it.
+    #[must_use]
+    pub fn pinned(mut self, pinned: bool) -> Self {
+        self.pinned = pinned;
+        for object in self.objects.iter_mut().filter(|object| pinned && object.fate == Fate::New) {
+            object.kl = None;
+        }
+        self
     }
 
     /// The same objects over another threshold.
     #[must_use]
     pub fn at(&self, threshold: f64) -> Self {
-        Self::new(self.queries.0.clone(), self.queries.1.clone(), self.kl.clone(), threshold)
+        Self::new(self.queries.0.clone(), self.queries.1.clone(), self.kl.clone(), threshold).pinned(self.pinned)
     }
 
     /// How many objects have a fate.
@@ -258,7 +307,7 @@ mod tests {
     use super::*;
 
     fn seen(query: usize, class: usize, score: f64, corners: [f64; 4]) -> Seen {
-        Seen { query, class, label: format!("class {class}"), score, corners }
+        Seen { query, class, label: format!("class {class}"), score, corners, mask: None }
     }
 
     #[test]

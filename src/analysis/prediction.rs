@@ -1,14 +1,18 @@
 //! What is predicted for a picture, and how far another prediction of it is: the only place that knows KL and top-1.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::classes::{self, kl};
 pub use super::classes::{class_name, softmax};
+use super::mask::Mask;
 use super::objects::{self, ObjectsReport, Seen, THRESHOLD};
 use super::report::{ClassProbability, PredictionReport, Sensitivity};
 use crate::error::{Error, Result};
-use crate::model::Output;
+use crate::model::{Output, Scoring};
 
 /// Number of classes listed for each run.
 const TOP: usize = 5;
@@ -20,8 +24,16 @@ pub struct Prediction {
     logits: Vec<f32>,
     /// `K`
     classes: usize,
+    /// How they become probabilities.
+    scoring: Scoring,
     /// The box of every query, where they have one: centre across and down, width and height, as shares of the input.
     boxes: Vec<[f32; 4]>,
+    /// The mask of every query, where they have one.
+    masks: Vec<Arc<Mask>>,
+    /// The largest logit of a class at the place that a query started from, where there is a first stage.
+    objectness: Vec<f32>,
+    /// The same with proposals of its own, where those of the float run were pinned: what is seen.
+    free: Option<Box<Self>>,
 }
 
 /// How far a prediction is from the float one of the same picture, or the mean over several pictures.
@@ -75,13 +87,31 @@ impl Prediction {
     /// Only when candle fails.
     pub fn of(output: &Output) -> Result<Vec<Self>> {
         let (pictures, _, classes) = output.logits.dims3()?;
-        let rows = output.logits.flatten_from(1)?.to_vec2::<f32>()?;
-        let boxes = match &output.boxes {
-            Some(boxes) => boxes.to_vec3::<f32>()?,
-            None => vec![Vec::new(); pictures],
+        let mut free = match &output.free {
+            Some(output) => Self::of(output)?.into_iter().map(|one| Some(Box::new(one))).collect(),
+            None => vec![None; pictures],
         };
-        let corners = |of_picture: Vec<Vec<f32>>| of_picture.iter().filter_map(|b| b.as_slice().try_into().ok()).collect();
-        Ok(rows.into_iter().zip(boxes).map(|(logits, boxes)| Self { logits, classes, boxes: corners(boxes) }).collect())
+        let mut found = Vec::with_capacity(pictures);
+        for (picture, logits) in output.logits.flatten_from(1)?.to_vec2::<f32>()?.into_iter().enumerate() {
+            let boxes = match &output.boxes {
+                Some(boxes) => boxes.get(picture)?.to_vec2::<f32>()?.iter().filter_map(|b| b.as_slice().try_into().ok()).collect(),
+                None => Vec::new(),
+            };
+            let masks = match &output.masks {
+                Some(masks) => {
+                    let (_, _, rows, columns) = masks.dims4()?;
+                    let each = masks.get(picture)?.flatten_from(1)?.to_vec2::<f32>()?.into_iter();
+                    each.map(|logits| Arc::new(Mask { size: (rows, columns), logits })).collect()
+                }
+                None => Vec::new(),
+            };
+            let objectness = match &output.first {
+                Some(first) => first.objectness.get(picture)?.to_vec1::<f32>()?,
+                None => Vec::new(),
+            };
+            found.push(Self { logits, classes, scoring: output.scoring, boxes, masks, objectness, free: free[picture].take() });
+        }
+        Ok(found)
     }
 
     /// Of a batch of one picture.
@@ -97,7 +127,7 @@ impl Prediction {
     #[must_use]
     pub const fn of_logits(logits: Vec<f32>) -> Self {
         let classes = logits.len();
-        Self { logits, classes, boxes: Vec::new() }
+        Self { logits, classes, scoring: Scoring::Softmax, boxes: Vec::new(), masks: Vec::new(), objectness: Vec::new(), free: None }
     }
 
     /// `Q K` values, query by query.
@@ -122,7 +152,35 @@ impl Prediction {
     /// What every query of a detector says; nothing of a classifier.
     #[must_use]
     pub fn seen(&self, labels: &[String]) -> Vec<Seen> {
-        objects::seen(self.queries(), &self.boxes, labels)
+        if let Some(free) = &self.free {
+            return free.seen(labels);
+        }
+        let mut seen = objects::seen(self.queries(), self.scoring, &self.boxes, labels);
+        for (object, mask) in seen.iter_mut().zip(&self.masks) {
+            object.mask = Some(Arc::clone(mask));
+        }
+        seen
+    }
+
+    /// What an evaluation takes: of a detector whose classes exclude one another one object a query; else as many as queries of all pairs of
+    /// query and class, the likeliest first.
+    #[must_use]
+    pub fn detections(&self, labels: &[String]) -> Vec<Seen> {
+        let shown = self.free.as_deref().unwrap_or(self);
+        let seen = shown.seen(labels);
+        if shown.scoring == Scoring::Softmax {
+            return seen;
+        }
+        let mut pairs: Vec<(f32, usize, usize)> = Vec::with_capacity(shown.logits.len());
+        for (query, logits) in shown.queries().enumerate() {
+            pairs.extend(logits.iter().enumerate().map(|(class, logit)| (*logit, query, class)));
+        }
+        pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        let of = |(logit, query, class): (f32, usize, usize)| {
+            let score = classes::of_objects(&[logit], Scoring::Sigmoid).first().copied().unwrap_or_default();
+            Seen { class, label: class_name(labels, class), score, ..seen[query].clone() }
+        };
+        pairs.into_iter().take(seen.len()).map(of).collect()
     }
 
     /// Whether it is that of a detector.
@@ -143,26 +201,39 @@ impl Prediction {
     /// The probability of a class; of a detector that of its most likely object of it.
     #[must_use]
     pub fn probability_of(&self, class: usize) -> f64 {
-        let of = |logits: &[f32]| softmax(logits).get(class).copied().unwrap_or(0.0);
-        self.queries().map(of).fold(0.0, f64::max)
+        let shown = self.free.as_deref().unwrap_or(self);
+        let of = |logits: &[f32]| {
+            let all = if shown.detects() { classes::of_objects(logits, shown.scoring) } else { softmax(logits) };
+            all.get(class).copied().unwrap_or(0.0)
+        };
+        shown.queries().map(of).fold(0.0, f64::max)
     }
 
     /// `KL(p_float || p_this)` of every query, in nats.
     fn each_kl(&self, float: &Self) -> Vec<f64> {
-        float.queries().zip(self.queries()).map(|(float, this)| kl(float, this)).collect()
+        float.queries().zip(self.queries()).map(|(float, this)| kl(float, this, self.scoring)).collect()
+    }
+
+    /// The mean over queries of the KL of the objectness of what they started from; 0 without a first stage \[D\]: with pinned proposals it
+    /// is all that the first stage has a say in.
+    fn first_kl(&self, float: &Self) -> f64 {
+        let each = float.objectness.iter().zip(&self.objectness).map(|(p, q)| kl(&[*p], &[*q], Scoring::Sigmoid));
+        each.sum::<f64>() / self.objectness.len().max(1) as f64
     }
 
     /// The objects of this against those of the float prediction of the same picture; none of classifiers.
     #[must_use]
     pub fn objects(&self, float: &Self, labels: &[String]) -> Option<ObjectsReport> {
-        self.detects().then(|| ObjectsReport::new(float.seen(labels), self.seen(labels), self.each_kl(float), THRESHOLD))
+        self.detects().then(|| {
+            ObjectsReport::new(float.seen(labels), self.seen(labels), self.each_kl(float), THRESHOLD).pinned(!self.objectness.is_empty())
+        })
     }
 
     /// How far this is from the float prediction of the same picture.
     #[must_use]
     pub fn against(&self, float: &Self) -> Divergence {
         let each = self.each_kl(float);
-        let kl = each.iter().sum::<f64>() / each.len().max(1) as f64;
+        let kl = each.iter().sum::<f64>() / each.len().max(1) as f64 + self.first_kl(float);
         let changed = if self.detects() {
             ObjectsReport::new(float.seen(&[]), self.seen(&[]), each, THRESHOLD).changed()
         } else {
@@ -223,17 +294,6 @@ fn margin(top: &[ClassProbability]) -> f64 {
     }
 }
 
-/// `KL(p || q)` of two rows of logits, in nats.
-fn kl(float: &[f32], quantized: &[f32]) -> f64 {
-    let log_softmax = |logits: &[f32]| -> Vec<f64> {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let log_sum = logits.iter().map(|&l| f64::from(l - max).exp()).sum::<f64>().ln();
-        logits.iter().map(|&l| f64::from(l - max) - log_sum).collect()
-    };
-    let (p, q) = (log_softmax(float), log_softmax(quantized));
-    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
-}
-
 /// Index of the largest; the first of equals.
 fn argmax(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
@@ -242,14 +302,6 @@ fn argmax(values: &[f32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kl_is_zero_for_equal_and_hand_computed_for_two_classes() {
-        assert_eq!(kl(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
-        // p = (1/2, 1/2), q = (1/4, 3/4)
-        let expected = 0.5 * (2.0_f64).ln() + 0.5 * (2.0_f64 / 3.0).ln();
-        assert!((kl(&[0.0, 0.0], &[0.0, 3.0_f32.ln()]) - expected).abs() < 1e-7);
-    }
 
     #[test]
     fn parts_add_up_to_the_mean_over_all_pictures() {
@@ -263,8 +315,9 @@ mod tests {
 
     #[test]
     fn a_prediction_with_several_queries_is_compared_query_by_query() {
-        let float = Prediction { logits: vec![0.0, 0.0, 0.0, 0.0], classes: 2, boxes: Vec::new() };
-        let other = Prediction { logits: vec![0.0, 3.0_f32.ln(), 0.0, 0.0], classes: 2, boxes: Vec::new() };
+        let two = |logits: Vec<f32>| Prediction { classes: 2, ..Prediction::of_logits(logits) };
+        let float = two(vec![0.0, 0.0, 0.0, 0.0]);
+        let other = two(vec![0.0, 3.0_f32.ln(), 0.0, 0.0]);
         let one = Prediction::of_logits(vec![0.0, 3.0_f32.ln()]).against(&Prediction::of_logits(vec![0.0, 0.0]));
         let both = other.against(&float);
         assert!((both.kl - one.kl / 2.0).abs() < 1e-12);

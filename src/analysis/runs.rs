@@ -102,6 +102,8 @@ pub struct QuantizedRun {
     pub sites: BTreeMap<Site, SiteRun>,
     /// Residual stream at the boundaries; entry 0 is the pixels.
     boundaries: Vec<Tensor>,
+    /// The proposals of the float run, with which everything but the objects is computed.
+    pinned: Option<Tensor>,
 }
 
 impl QuantizedRun {
@@ -111,22 +113,25 @@ impl QuantizedRun {
         &self.boundaries
     }
 
-    /// Runs the network over one picture `(1, C, height, width)` as `plan` says.
+    /// Runs the network over the picture of a float run as `plan` says.
     ///
     /// # Errors
-    /// When the picture has the wrong shape, or the run was cancelled.
-    pub fn new(network: &dyn Network, pixels: &Tensor, plan: &Plan, cancel: &Cancel) -> Result<Self> {
-        Self::after(network, pixels, plan, None, cancel)
+    /// When the run was cancelled.
+    pub fn new(network: &dyn Network, float: &FloatRun, plan: &Plan, cancel: &Cancel) -> Result<Self> {
+        Self::after(network, float, plan, None, cancel)
     }
 
     /// The same, taking over from an earlier run of the same picture what comes before the first step at which the plans differ.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn after(network: &dyn Network, pixels: &Tensor, plan: &Plan, earlier: Option<(&Plan, &Self)>, cancel: &Cancel) -> Result<Self> {
+    pub fn after(network: &dyn Network, float: &FloatRun, plan: &Plan, earlier: Option<(&Plan, &Self)>, cancel: &Cancel) -> Result<Self> {
+        let pixels = &float.trace.boundaries[0];
         let (mut sites, mut boundaries, mut first) = (BTreeMap::new(), vec![pixels.clone()], 0);
         if let Some((old, run)) = earlier {
             let Some(step) = plan.first_change(old) else { return Ok(run.clone()) };
+            // A second pass with proposals of its own begins at the first stage.
+            let step = network.branch().map_or(step, |branch| step.min(branch));
             let before = |(site, _): &(&Site, &SiteRun)| plan.sites.get(site).is_some_and(|p| p.info.step < step);
             sites.extend(run.sites.iter().filter(before).map(|(site, run)| (*site, run.clone())));
             (boundaries, first) = (run.boundaries[..=step].to_vec(), step);
@@ -139,9 +144,10 @@ impl QuantizedRun {
             }
             Ok(())
         };
-        let trace = run_traced_observed(network, Start::stream(first, &start), plan, cancel, observe)?;
+        let trace = run_traced_observed(network, Start::stream(first, &start).pinned(&float.trace.output), plan, cancel, observe)?;
         boundaries.extend(trace.boundaries);
-        Ok(Self { prediction: Prediction::of_one(&trace.output)?, sites, boundaries })
+        let pinned = float.trace.output.first.as_ref().map(|first| first.proposals.clone());
+        Ok(Self { prediction: Prediction::of_one(&trace.output)?, sites, boundaries, pinned })
     }
 
     /// What happened at `site`; `plan` is that of this run.
@@ -161,7 +167,7 @@ impl QuantizedRun {
             }
             Ok(())
         };
-        let ended = run_observed(network, Start::stream(step, &self.boundaries[step]), plan, cancel, observe);
+        let ended = run_observed(network, Start::stream(step, &self.boundaries[step]).with(self.pinned.as_ref()), plan, cancel, observe);
         match (found, ended) {
             (Some(found), _) => Ok(Cow::Owned(found)),
             (None, Err(error)) => Err(error),

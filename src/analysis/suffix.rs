@@ -27,7 +27,7 @@ impl Reference {
     /// When a batch has the wrong shape, or `cancel` was called.
     pub fn new(network: &dyn Network, sites: &[SiteInfo], batches: &[Tensor], cancel: &Cancel) -> Result<Self> {
         let float = Plan::float(sites);
-        let run = |part: &Tensor| run_traced(network, part, &float, cancel);
+        let run = |part: &Tensor| run_traced(network, Start::pixels(part), &float, cancel);
         let traces = batches.par_iter().map(run).collect::<Result<Vec<_>>>()?;
         let predictions = Self::predictions_of(&traces)?;
         Ok(Self { traces, predictions })
@@ -75,7 +75,7 @@ impl Reference {
     /// # Errors
     /// When `cancel` was called.
     pub fn under(&self, network: &dyn Network, plan: &Plan, cancel: &Cancel) -> Result<Vec<Trace>> {
-        let run = |float: &Trace| run_traced(network, &float.boundaries[0], plan, cancel);
+        let run = |float: &Trace| run_traced(network, Start::at(float, 0), plan, cancel);
         self.traces.par_iter().map(run).collect()
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Own {
     Floats,
     /// Of a detector: pictures keep their proportions, sides are cut down to multiples of the patch, batches are padded.
     Detector,
+    /// Of a detector with one input size, to which every picture is stretched: padding a batch pads nothing.
+    Stretched,
 }
 
 /// The defaults of a processor class.
@@ -57,7 +59,7 @@ const fn square(side: usize) -> Resize {
 }
 
 /// As transformers 5.24 has them.
-const CLASSES: [Class; 16] = [
+const CLASSES: [Class; 17] = [
     class("ViTImageProcessor", 2, HALF, square(224), None),
     class("DeiTImageProcessor", 3, HALF, square(256), Some(224)),
     class("BitImageProcessor", 3, CLIP, Resize::Shortest(224), Some(224)),
@@ -73,6 +75,7 @@ const CLASSES: [Class; 16] = [
     Class { own: Own::PoolFormer, ..class("PoolFormerImageProcessor", 3, IMAGENET, Resize::Shortest(224), Some(224)) },
     class("BlipImageProcessor", 3, CLIP, square(384), None),
     Class { own: Own::Detector, ..class("YolosImageProcessor", 2, IMAGENET, Resize::Between(800, 1333), None) },
+    Class { own: Own::Stretched, ..class("RfDetrImageProcessor", 2, IMAGENET, Resize::Between(800, 1333), None) },
     class("MobileNetV1ImageProcessor", 2, HALF, Resize::Shortest(256), Some(224)),
 ];
 
@@ -88,6 +91,7 @@ pub(super) fn class_of(cfg: &Value, config: Option<&Value>) -> Result<Class> {
             Some("beit" | "data2vec-vision") => "BeitImageProcessor",
             Some("siglip") => "SiglipImageProcessor",
             Some("yolos") => "YolosImageProcessor",
+            Some("rf_detr") => "RfDetrImageProcessor",
             Some("clip") => "CLIPImageProcessor",
             Some(_) => "ViTImageProcessor",
             // Of an old model, whose file names nothing: it cuts where it says what to.

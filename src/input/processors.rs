@@ -60,6 +60,15 @@ impl Preprocess {
         match (own, timm) {
             (Some(hf), _) => from_transformers(hf, config, channels, size),
             (None, Some(timm)) => from_timm(timm, channels, size),
+            // It takes one size, which its configuration names.
+            (None, None) if config.and_then(|c| c.get("model_type")).and_then(Value::as_str) == Some("rf_detr") => {
+                let given = serde_json::json!({"size": {"height": size.0, "width": size.1}});
+                let made = from_transformers(&given, config, channels, size)?;
+                Ok(Self {
+                    from: "assumed (no preprocessor_config.json): the input size of config.json, RfDetrImageProcessor".into(),
+                    ..made
+                })
+            }
             // What transformers takes for the type of the model where there is no file.
             (None, None) if config.and_then(|c| c.get("model_type")).and_then(Value::as_str) == Some("yolos") => {
                 let made = from_transformers(&serde_json::json!({}), config, channels, size)?;
@@ -274,15 +283,17 @@ fn canvas(cfg: &Value) -> Result<Resize> {
 fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size: (usize, usize)) -> Result<Preprocess> {
     let class = class_of(cfg, config)?;
     if let Some(keys) = cfg.as_object() {
-        let known = |key: &str| KNOWN.contains(&key) || class.own == Own::Detector && OF_DETECTORS.contains(&key);
+        let of_detector = matches!(class.own, Own::Detector | Own::Stretched);
+        let known = |key: &str| KNOWN.contains(&key) || of_detector && OF_DETECTORS.contains(&key);
         let on = |value: &Value| !(value.is_null() || value.as_bool() == Some(false));
         if let Some((key, value)) = keys.iter().find(|(key, value)| !known(key) && !key.starts_with('_') && on(value)) {
             return Err(refused(FILE, format!("`{key}` ({value}) is not known and may change the pixels")));
         }
     }
     refuse_nulls(cfg, &class)?;
-    let detects = config.and_then(|c| c.get("model_type")).and_then(Value::as_str) == Some("yolos");
-    if detects != (class.own == Own::Detector) {
+    let kind = config.and_then(|c| c.get("model_type")).and_then(Value::as_str);
+    let (detects, stretched) = (kind == Some("yolos"), kind == Some("rf_detr"));
+    if detects != (class.own == Own::Detector) || stretched != (class.own == Own::Stretched) {
         let problem = format!("the {} is not the processor of this model", class.name);
         return Err(refused(FILE, problem));
     }

@@ -9,6 +9,7 @@ use super::bits::BitWidth;
 use super::fit::{Grouping, SiteQuantizers};
 use super::plan::{Plan, SitePlan};
 use super::ranges;
+use super::run::Pins;
 use crate::error::Result;
 use crate::model::{Site, Tap, Weight, kernels};
 use crate::progress::Cancel;
@@ -30,6 +31,7 @@ pub(super) struct FakeQuantize<'p, F> {
     pub plan: &'p Plan,
     pub cancel: &'p Cancel,
     pub observe: F,
+    pub pins: Pins<'p>,
 }
 
 impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
@@ -40,12 +42,23 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
             Some(quantizers) if !plan.bits.is_float() => fake_quantize(site, &x, quantizers, plan.bits)?,
             _ => (x.clone(), Vec::new()),
         };
+        if self.pins.freed() {
+            return Ok(after);
+        }
         (self.observe)(&Observation { plan, before: &x, after: &after, groupings: &groupings })?;
         Ok(after)
     }
 
     fn weight(&mut self, site: Site, weight: &Arc<Weight>) -> Result<Arc<Weight>> {
         self.plan.weight(site, weight)
+    }
+
+    fn proposals(&mut self, chosen: Tensor) -> Result<Tensor> {
+        self.pins.pin(chosen)
+    }
+
+    fn frees(&mut self) -> bool {
+        self.pins.free()
     }
 
     fn checkpoint(&mut self) -> Result<()> {

@@ -19,6 +19,7 @@ use super::fake::{self, Observation};
 use super::fit::Grouping;
 use super::integer_weight::{COLUMNS, INTEGER, IntegerWeight, Part, matrix, middle};
 use super::plan::{Plan, SitePlan};
+use super::run::Pins;
 use super::uniform::{ChannelQuantizer, UniformQuantizer};
 use super::weight::QuantizedWeight;
 use crate::error::{Error, Result};
@@ -212,19 +213,20 @@ pub(super) struct IntegerTap<'p, F> {
     plan: &'p Plan,
     cancel: &'p Cancel,
     observe: Option<F>,
+    pins: Pins<'p>,
     /// Operands that wait for their product, picture by picture.
     coded: HashMap<Site, Vec<Coded>>,
     pub told: Multiplied,
 }
 
 impl<'p, F: FnMut(&Observation) -> Result<()>> IntegerTap<'p, F> {
-    pub fn new(plan: &'p Plan, cancel: &'p Cancel, observe: Option<F>) -> Self {
-        Self { plan, cancel, observe, coded: HashMap::new(), told: Multiplied::default() }
+    pub fn new(plan: &'p Plan, cancel: &'p Cancel, pins: Pins<'p>, observe: Option<F>) -> Self {
+        Self { plan, cancel, observe, pins, coded: HashMap::new(), told: Multiplied::default() }
     }
 
     /// Shows what a quantizer does with `x`: what its codes stand for.
     fn show(&mut self, site: Site, x: &Tensor) -> Result<()> {
-        let Some(observe) = &mut self.observe else { return Ok(()) };
+        let Some(observe) = self.observe.as_mut().filter(|_| !self.pins.freed()) else { return Ok(()) };
         let plan = self.plan.site(site)?;
         let (after, groupings) = match &plan.quantizers {
             Some(quantizers) if !plan.bits.is_float() => fake::fake_quantize(site, x, quantizers, plan.bits)?,
@@ -356,6 +358,14 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for IntegerTap<'_, F> {
         out.par_chunks_mut(size).zip(rows.par_iter().zip(&values)).try_for_each(|(out, (rows, values))| mix(rows, values, heads, out))?;
         self.told.integer.push(sites.0);
         Ok(Tensor::from_vec(out, shape, &Device::Cpu)?)
+    }
+
+    fn proposals(&mut self, chosen: Tensor) -> Result<Tensor> {
+        self.pins.pin(chosen)
+    }
+
+    fn frees(&mut self) -> bool {
+        self.pins.free()
     }
 
     fn checkpoint(&mut self) -> Result<()> {

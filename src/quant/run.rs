@@ -7,7 +7,7 @@ use super::fake::FakeQuantize;
 pub use super::fake::{Observation, fake_quantize, fake_quantize_picture};
 use super::integer::{IntegerTap, Multiplied};
 use super::plan::Plan;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Network, Output, Trace, forward_from, trace_from};
 use crate::progress::Cancel;
 
@@ -16,25 +16,77 @@ use crate::progress::Cancel;
 pub struct Start<'s> {
     step: usize,
     stream: &'s Tensor,
+    pins: Option<&'s Tensor>,
 }
 
 impl<'s> Start<'s> {
     /// At the pixels `(B, C, height, width)`.
     #[must_use]
     pub const fn pixels(pixels: &'s Tensor) -> Self {
-        Self { step: 0, stream: pixels }
+        Self::stream(0, pixels)
     }
 
     /// At the input of `step`, which is `stream`.
     #[must_use]
     pub const fn stream(step: usize, stream: &'s Tensor) -> Self {
-        Self { step, stream }
+        Self { step, stream, pins: None }
     }
 
-    /// At the input of `step`, as `trace` left it.
+    /// At the input of `step`, as `trace` left it, with the proposals of its first stage, where it has one.
     #[must_use]
     pub fn at(trace: &'s Trace, step: usize) -> Self {
-        Self { step, stream: &trace.boundaries[step] }
+        Self::stream(step, &trace.boundaries[step]).pinned(&trace.output)
+    }
+
+    /// The same with the proposals of a float run of the same pictures: query by query both runs mean the same then, and the KL is defined. A
+    /// run says what it finds with proposals of its own beside it, as [`Output::free`].
+    #[must_use]
+    pub fn pinned(self, float: &'s Output) -> Self {
+        self.with(float.first.as_ref().map(|first| &first.proposals))
+    }
+
+    /// The same with proposals `(B, Q, 5)`, if there are any.
+    #[must_use]
+    pub const fn with(self, pins: Option<&'s Tensor>) -> Self {
+        Self { pins, ..self }
+    }
+}
+
+/// The proposals that a tap pins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pins<'p> {
+    chosen: Option<&'p Tensor>,
+    freed: bool,
+}
+
+impl<'p> Pins<'p> {
+    /// Those of a start.
+    const fn of(start: &Start<'p>) -> Self {
+        Self { chosen: start.pins, freed: false }
+    }
+
+    /// The pinned proposals, or where there are none what was `chosen`.
+    pub fn pin(&self, chosen: Tensor) -> Result<Tensor> {
+        match self.chosen.filter(|_| !self.freed) {
+            Some(pinned) if pinned.dims() == chosen.dims() => Ok(pinned.clone()),
+            Some(pinned) => {
+                let problem = format!("expected {:?} proposals, found {:?}", pinned.dims(), chosen.dims());
+                Err(Error::content("pinned proposals", problem, "report this"))
+            }
+            None => Ok(chosen),
+        }
+    }
+
+    /// Whether some were pinned and no longer are.
+    pub const fn free(&mut self) -> bool {
+        let first = self.chosen.is_some() && !self.freed;
+        self.freed = true;
+        first
+    }
+
+    /// Whether this is the second pass, with proposals of its own.
+    pub const fn freed(&self) -> bool {
+        self.freed
     }
 }
 
@@ -58,18 +110,19 @@ pub fn run_observed<F>(network: &dyn Network, start: Start, plan: &Plan, cancel:
 where
     F: FnMut(&Observation) -> Result<()>,
 {
+    let pins = Pins::of(&start);
     match plan.arithmetic {
-        Arithmetic::FakeQuantized => forward_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe }),
-        Arithmetic::Integer => forward_from(network, start.step, start.stream, &mut IntegerTap::new(plan, cancel, Some(observe))),
+        Arithmetic::FakeQuantized => forward_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
+        Arithmetic::Integer => forward_from(network, start.step, start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
     }
 }
 
-/// The same from the pixels on, keeping the residual stream at every boundary.
+/// The same, keeping the residual stream at every boundary from there on.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_traced(network: &dyn Network, pixels: &Tensor, plan: &Plan, cancel: &Cancel) -> Result<Trace> {
-    run_traced_observed(network, Start::pixels(pixels), plan, cancel, |_| Ok(()))
+pub fn run_traced(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<Trace> {
+    run_traced_observed(network, start, plan, cancel, |_| Ok(()))
 }
 
 /// The same from `start` on, showing every site to `observe` and keeping the residual stream at every boundary from there on.
@@ -80,9 +133,10 @@ pub fn run_traced_observed<F>(network: &dyn Network, start: Start, plan: &Plan, 
 where
     F: FnMut(&Observation) -> Result<()>,
 {
+    let pins = Pins::of(&start);
     match plan.arithmetic {
-        Arithmetic::FakeQuantized => trace_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe }),
-        Arithmetic::Integer => trace_from(network, start.step, start.stream, &mut IntegerTap::new(plan, cancel, Some(observe))),
+        Arithmetic::FakeQuantized => trace_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
+        Arithmetic::Integer => trace_from(network, start.step, start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
     }
 }
 
@@ -91,7 +145,7 @@ where
 /// # Errors
 /// As [`run`].
 pub fn run_integer(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<(Output, Multiplied)> {
-    let mut tap = IntegerTap::new(plan, cancel, None::<fn(&Observation) -> Result<()>>);
+    let mut tap = IntegerTap::new(plan, cancel, Pins::of(&start), None::<fn(&Observation) -> Result<()>>);
     let output = forward_from(network, start.step, start.stream, &mut tap)?;
     Ok((output, tap.told))
 }

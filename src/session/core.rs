@@ -299,7 +299,7 @@ impl Session {
     /// # Errors
     /// When the plan does not fit, or `cancel` was called.
     pub fn predict(&self, base: &FloatBaseline, plan: &Plan, cancel: &Cancel) -> Result<Prediction> {
-        let output = cpu::in_pool(|| run(self.opened.model.network(), Start::pixels(&base.prepared.tensor), plan, cancel))?;
+        let output = cpu::in_pool(|| run(self.opened.model.network(), Start::at(&base.float.trace, 0), plan, cancel))?;
         Prediction::of_one(&output)
     }
 
@@ -311,7 +311,7 @@ impl Session {
         let earlier = newest.as_ref().filter(|newest| newest.picture == index).map(|newest| (&newest.plan, &*newest.quantized));
         let (plan, quantized) = cpu::in_pool(|| {
             let plan = self.plan_until(settings, cancel)?;
-            let quantized = QuantizedRun::after(self.opened.model.network(), &base.prepared.tensor, &plan, earlier, cancel)?;
+            let quantized = QuantizedRun::after(self.opened.model.network(), &base.float, &plan, earlier, cancel)?;
             Ok::<_, Error>((plan, Arc::new(quantized)))
         })?;
         let newest = Arc::new(Newest { picture: index, settings: settings.clone(), plan: plan.clone(), quantized: Arc::clone(&quantized) });

@@ -13,7 +13,7 @@ use crate::analysis::objects::{Fate, Seen as Object, THRESHOLD};
 use crate::analysis::{Prediction, SCHEMA_VERSION};
 use crate::error::{Error, Result};
 use crate::input::{LeftOut, PictureSource};
-use crate::model::SiteInfo;
+use crate::model::{Output, SiteInfo};
 use crate::progress::{Cancel, Progress};
 use crate::quant::{Method, Plan, Settings, Start, run};
 use crate::session::Session;
@@ -233,10 +233,14 @@ pub fn evaluate(
         let of = |side: usize, inside: usize, length: usize| side as f64 / inside as f64 * length as f64;
         let (height, width) = opened.preprocess.size;
         let scale = (of(width, prepared.inside.1, picture.raster.width), of(height, prepared.inside.0, picture.raster.height));
-        let mut float: Option<Prediction> = None;
+        let (mut float, mut base_output): (Option<Prediction>, Option<Output>) = (None, None);
         for (index, plan) in plans.iter().enumerate() {
-            let said = Prediction::of_one(&run(network, Start::pixels(&prepared.tensor), plan, cancel)?)?;
-            let seen = said.seen(&opened.model.labels);
+            let start = Start::pixels(&prepared.tensor);
+            let start = base_output.as_ref().map_or(start, |output| start.pinned(output));
+            let output = run(network, start, plan, cancel)?;
+            let said = Prediction::of_one(&output)?;
+            base_output.get_or_insert(output);
+            let seen = said.detections(&opened.model.labels);
             let rows =
                 seen.iter().filter_map(|object| Some(detection(id, categories.get(object.class).copied().flatten()?, object, scale)));
             found[index].extend(rows);

@@ -297,8 +297,9 @@ pub fn stepwise(
             let mut errors = errors.into_iter().map(|error| Err(error.to_string()));
             let mut seen: Vec<Looked> = Vec::with_capacity(part.len());
             let Some(Batch { pictures, tensor }) = batch else { return Ok(errors.collect()) };
-            let under = |plan: &Plan| Prediction::of(&run(network, Start::pixels(&tensor), plan, cancel)?);
-            let float = under(&float_plan)?;
+            let base = run(network, Start::pixels(&tensor), &float_plan, cancel)?;
+            let under = |plan: &Plan| Prediction::of(&run(network, Start::pixels(&tensor).pinned(&base), plan, cancel)?);
+            let float = Prediction::of(&base)?;
             let quantized = plans.iter().map(|plan| plan.as_ref().map_or_else(|| Ok(float.clone()), &under)).collect::<Result<Vec<_>>>()?;
             let mut good = kept.iter().zip(&pictures).enumerate().peekable();
             for (index, source) in part.iter().enumerate() {

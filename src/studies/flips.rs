@@ -70,8 +70,10 @@ pub fn flips(
             Ok(batch) => batch,
             Err(error) => return Ok(Some(Err(error))),
         };
-        let of = |plan: &Plan| Prediction::of_one(&run(network, Start::pixels(&batch.tensor), plan, &Cancel::default())?);
-        let prediction = of(&plan)?.report(&of(&float)?, labels);
+        let (start, never) = (Start::pixels(&batch.tensor), Cancel::default());
+        let base = run(network, start, &float, &never)?;
+        let quantized = run(network, start.pinned(&base), &plan, &never)?;
+        let prediction = Prediction::of_one(&quantized)?.report(&Prediction::of_one(&base)?, labels);
         progress(seen.add(1));
         let picture = &batch.pictures[0];
         let truth = picture.label.filter(|class| session.is_label(source, *class));

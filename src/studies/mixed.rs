@@ -11,8 +11,9 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::fisher::{Candidates, fisher};
 use super::judge::{Judge, Judged, Measured};
-use super::perturbation::{Candidates, Estimate, Pictures, Search, fisher};
+use super::perturbation::{Estimate, Pictures, Search};
 use super::suggest::{Standing, Suggestion};
 use crate::analysis::SCHEMA_VERSION;
 use crate::analysis::report::CalibrationReport;

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod dump;
 pub mod evaluate;
 pub mod export;
+pub mod fisher;
 pub mod flips;
 pub mod inspect;
 pub mod judge;

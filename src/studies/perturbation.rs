@@ -4,29 +4,27 @@
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{D, DType, Device, Tensor, Var};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fisher::fisher;
+pub use super::fisher::{Candidates, SitePerturbation};
 use super::shard::Shard;
+use crate::analysis::metrics;
 use crate::analysis::suffix::Reference;
-use crate::analysis::{metrics, prediction};
 use crate::error::{Error, Result};
 use crate::input::batches;
-use crate::memory::BATCH;
-use crate::model::{Identity, Network, Site, SiteInfo, Tap, Trace, trace};
+use crate::model::{Network, Site, SiteInfo, Trace};
 use crate::progress::{Cancel, Counter, Progress};
 use crate::quant::method::Parts;
-use crate::quant::run::fake_quantize_picture;
 use crate::quant::{GroupCount, Plan, Settings};
 use crate::quant::{Method, SitePlan};
 use crate::session::Session;
 
 /// Counts that are tried unless others are asked for \[D\].
 pub const CANDIDATES: [u8; 10] = [2, 4, 6, 8, 10, 12, 14, 16, 24, 32];
-/// Pictures of one backward pass: fewer than of a forward pass, because it keeps every operand.
-const BACKWARD: usize = BATCH / 4;
 
 /// How perturbations are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -61,15 +59,6 @@ impl FromStr for Estimate {
         let known = Self::ALL.into_iter().find(|estimate| estimate.name() == s);
         known.ok_or_else(|| Error::setting("estimate", s, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
     }
-}
-
-/// Perturbation of one site.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SitePerturbation {
-    /// Its address.
-    pub site: Site,
-    /// `Omega(g)` in nats, one for each candidate.
-    pub omega: Vec<f64>,
 }
 
 /// Perturbations of sites at candidate counts; a site that is missing was not computed.
@@ -112,9 +101,6 @@ impl Perturbation {
     }
 }
 
-/// A site and its plan at every candidate count.
-pub type Candidates = (SiteInfo, Vec<SitePlan>);
-
 /// Exact perturbations of `sites`, several at a time; `found` hears each as it is done, in any order.
 ///
 /// `base` is the plan of all other sites: float for [`Estimate::Alone`], quantized for [`Estimate::Among`]; `before` are the runs under it.
@@ -138,123 +124,6 @@ pub fn exact(
         found(SitePerturbation { site: info.site, omega: omega.collect::<Result<_>>()? });
         Ok(())
     })
-}
-
-/// Adds a zero that gradients can be asked of to every operand, and keeps the operand.
-struct Probe {
-    seen: Vec<(Site, Tensor, Var)>,
-}
-
-impl Tap for Probe {
-    fn activation(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
-        let zero = Var::zeros(x.dims(), DType::F32, x.device())?;
-        let probed = (&x + zero.as_tensor())?;
-        self.seen.push((site, x.detach(), zero));
-        Ok(probed)
-    }
-}
-
-/// Fast perturbations of all `sites` from one forward and one backward pass over the pictures.
-///
-/// To second order `KL(p || q) = e' F e / 2`, where `F` is the Fisher matrix of the prediction at the site and `e` the quantization error.
-/// Its diagonal is estimated by `g^2`, where `g` is the gradient of `logits . S r`, `S = diag(sqrt p) - p sqrt(p)'`, and `r` has random
-/// signs: `S S'` is the Fisher matrix of the logits, so the estimate has no bias \[D\].
-///
-/// `seen` hears how many pictures every part had.
-///
-/// # Errors
-/// When `cancel` was called.
-pub fn fisher(
-    network: &dyn Network,
-    batches: &[Tensor],
-    sites: &[Candidates],
-    seed: u64,
-    cancel: &Cancel,
-    seen: &(dyn Fn(usize) + Sync),
-) -> Result<Vec<SitePerturbation>> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let parts: Vec<_> = batches::cut(batches, BACKWARD)?.into_iter().map(|part| (part, random.fork())).collect();
-    let estimated = parts.into_par_iter().map(|(part, random)| {
-        let sums = fisher_of_part(network, &part, sites, random, cancel)?;
-        seen(part.dim(0)?);
-        Ok(sums)
-    });
-    let estimated = estimated.collect::<Result<Vec<_>>>()?;
-    let images = batches.iter().map(|batch| batch.dim(0)).sum::<candle_core::Result<usize>>()?.max(1) as f64;
-    let omega = |site: usize, plan: usize| 0.5 * estimated.iter().map(|part| part[site][plan]).sum::<f64>() / images;
-    let of_site = |(index, (info, plans)): (usize, &Candidates)| SitePerturbation {
-        site: info.site,
-        omega: (0..plans.len()).map(|plan| omega(index, plan)).collect(),
-    };
-    Ok(sites.iter().enumerate().map(of_site).collect())
-}
-
-/// `sum g^2 e^2` over a few pictures, for every site and plan. Step by step from the last one back, each run again from its boundary, so that
-/// only what one step computes waits for its gradient.
-fn fisher_of_part(
-    network: &dyn Network,
-    part: &Tensor,
-    sites: &[Candidates],
-    mut random: fastrand::Rng,
-    cancel: &Cancel,
-) -> Result<Vec<Vec<f64>>> {
-    cancel.check()?;
-    let trace = trace(network, part, &mut Identity)?;
-    // The KL of a detector is the mean over its queries, each a row of its own.
-    let queries = trace.output.logits.dim(1)?.max(1) as f64;
-    let rows = trace.output.logits.flatten_to(1)?.to_vec2::<f32>()?;
-    let directions: Vec<f32> = rows.iter().flat_map(|row| direction(row, &mut random)).collect();
-    let mut upper = Tensor::from_vec(directions, trace.output.logits.dims(), &Device::Cpu)?;
-    let mut sums: Vec<Vec<f64>> = sites.iter().map(|(_, plans)| vec![0.0; plans.len()]).collect();
-    for (step, boundary) in trace.boundaries.iter().enumerate().rev() {
-        cancel.check()?;
-        let (mut probe, start) = (Probe { seen: Vec::new() }, Var::from_tensor(boundary)?);
-        let end = network.step(step, start.as_tensor(), &mut probe)?;
-        let end = if step + 1 == trace.boundaries.len() { network.output(&end)?.logits } else { end };
-        let gradients = (&end * upper)?.sum_all()?.backward()?;
-        let of_site = |((info, plans), sums): (&Candidates, &mut Vec<f64>)| {
-            let seen = probe.seen.iter().find(|(site, ..)| *site == info.site);
-            if let Some((x, gradient)) = seen.and_then(|(_, x, zero)| Some((x, gradients.get(zero.as_tensor())?))) {
-                *sums = weighted_errors(info.site, x, gradient, plans)?.into_iter().map(|sum| sum / queries).collect();
-            }
-            cancel.check()
-        };
-        sites.par_iter().zip(&mut sums).filter(|((info, _), _)| info.step == step).try_for_each(of_site)?;
-        upper = match gradients.get(start.as_tensor()) {
-            Some(gradient) => gradient.clone(),
-            None => boundary.zeros_like()?,
-        };
-    }
-    Ok(sums)
-}
-
-/// `S r` for one row of logits.
-fn direction(logits: &[f32], random: &mut fastrand::Rng) -> Vec<f32> {
-    let p = prediction::softmax(logits);
-    let signed: Vec<f64> = p.iter().map(|p| if random.bool() { p.sqrt() } else { -p.sqrt() }).collect();
-    let along: f64 = signed.iter().sum();
-    p.iter().zip(signed).map(|(p, s)| (s - p * along) as f32).collect()
-}
-
-/// `sum g^2 e^2` over the tensor of a site, for every plan.
-fn weighted_errors(site: Site, x: &Tensor, gradient: &Tensor, plans: &[SitePlan]) -> Result<Vec<f64>> {
-    let last = x.dim(D::Minus1)?;
-    let (x, gradient, pictures) = (x.flatten_all()?.to_vec1::<f32>()?, gradient.flatten_all()?.to_vec1::<f32>()?, x.dim(0)?);
-    let size = x.len() / pictures;
-    let mut sums = vec![0.0; plans.len()];
-    let mut after = vec![0.0; size];
-    // One picture at a time, so that its values stay in the caches for all plans.
-    for (x, gradient) in x.chunks_exact(size).zip(gradient.chunks_exact(size)) {
-        for (sum, plan) in sums.iter_mut().zip(plans) {
-            let Some(quantizers) = &plan.quantizers else { continue };
-            if fake_quantize_picture(site, x, &mut after, last, quantizers, plan.bits).is_none() {
-                continue;
-            }
-            let term = |((x, y), g): ((&f32, &f32), &f32)| f64::from((x - y) * g).powi(2);
-            *sum += x.iter().zip(&after).zip(gradient).map(term).sum::<f64>();
-        }
-    }
-    Ok(sums)
 }
 
 /// The counts that are tried unless others are named.

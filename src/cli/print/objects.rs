@@ -91,7 +91,7 @@ pub(super) fn table_of(found: &ObjectsReport, preset: &str) -> String {
             seen(object.float.as_ref()),
             seen(object.quantized.as_ref()),
             overlap,
-            format!("{:.5}", object.kl),
+            object.kl.map_or_else(|| "-".into(), |kl| format!("{kl:.5}")),
         ]
     };
     let rows = found.objects.iter().enumerate().map(row);

@@ -133,7 +133,7 @@ fn list_of_objects(app: &App, snapshot: &Snapshot, objects: &ObjectsReport, area
         Column::new("float %", 7, |r: &(usize, &ObjectReport)| percent(r.1.float.as_ref())).right(),
         Column::new("quant %", 7, |r: &(usize, &ObjectReport)| percent(r.1.quantized.as_ref())).right(),
         Column::new("IoU", 4, |r: &(usize, &ObjectReport)| r.1.iou.map_or_else(|| "--".into(), |iou| format!("{iou:.2}"))).right().from(36),
-        Column::new("KL", 8, |r: &(usize, &ObjectReport)| short(r.1.kl)).right().from(48),
+        Column::new("KL", 8, |r: &(usize, &ObjectReport)| r.1.kl.map_or_else(|| "--".into(), short)).right().from(48),
         Column::new("fate", 10, |r: &(usize, &ObjectReport)| r.1.fate.name()).from(58),
     ];
     let title = format!("Objects over {:.2}: {} float, {} quantized", objects.threshold, objects.counts.0, objects.counts.1);

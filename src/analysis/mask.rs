@@ -1,0 +1,55 @@
+//! The mask of one query: where the logits of its pixels are above zero.
+
+/// Logits of the pixels of a mask over the whole input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mask {
+    /// Rows and columns.
+    pub size: (usize, usize),
+    /// Row by row.
+    pub logits: Vec<f32>,
+}
+
+impl Mask {
+    /// Whether the pixel at shares `(across, down)` of the input is inside, between the middles of the mask's pixels; as
+    /// `interpolate(mode="bilinear", align_corners=False)` has it.
+    #[must_use]
+    pub fn is_inside(&self, across: f64, down: f64) -> bool {
+        let (rows, columns) = self.size;
+        let axis = |share: f64, length: usize| {
+            let at = (share * length as f64 - 0.5).clamp(0.0, length.saturating_sub(1) as f64);
+            let first = at as usize;
+            (first, (first + 1).min(length.saturating_sub(1)), (at - first as f64) as f32)
+        };
+        let ((left, right, x), (top, bottom, y)) = (axis(across, columns), axis(down, rows));
+        let at = |row: usize, column: usize| self.logits.get(row * columns + column).copied().unwrap_or(f32::NEG_INFINITY);
+        let upper = at(top, left) * (1.0 - x) + at(top, right) * x;
+        let lower = at(bottom, left) * (1.0 - x) + at(bottom, right) * x;
+        upper * (1.0 - y) + lower * y > 0.0
+    }
+
+    /// Intersection over union with a mask of the same size; 0 where both are empty.
+    #[must_use]
+    pub fn iou(&self, other: &Self) -> f64 {
+        let (mut both, mut either) = (0_usize, 0_usize);
+        for (a, b) in self.logits.iter().zip(&other.logits) {
+            let (a, b) = (*a > 0.0, *b > 0.0);
+            both += usize::from(a && b);
+            either += usize::from(a || b);
+        }
+        if either == 0 { 0.0 } else { both as f64 / either as f64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_is_inside_where_its_logits_are_and_overlaps_by_pixels() {
+        let of = |logits: [f32; 4]| Mask { size: (2, 2), logits: logits.to_vec() };
+        let left = of([1.0, -1.0, 1.0, -1.0]);
+        assert!(left.is_inside(0.1, 0.5) && left.is_inside(0.49, 0.9) && !left.is_inside(0.51, 0.1) && !left.is_inside(1.0, 1.0));
+        assert!((left.iou(&of([1.0, 1.0, -1.0, -1.0])) - 1.0 / 3.0).abs() < 1e-12);
+        assert_eq!((left.iou(&left), of([-1.0; 4]).iou(&of([-1.0; 4]))), (1.0, 0.0));
+    }
+}
