@@ -6,6 +6,7 @@ pub mod conv;
 pub mod detection;
 pub mod graph;
 pub mod kernels;
+pub mod neighbourhood;
 pub mod network;
 pub mod ops;
 pub mod output;
@@ -34,7 +35,7 @@ pub use site::{Part, Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};
 pub use tokens::{TokenLayout, Windows};
 
-use checkpoint::{labels, names};
+use checkpoint::{labels, names, names_rf_detr};
 
 use crate::error::{Error, Result};
 use crate::memory;
@@ -92,7 +93,8 @@ impl Model {
 
     /// The same where a run may take `max_memory` bytes instead of half of what is free.
     fn within(checkpoint: Checkpoint, max_memory: Option<u64>) -> Result<Self> {
-        let (weights, layout, left_out) = names::to_timm(checkpoint.weights)?;
+        let own = names_rf_detr::is_one(&checkpoint.weights);
+        let (weights, layout, left_out) = if own { names_rf_detr::to_own } else { names::to_timm }(checkpoint.weights)?;
         let checkpoint = Checkpoint { weights, ..checkpoint };
         let (config, mut notes) = Config::infer(&checkpoint, layout)?;
         notes.extend(left_out);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::model::conv::Kernel;
 use crate::model::graph::{Graph, GraphTap, Value};
 use crate::model::kernels::Weight;
+use crate::model::neighbourhood::Kernel;
 use crate::model::ops::Factors;
 use crate::model::output::Output;
 use crate::model::site::{Site, SiteKind};

@@ -34,13 +34,29 @@ pub struct TokenLayout {
     /// The windows, where attention is within windows; without them tokens stand row by row and see one another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<Windows>,
+    /// Whether the tokens are queries, which lie nowhere over the picture: the grid is only the order in which they are shown.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub queries: bool,
 }
 
 impl TokenLayout {
     /// Tokens row by row over a grid, behind `prefix` others.
     #[must_use]
     pub const fn grid(prefix: usize, grid: (usize, usize)) -> Self {
-        Self { prefix, grid, windows: None }
+        Self { prefix, grid, windows: None, queries: false }
+    }
+
+    /// Queries, in rows of as many as make the grid squarest.
+    #[must_use]
+    pub fn of_queries(count: usize) -> Self {
+        let rows = (1..=count).take_while(|rows| rows * rows <= count).filter(|rows| count.is_multiple_of(*rows)).last().unwrap_or(1);
+        Self { queries: true, ..Self::grid(0, (rows, count / rows)) }
+    }
+
+    /// Tokens that lie nowhere in the grid, in their order.
+    pub fn outside(&self) -> impl Iterator<Item = usize> {
+        let layout = *self;
+        (0..layout.nowhere()).map(move |at| layout.token_in_order(at))
     }
 
     /// The same tokens in the order of windows.
@@ -194,6 +210,9 @@ mod tests {
         assert!((0..28).all(|token| windowed.token_in_order(windowed.order_of(token)) == token));
         let all = TokenLayout { windows: windowed.windows.map(|windows| Windows { all: true, ..windows }), ..windowed };
         assert_eq!((all.tokens(), all.window_tokens(), all.window_count(), all.place(8)), (28, 28, 1, Some((0, 3))));
+        assert_eq!(windowed.outside().collect::<Vec<_>>(), [0, 7, 14, 21]);
+        let queries = TokenLayout::of_queries(300);
+        assert_eq!((queries.grid, queries.tokens(), TokenLayout::of_queries(7).grid), ((15, 20), 300, (1, 7)));
         assert_eq!((all.head_and_token(3, all.softmax_row(3, 2, 20)), all.key(20, 5)), ((2, 20), 5));
     }
 

@@ -7,9 +7,9 @@ use rayon::prelude::*;
 
 use super::bits::BitWidth;
 use super::fit::{Grouping, SiteQuantizers};
+use super::pins::Pins;
 use super::plan::{Plan, SitePlan};
 use super::ranges;
-use super::run::Pins;
 use crate::error::Result;
 use crate::model::{Site, Tap, Weight, kernels};
 use crate::progress::Cancel;

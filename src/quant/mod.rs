@@ -18,6 +18,7 @@ pub mod integer;
 pub mod integer_weight;
 pub mod method;
 pub mod onnx;
+mod pins;
 pub mod plan;
 pub mod quantizer;
 pub mod ranges;

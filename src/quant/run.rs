@@ -6,8 +6,9 @@ use super::choices::Arithmetic;
 use super::fake::FakeQuantize;
 pub use super::fake::{Observation, fake_quantize, fake_quantize_picture};
 use super::integer::{IntegerTap, Multiplied};
+use super::pins::Pins;
 use super::plan::Plan;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{Network, Output, Trace, forward_from, trace_from};
 use crate::progress::Cancel;
 
@@ -52,44 +53,6 @@ impl<'s> Start<'s> {
     }
 }
 
-/// The proposals that a tap pins.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pins<'p> {
-    chosen: Option<&'p Tensor>,
-    freed: bool,
-}
-
-impl<'p> Pins<'p> {
-    /// Those of a start.
-    const fn of(start: &Start<'p>) -> Self {
-        Self { chosen: start.pins, freed: false }
-    }
-
-    /// The pinned proposals, or where there are none what was `chosen`.
-    pub fn pin(&self, chosen: Tensor) -> Result<Tensor> {
-        match self.chosen.filter(|_| !self.freed) {
-            Some(pinned) if pinned.dims() == chosen.dims() => Ok(pinned.clone()),
-            Some(pinned) => {
-                let problem = format!("expected {:?} proposals, found {:?}", pinned.dims(), chosen.dims());
-                Err(Error::content("pinned proposals", problem, "report this"))
-            }
-            None => Ok(chosen),
-        }
-    }
-
-    /// Whether some were pinned and no longer are.
-    pub const fn free(&mut self) -> bool {
-        let first = self.chosen.is_some() && !self.freed;
-        self.freed = true;
-        first
-    }
-
-    /// Whether this is the second pass, with proposals of its own.
-    pub const fn freed(&self) -> bool {
-        self.freed
-    }
-}
-
 /// Runs `network` from `start` on as `plan` says. With [`run_observed`] and [`run_traced_observed`], which keep more, the only place that puts a
 /// plan into a network.
 ///
@@ -110,7 +73,7 @@ pub fn run_observed<F>(network: &dyn Network, start: Start, plan: &Plan, cancel:
 where
     F: FnMut(&Observation) -> Result<()>,
 {
-    let pins = Pins::of(&start);
+    let pins = Pins::of(start.pins);
     match plan.arithmetic {
         Arithmetic::FakeQuantized => forward_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
         Arithmetic::Integer => forward_from(network, start.step, start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
@@ -133,7 +96,7 @@ pub fn run_traced_observed<F>(network: &dyn Network, start: Start, plan: &Plan, 
 where
     F: FnMut(&Observation) -> Result<()>,
 {
-    let pins = Pins::of(&start);
+    let pins = Pins::of(start.pins);
     match plan.arithmetic {
         Arithmetic::FakeQuantized => trace_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
         Arithmetic::Integer => trace_from(network, start.step, start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
@@ -145,7 +108,7 @@ where
 /// # Errors
 /// As [`run`].
 pub fn run_integer(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<(Output, Multiplied)> {
-    let mut tap = IntegerTap::new(plan, cancel, Pins::of(&start), None::<fn(&Observation) -> Result<()>>);
+    let mut tap = IntegerTap::new(plan, cancel, Pins::of(start.pins), None::<fn(&Observation) -> Result<()>>);
     let output = forward_from(network, start.step, start.stream, &mut tap)?;
     Ok((output, tap.told))
 }

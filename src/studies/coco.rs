@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hotcoco::{Annotation, COCO, COCOeval, Category, CompareOpts, Dataset, Image, IouType, compare};
+use hotcoco::{Annotation, COCO, COCOeval, Category, CompareOpts, Dataset, Image, IouType, Segmentation, compare};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -20,6 +21,8 @@ use crate::session::Session;
 
 /// Below so many pictures an average precision is noise.
 const FEW: usize = 30;
+/// Detections of a picture that COCO looks at.
+const MOST: usize = 100;
 /// Draws of the bootstrap over pictures.
 const DRAWS: usize = 1000;
 
@@ -52,6 +55,12 @@ pub struct ObjectsRow {
     pub accuracy: Accuracy,
     /// Average precision less that of the float run, with its paired bootstrap 95 % interval over pictures; none of the float run.
     pub difference: Option<(f64, f64, f64)>,
+    /// COCO's numbers of the masks, where the model makes masks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask_accuracy: Option<Accuracy>,
+    /// Their average precision less that of the float run, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask_difference: Option<(f64, f64, f64)>,
     /// What became of the objects of the float run over the threshold, and the new ones, by the names of their fates.
     pub fates: BTreeMap<&'static str, usize>,
 }
@@ -168,6 +177,22 @@ fn detection(image: u64, category: u64, object: &Object, scale: (f64, f64)) -> A
     Annotation { image_id: image, category_id: category, bbox: Some(bbox), area, score: Some(object.score), ..Annotation::default() }
 }
 
+/// The mask of a detection in pixels of the picture, as a run-length code; none where the model makes no masks. `inside` is what of the input
+/// is the picture, as shares.
+fn masked(one: &Annotation, object: &Object, (width, height): (usize, usize), inside: (f64, f64)) -> Result<Option<Annotation>> {
+    let Some(mask) = &object.mask else { return Ok(None) };
+    let share = |at: usize, length: usize, inside: f64| (at as f64 + 0.5) / length as f64 * inside;
+    // Column by column, as COCO has it.
+    let columns = (0..width).into_par_iter();
+    let pixels: Vec<u8> = columns
+        .flat_map_iter(|x| (0..height).map(move |y| u8::from(mask.is_inside(share(x, width, inside.0), share(y, height, inside.1)))))
+        .collect();
+    let rle = hotcoco::mask::encode(&pixels, height as u32, width as u32).map_err(failed)?;
+    let area = Some(hotcoco::mask::area(&rle) as f64);
+    let segmentation = Segmentation::UncompressedRle { size: [rle.h, rle.w], counts: rle.counts };
+    Ok(Some(Annotation { segmentation: Some(segmentation), area, ..one.clone() }))
+}
+
 impl Truth {
     /// Of an annotation file, or of what the float run will see on pictures without one; a folder of pictures, and how many of them.
     ///
@@ -209,6 +234,7 @@ pub fn evaluate(
     let plans = grid.iter().map(plan).collect::<Result<Vec<Plan>>>()?;
     let Truth { mut dataset, pictures, categories, about, annotated } = truth;
     let mut found: Vec<Vec<Annotation>> = vec![Vec::new(); grid.len()];
+    let mut masks: Vec<Vec<Annotation>> = vec![Vec::new(); grid.len()];
     let mut tallies = vec![Tally::default(); grid.len()];
     let mut fates: Vec<BTreeMap<&'static str, usize>> = vec![BTreeMap::new(); grid.len()];
     let (mut left_out, mut images, mut smaller) = (Vec::new(), 0, 0);
@@ -241,9 +267,16 @@ pub fn evaluate(
             let said = Prediction::of_one(&output)?;
             base_output.get_or_insert(output);
             let seen = said.detections(&opened.model.labels);
-            let rows =
-                seen.iter().filter_map(|object| Some(detection(id, categories.get(object.class).copied().flatten()?, object, scale)));
-            found[index].extend(rows);
+            let shares = (prepared.inside.1 as f64 / width as f64, prepared.inside.0 as f64 / height as f64);
+            for (rank, object) in seen.iter().enumerate() {
+                let Some(category) = categories.get(object.class).copied().flatten() else { continue };
+                let one = detection(id, category, object, scale);
+                // More than COCO looks at take time and change nothing.
+                if rank < MOST {
+                    masks[index].extend(masked(&one, object, (picture.raster.width, picture.raster.height), shares)?);
+                }
+                found[index].push(one);
+            }
             let base = float.get_or_insert_with(|| said.clone());
             tallies[index].add(Seen::of(base, &said, None));
             if let Some(objects) = said.objects(base, &opened.model.labels) {
@@ -253,7 +286,8 @@ pub fn evaluate(
             }
         }
         if !annotated {
-            let shown = found[0].iter().filter(|a| a.image_id == id && a.score.is_some_and(|score| score >= THRESHOLD));
+            let own = if masks[0].is_empty() { &found[0] } else { &masks[0] };
+            let shown = own.iter().filter(|a| a.image_id == id && a.score.is_some_and(|score| score >= THRESHOLD));
             let first = dataset.annotations.len() as u64 + 1;
             let own = (first..).zip(shown).map(|(at, a)| Annotation { id: at, score: None, ..a.clone() }).collect::<Vec<_>>();
             dataset.annotations.extend(own);
@@ -266,13 +300,26 @@ pub fn evaluate(
         return Err(Error::content(about, format!("no picture could be read ({why})"), "name their folder with --data"));
     }
     let objects = dataset.annotations.len();
-    let evaluations = scored(dataset, found)?;
+    let segmented = if masks.iter().all(Vec::is_empty) { Vec::new() } else { scored(dataset.clone(), masks, IouType::Segm)? };
+    let evaluations = scored(dataset, found, IouType::Bbox)?;
     let mut rows = Vec::new();
     for (index, settings) in grid.iter().enumerate() {
         let row = Tally::row(&tallies[index..=index], settings, opened.model.sites() as &[SiteInfo]);
-        let difference = if index == 0 { None } else { Some(difference(&evaluations[0], &evaluations[index])?) };
-        let accuracy = accuracy(evaluations[index].stats().unwrap_or_default());
-        rows.push(ObjectsRow { row, accuracy, difference, fates: std::mem::take(&mut fates[index]) });
+        let apart = if index == 0 { None } else { Some(difference(&evaluations[0], &evaluations[index])?) };
+        let accuracy = accuracy_of(evaluations[index].stats().unwrap_or_default());
+        let mask_accuracy = segmented.get(index).map(|one| accuracy_of(one.stats().unwrap_or_default()));
+        let mask_difference = match segmented.get(index).filter(|_| index > 0) {
+            Some(one) => Some(difference(&segmented[0], one)?),
+            None => None,
+        };
+        rows.push(ObjectsRow {
+            row,
+            accuracy,
+            difference: apart,
+            mask_accuracy,
+            mask_difference,
+            fates: std::mem::take(&mut fates[index]),
+        });
     }
     let mut notes = Vec::new();
     if images < FEW {
@@ -303,11 +350,11 @@ fn failed(e: hotcoco::Error) -> Error {
 }
 
 /// COCO's evaluation of what every setting found.
-fn scored(truth: Dataset, found: Vec<Vec<Annotation>>) -> Result<Vec<COCOeval>> {
+fn scored(truth: Dataset, found: Vec<Vec<Annotation>>, by: IouType) -> Result<Vec<COCOeval>> {
     let truth = std::sync::Arc::new(COCO::from_dataset(truth));
     let one = |detections: Vec<Annotation>| {
         let detections = truth.load_res_anns(detections).map_err(failed)?;
-        let mut evaluation = COCOeval::new(std::sync::Arc::clone(&truth), detections, IouType::Bbox);
+        let mut evaluation = COCOeval::new(std::sync::Arc::clone(&truth), detections, by);
         evaluation.evaluate().map_err(failed)?;
         evaluation.accumulate();
         // As `run` does it, whose summary goes to standard output.
@@ -318,7 +365,7 @@ fn scored(truth: Dataset, found: Vec<Vec<Annotation>>) -> Result<Vec<COCOeval>> 
 }
 
 /// The numbers of an evaluation, in percent.
-fn accuracy(stats: &[f64]) -> Accuracy {
+fn accuracy_of(stats: &[f64]) -> Accuracy {
     // The order of pycocotools: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; -1 where there is none.
     let at = |index: usize| stats.get(index).copied().filter(|value| *value >= 0.0).map(|value| value * 100.0);
     Accuracy { ap: at(0), ap50: at(1), ap75: at(2), ap_small: at(3), ap_medium: at(4), ap_large: at(5), ar100: at(8) }
@@ -360,11 +407,11 @@ mod tests {
         let expected: Vec<f64> = serde_json::from_value(made["stats"].clone()).unwrap();
         // Truth against itself is found in full.
         let own = truth.annotations.iter().map(|a| Annotation { score: Some(1.0), ..a.clone() }).collect();
-        let evaluations = scored(truth, vec![found, own]).unwrap();
+        let evaluations = scored(truth, vec![found, own], IouType::Bbox).unwrap();
         let stats = evaluations[0].stats().unwrap();
         assert_eq!(stats.len(), 12);
         assert!(stats.iter().zip(&expected).all(|(ours, theirs)| (ours - theirs).abs() < 1e-9), "{stats:?} {expected:?}");
-        assert!((accuracy(evaluations[1].stats().unwrap()).ap.unwrap() - 100.0).abs() < 1e-9);
+        assert!((accuracy_of(evaluations[1].stats().unwrap()).ap.unwrap() - 100.0).abs() < 1e-9);
         let (delta, low, high) = difference(&evaluations[1], &evaluations[0]).unwrap();
         assert!(delta < 0.0 && low <= delta && delta <= high);
     }

@@ -91,6 +91,12 @@ impl Table {
         counts.sort_by_key(|(_, count)| *count);
         let choices = |info: &SiteInfo| {
             let found = perturbation.of(info.site)?;
+            // What has no say in the KL, as boxes and masks have none in that of classes, keeps its count: no count would be too small.
+            let own = settings.groups(info.site);
+            if found.omega.iter().all(|omega| *omega == 0.0) && counts.iter().any(|(_, count)| *count == own) {
+                let bops = bops::of_site(info, sites, settings).total();
+                return Some(SiteChoices { site: info.site, counts: vec![own], choices: vec![Choice { bops, omega: 0.0 }] });
+            }
             let at = |&(index, count): &(usize, GroupCount)| {
                 let cost = bops::of_site(info, sites, &settings.with_counts([(info.site, count)]));
                 Choice { bops: cost.total(), omega: found.omega[index] }

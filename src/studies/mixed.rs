@@ -263,12 +263,20 @@ pub fn mixed(
     let mut found = Vec::new();
     for &bits in budgets {
         let budget = bops::total(sites, &uniform(settings, bits));
-        let picked = budget.checked_sub(rest).map(|room| solve::solve(&choices, room)).transpose()?.flatten();
+        // What has no say in the KL, as boxes and masks have none in that of classes, keeps the bits of the bound.
+        let silent = |unit: &Vec<(Vec<SiteOverride>, Choice)>| unit.iter().all(|(_, choice)| choice.omega == 0.0);
+        let usual = |(changes, _): &(Vec<SiteOverride>, Choice)| {
+            changes.iter().all(|own| own.abits.is_none_or(|b| b == bits) && own.wbits.is_none_or(|b| b == bits))
+        };
+        let fixed: Vec<Option<usize>> = units.iter().map(|unit| if silent(unit) { unit.iter().position(usual) } else { None }).collect();
+        let open: Vec<Vec<Choice>> =
+            choices.iter().zip(&fixed).map(|(all, fixed)| fixed.map_or_else(|| all.clone(), |at| vec![all[at]])).collect();
+        let picked = budget.checked_sub(rest).map(|room| solve::solve(&open, room)).transpose()?.flatten();
         let picked = picked.ok_or_else(|| Error::setting("budget", bits, "more than the narrowest choices cost"))?;
         let mut chosen_settings = settings.clone();
         let mut sum = 0.0;
-        for (unit, pick) in units.iter().zip(&picked) {
-            let (changes, choice) = &unit[*pick];
+        for ((unit, pick), fixed) in units.iter().zip(&picked).zip(&fixed) {
+            let (changes, choice) = &unit[fixed.unwrap_or(*pick)];
             sum += choice.omega;
             chosen_settings.overrides.extend(changes.iter().cloned());
         }

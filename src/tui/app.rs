@@ -342,7 +342,8 @@ impl App {
     #[must_use]
     pub fn attention_site(&self) -> Option<Site> {
         let softmaxes = || self.info.sites.iter().filter(|s| s.kind.is_softmax());
-        softmaxes().find(|s| (s.stage, s.block) == (self.site.stage, self.site.block)).or_else(|| softmaxes().next()).copied()
+        let place = |site: &Site| (site.part, site.stage, site.block);
+        softmaxes().find(|s| place(s) == place(&self.site)).or_else(|| softmaxes().next()).copied()
     }
 
     /// The attention of [`Self::attention_site`], once it has been told.

@@ -183,13 +183,25 @@ pub enum Overlay {
     Float,
     /// Those of the quantized run.
     Quantized,
+    /// The masks of the float run.
+    FloatMasks,
+    /// Those of the quantized run.
+    Masks,
+    /// What is inside of only one run's mask.
+    Difference,
     /// None.
     None,
 }
 
 impl Overlay {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Both, Self::Float, Self::Quantized, Self::None];
+    pub const ALL: [Self; 7] = [Self::Both, Self::Float, Self::Quantized, Self::FloatMasks, Self::Masks, Self::Difference, Self::None];
+
+    /// Whether it shows masks.
+    #[must_use]
+    pub const fn has_masks(self) -> bool {
+        matches!(self, Self::FloatMasks | Self::Masks | Self::Difference)
+    }
 
     /// Its name on the screen and in commands.
     #[must_use]
@@ -198,14 +210,24 @@ impl Overlay {
             Self::Both => "both",
             Self::Float => "float",
             Self::Quantized => "quantized",
+            Self::FloatMasks => "float-masks",
+            Self::Masks => "masks",
+            Self::Difference => "mask-difference",
             Self::None => "none",
         }
     }
 
-    /// The next one.
+    /// What stands over the picture.
     #[must_use]
-    pub fn next(self) -> Self {
-        let at = Self::ALL.iter().position(|one| *one == self).unwrap_or(0);
-        Self::ALL[(at + 1) % Self::ALL.len()]
+    pub fn title(self) -> String {
+        if self.has_masks() { self.name().into() } else { format!("boxes: {}", self.name()) }
+    }
+
+    /// The next one, of a model with masks or without.
+    #[must_use]
+    pub fn next(self, masks: bool) -> Self {
+        let fits = |one: &Self| masks || !one.has_masks();
+        let mut round = Self::ALL.into_iter().cycle().skip_while(|one| *one != self).skip(1);
+        round.find(fits).unwrap_or(Self::Both)
     }
 }

@@ -6,7 +6,9 @@ use super::app::App;
 use super::choice::Overlay;
 use super::theme::Look;
 use super::widget::boxes::{Frame, Line};
-use crate::analysis::objects::{Fate, ObjectReport, ObjectsReport};
+use super::widget::masks::{Area, Tint};
+use crate::analysis::mask::Mask;
+use crate::analysis::objects::{Fate, ObjectReport, ObjectsReport, Seen};
 
 /// One step of the threshold.
 const STEP: f64 = 0.05;
@@ -61,6 +63,55 @@ pub fn query(object: &ObjectReport) -> Option<usize> {
     object.float.as_ref().or(object.quantized.as_ref()).map(|seen| seen.query)
 }
 
+/// The token of an object in Attention: its detection token, its query in a decoder, or else the one in the middle of its box.
+#[must_use]
+pub fn token(app: &App, object: &ObjectReport) -> Option<usize> {
+    let layout = app.attention().map_or(app.info.tokens, |map| map.layout);
+    let query = query(object)?;
+    if layout.queries || layout.prefix > 1 + query {
+        return Some(layout.prefix.min(1) + query);
+    }
+    let [left, top, right, bottom] = object.float.as_ref().or(object.quantized.as_ref())?.corners;
+    let at = |share: f64, length: usize| ((share.clamp(0.0, 1.0) * length as f64) as usize).min(length.saturating_sub(1));
+    layout.token_at(at(f64::midpoint(top, bottom), layout.grid.0), at(f64::midpoint(left, right), layout.grid.1))
+}
+
+/// Whether the objects have masks.
+#[must_use]
+pub fn have_masks(objects: &ObjectsReport) -> bool {
+    objects.queries.0.first().is_some_and(|seen| seen.mask.is_some())
+}
+
+/// The masks of all objects, the one under the cursor last and so on top.
+#[must_use]
+pub fn tints<'o>(app: &App, objects: &'o ObjectsReport) -> Vec<Tint<'o>> {
+    fn mask(seen: Option<&Seen>) -> Option<&Mask> {
+        seen.and_then(|seen| seen.mask.as_deref())
+    }
+    let mut tints = Vec::new();
+    for (at, object) in objects.objects.iter().enumerate() {
+        // A faded object is under the threshold of the quantized run.
+        let quantized = mask(object.quantized.as_ref().filter(|_| object.fate != Fate::Faded));
+        let float = mask(object.float.as_ref());
+        let of = |mask: Option<&'o Mask>| mask.map(|mask| (Area::Of(mask), number(at), style(object.fate, app.look)));
+        let only = |one: Option<&'o Mask>, other, sign: &str, style| one.map(|one| (Area::Only(one, other), sign.to_string(), style));
+        let shown = match app.overlay {
+            Overlay::FloatMasks => vec![of(float)],
+            Overlay::Masks => vec![of(quantized)],
+            Overlay::Difference => {
+                vec![only(float, quantized, "-", app.look.bad()), only(quantized, float, "+", app.look.accent())]
+            }
+            _ => Vec::new(),
+        };
+        let tint = |(area, letter, style): (Area<'o>, String, Style)| {
+            (at == app.object, Tint { area, letter: letter.chars().next().unwrap_or('*'), style })
+        };
+        tints.extend(shown.into_iter().flatten().map(tint));
+    }
+    tints.sort_by_key(|(selected, _)| *selected);
+    tints.into_iter().map(|(_, tint)| tint).collect()
+}
+
 /// The boxes of all objects, the one under the cursor last and so on top.
 #[must_use]
 pub fn frames(app: &App, objects: &ObjectsReport) -> Vec<Frame> {
@@ -69,7 +120,7 @@ pub fn frames(app: &App, objects: &ObjectsReport) -> Vec<Frame> {
         let (float, quantized) = (object.float.as_ref(), object.quantized.as_ref());
         let shown = match (app.overlay, object.fate) {
             // A faded object is under the threshold of the quantized run.
-            (Overlay::None, _) | (Overlay::Quantized, Fate::Faded) => vec![],
+            (Overlay::None | Overlay::FloatMasks | Overlay::Masks | Overlay::Difference, _) | (Overlay::Quantized, Fate::Faded) => vec![],
             (Overlay::Float, _) => vec![(float, Line::Single)],
             (Overlay::Quantized, _) | (Overlay::Both, Fate::Kept | Fate::Relabelled) => vec![(quantized, Line::Single)],
             (Overlay::Both, Fate::Moved) => vec![(float, Line::Dotted), (quantized, Line::Single)],

@@ -28,15 +28,20 @@ const HEADER: &[&str] = &[
     "KL",
 ];
 
+/// The columns of a model that makes masks, behind those.
+const OF_MASKS: &[&str] = &["mask AP", "mask AP50", "mask AP75", "mask AP - float", "mask 95 %"];
+
 /// Writes an evaluation as asked.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn objects(found: &ObjectsEvaluation, output: &Output) -> Result<()> {
-    let rows = || found.rows.iter().map(row);
+    let masks = found.rows.iter().any(|row| row.mask_accuracy.is_some());
+    let header = if masks { [HEADER, OF_MASKS].concat() } else { HEADER.to_vec() };
+    let rows = || found.rows.iter().map(|r| if masks { [row(r), of_masks(r)].concat() } else { row(r) });
     let text = match output.format {
         Format::Json => json(found)?,
-        Format::Csv => csv(HEADER, rows())?,
+        Format::Csv => csv(&header, rows())?,
         Format::Text | Format::Markdown => format!(
             "{}: {} pictures, {} objects, {}\ncalibrated on {}; AP in percent, mean over IoU 0.5 to 0.95; same: pictures whose objects stay\n{}\n{:.1} s\n",
             found.model,
@@ -44,20 +49,32 @@ pub fn objects(found: &ObjectsEvaluation, output: &Output) -> Result<()> {
             found.objects,
             found.truth,
             found.calibration,
-            table(preset(output.format), HEADER, rows()),
+            table(preset(output.format), &header, rows()),
             found.seconds
         ),
     };
     deliver(output.output.as_deref(), &text)
 }
 
+fn percent(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".into(), |v| format!("{v:.1}"))
+}
+
+/// A difference and its interval.
+fn apart(difference: Option<(f64, f64, f64)>) -> [String; 2] {
+    difference.map_or_else(|| ["-".into(), "-".into()], |(mean, low, high)| [format!("{mean:+.1}"), format!("{low:+.1} to {high:+.1}")])
+}
+
+fn of_masks(r: &ObjectsRow) -> Vec<String> {
+    let a = r.mask_accuracy.as_ref();
+    let numbers = [a.and_then(|a| a.ap), a.and_then(|a| a.ap50), a.and_then(|a| a.ap75)].map(percent);
+    numbers.into_iter().chain(apart(r.mask_difference)).collect()
+}
+
 fn row(r: &ObjectsRow) -> Vec<String> {
-    let percent = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.1}"));
     let a = &r.accuracy;
     let count = |fates: &[Fate]| fates.iter().filter_map(|fate| r.fates.get(fate.name())).sum::<usize>().to_string();
-    let (difference, interval) = r
-        .difference
-        .map_or_else(|| ("-".into(), "-".into()), |(mean, low, high)| (format!("{mean:+.1}"), format!("{low:+.1} to {high:+.1}")));
+    let [difference, interval] = apart(r.difference);
     vec![
         r.row.method.to_string(),
         format!("{}/{}", r.row.wbits, r.row.abits),

@@ -9,7 +9,7 @@ mod http;
 pub mod hub;
 pub mod labels;
 pub mod names;
-mod names_rf_detr;
+pub mod names_rf_detr;
 mod shards;
 pub mod weights;
 #[cfg(feature = "hub")]

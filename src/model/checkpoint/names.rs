@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::names_rf_detr;
 use crate::error::{Error, Result};
 use crate::model::checkpoint::weights::Weights;
 
@@ -179,11 +178,6 @@ pub fn to_timm(weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
         }
         rest.to_string()
     };
-    if names_rf_detr::is_one(&weights) {
-        let weights = names_rf_detr::to_own(weights)?;
-        notes.push("the queries and first stages of other groups, which only training uses, are left out".into());
-        return Ok((weights, Layout::Transformers, notes));
-    }
     let has_bare = |start: &str| weights.keys().any(|key| bare(key).starts_with(start));
     if has_bare("conv_proj.weight") && has_bare("encoder.layers.encoder_layer_0.") {
         let renamed = weights.renamed(|key| torchvision_vit(&bare(key)))?;

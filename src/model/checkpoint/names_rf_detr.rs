@@ -1,7 +1,7 @@
 //! Names of an RF-DETR: those that its authors and `save_pretrained` write, and those of transformers' modules, become one set. The backbone
 //! gets timm's names of a ViT.
 
-use super::names::{bare, timm_name};
+use super::names::{Layout, bare, timm_name};
 use super::weights::Weights;
 use crate::error::Result;
 
@@ -54,12 +54,13 @@ pub fn is_one(weights: &Weights) -> bool {
     has("query_feat.weight") && (has("refpoint_embed.weight") || has("reference_point_embed.weight"))
 }
 
-/// Renames and fuses; what only training uses goes.
+/// Renames and fuses; what only training uses goes. The last value says so.
 ///
 /// # Errors
 /// When two tensors would get one name, or a projection is missing beside others.
-pub fn to_own(mut weights: Weights) -> Result<Weights> {
-    weights.keep(|key| !of_other_group(key));
+pub fn to_own(mut weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
+    let left = weights.keep(|key| !of_other_group(key));
+    let notes = vec![format!("{left} tensors of other groups of queries, which only training uses, are left out")];
     let mut weights = weights.renamed(own_name)?;
     let queries = |weights: &Weights, part: &str| weights.keys().filter(|key| key.contains(part)).map(str::to_string).collect::<Vec<_>>();
     for query in queries(&weights, ".attn.q.") {
@@ -70,7 +71,7 @@ pub fn to_own(mut weights: Weights) -> Result<Weights> {
         let part = |letter: &str| query.replace(".q_proj.", &format!(".{letter}_proj."));
         weights.fuse(&["q", "k", "v"].map(part), &query.replace(".q_proj.", ".in_proj_"))?;
     }
-    Ok(weights)
+    Ok((weights, Layout::Transformers, notes))
 }
 
 /// Whether a name belongs to a group of queries that only training uses.

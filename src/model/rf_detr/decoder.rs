@@ -4,7 +4,7 @@
 
 use candle_core::{D, DType, Tensor};
 
-use super::{LayerNamed, site};
+use super::layer::{LayerNamed, site};
 use crate::error::Result;
 use crate::model::checkpoint::config::RfDetrConfig;
 use crate::model::checkpoint::weights::Weights;
@@ -147,7 +147,7 @@ impl Layer {
     /// Its sites; the first step is `step`.
     #[must_use]
     pub fn sites(&self, step: usize, queries: usize, grid: (usize, usize)) -> Vec<SiteInfo> {
-        let (of_queries, of_map) = (TokenLayout::grid(queries, (0, 0)), TokenLayout::grid(0, grid));
+        let (of_queries, of_map) = (TokenLayout::of_queries(queries), TokenLayout::grid(0, grid));
         let dim = self.v.linear.size().0;
         let mut sites = vec![self.qk.site(step, of_queries), self.v.site(step, of_queries)];
         sites.extend(SiteInfo::of_attention(|kind| self.at(kind), step, of_queries, dim, self.heads));
@@ -191,4 +191,35 @@ fn bilinear(map: &Tensor, (rows, columns): (usize, usize), places: &Tensor) -> R
     }
     let sum = sum.map_or_else(|| map.zeros_like(), Ok)?;
     Ok(sum.reshape((b, heads, n, points, width))?.transpose(1, 2)?.contiguous()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    /// torch's `grid_sample(mode="bilinear", padding_mode="zeros", align_corners=False)`: inside, at the borders, outside.
+    #[test]
+    fn places_between_cells_are_sampled_as_torch_does_it() {
+        let map: [f32; 24] = [
+            -1.1, -0.3, 0.2, 2.0, -1.2, -2.1, 0.9, 0.1, -0.3, 0.5, -0.1, 0.6, -0.4, -0.2, -0.1, -0.4, 0.8, 1.4, 0.9, -0.8, 0.7, 0.3, 1.3,
+            -2.3,
+        ];
+        let map = Tensor::from_slice(&map, (1, 6, 4), &Device::Cpu).unwrap();
+        let places: [f32; 14] = [0.5, 0.5, 0.0, 0.0, 1.0, 1.0, -0.3, 0.4, 0.26, 0.9, 1.9, -2.0, 0.75, 1.0 / 6.0];
+        // The same places for both heads.
+        let places = Tensor::from_slice(&places, (1, 7, 1, 1, 2), &Device::Cpu).unwrap().expand((1, 7, 2, 1, 2)).unwrap();
+        let expected: [f32; 28] = [
+            -0.35, 0.15, -0.1, 0.1, -0.275, -0.075, 0.05, 0.5, 0.175, 0.075, 0.325, -0.575, 0.0, 0.0, 0.0, 0.0, 0.6384, 1.1024, 0.7264,
+            -0.664, 0.0, 0.0, 0.0, 0.0, -1.2, -2.1, 0.9, 0.1,
+        ];
+        let places = Var::from_tensor(&places.contiguous().unwrap()).unwrap();
+        let sampled = bilinear(&map, (3, 2), places.as_tensor()).unwrap();
+        let found = sampled.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}");
+        // Gradients reach the places: half a cell to the right of the middle the left cell counts less.
+        let gradients = sampled.sum_all().unwrap().backward().unwrap();
+        assert!(gradients.get(places.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().any(|g| *g != 0.0));
+    }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::{LayerNamed, site};
+use super::layer::{LayerNamed, site};
 use crate::error::Result;
 use crate::model::checkpoint::config::RfDetrConfig;
 use crate::model::checkpoint::weights::Weights;
@@ -94,7 +94,7 @@ impl Masks {
         let blocks = self.blocks.iter().flat_map(|block| [block.depthwise.site(step, grid), block.pointwise.site(step, of_map)]);
         let mut sites: Vec<SiteInfo> = blocks.collect();
         sites.push(self.map.site(step, grid));
-        sites.extend(self.named().map(|layer| layer.site(step, TokenLayout::grid(queries, (0, 0)))));
+        sites.extend(self.named().map(|layer| layer.site(step, TokenLayout::of_queries(queries))));
         sites
     }
 }

@@ -5,6 +5,7 @@
 //! maps))` in the backbone, and from the first stage on `(B, G + 3 Q, d)`: the map, the queries, their positions, and their references.
 
 mod decoder;
+mod layer;
 mod masks;
 mod projector;
 mod proposals;
@@ -12,6 +13,7 @@ mod proposals;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use layer::{LayerNamed, refine, site};
 
 use crate::error::{Error, Result};
 use crate::model::block::{Block, norm};
@@ -20,7 +22,7 @@ use crate::model::checkpoint::config::rf_detr::QUERIES;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::conv::weight_of;
 use crate::model::kernels::Weight;
-use crate::model::network::{LayerShape, Network, SiteInfo};
+use crate::model::network::{Network, SiteInfo};
 use crate::model::ops::{Factors, Linear, Norm};
 use crate::model::output::{BOX, Output};
 use crate::model::patch_embed::PatchEmbed;
@@ -34,38 +36,6 @@ use crate::model::vit_sites;
 const TEMPERATURE: f64 = 10_000.0;
 /// Values of a reference in the stream: the box, index and box of its proposal, and the largest logit there.
 const REFERENCE: usize = BOX + 1 + BOX + 1;
-
-/// A site of a part.
-fn site(part: Part, block: Option<usize>, kind: SiteKind) -> Site {
-    let block = block.map(|block| u16::try_from(block).unwrap_or(u16::MAX));
-    Site { block, ..Site::outside(kind) }.of_part(part)
-}
-
-/// A layer with its name in the checkpoint.
-#[derive(Debug)]
-struct LayerNamed {
-    linear: Linear,
-    name: String,
-}
-
-impl LayerNamed {
-    fn new(weights: &Weights, name: &str, site: Site, shape: (usize, usize)) -> Result<Self> {
-        Ok(Self { linear: Linear::new(weights, name, site, shape, true)?, name: name.to_string() })
-    }
-
-    fn site(&self, step: usize, layout: TokenLayout) -> SiteInfo {
-        let (outputs, channels) = self.linear.size();
-        SiteInfo::of_layer(self.linear.site, step, layout.tokens(), channels, LayerShape { name: self.name.clone(), outputs }).over(layout)
-    }
-}
-
-/// Boxes `(B, N, 4)` changed by `(B, N, 4)`: centres by shares of the sides, sides by factors in logarithms.
-fn refine(boxes: &Tensor, changes: &Tensor) -> Result<Tensor> {
-    let (centres, sides) = (boxes.narrow(2, 0, 2)?, boxes.narrow(2, 2, 2)?);
-    let centres = ((changes.narrow(2, 0, 2)? * &sides)? + centres)?;
-    let sides = (changes.narrow(2, 2, 2)?.exp()? * sides)?;
-    Ok(Tensor::cat(&[centres, sides], 2)?)
-}
 
 /// Sines and cosines of boxes `(B, Q, 4)`, `(B, Q, 2 d)`: down, across, width, height, each `d/2` values.
 fn sines(boxes: &Tensor, dim: usize) -> Result<Tensor> {
@@ -309,7 +279,7 @@ impl Network for RfDetr {
         let (cfg, grid) = (&self.cfg, self.cfg.grid());
         let of_block = |index: usize| layout(cfg, cfg.taken.contains(&index));
         let mut sites = vit_sites::of_backbone(&cfg.backbone, cfg.blocks(), of_block);
-        let (projection, of_queries) = (self.projection(), TokenLayout::grid(cfg.queries, (0, 0)));
+        let (projection, of_queries) = (self.projection(), TokenLayout::of_queries(cfg.queries));
         sites.extend(self.projector.sites(projection, grid));
         sites.extend(self.proposals.sites(projection + 1, grid));
         sites.extend(self.positions.iter().map(|layer| layer.site(projection + 1, of_queries)));

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::site;
+use super::layer::site;
 use crate::error::Result;
 use crate::model::checkpoint::config::RfDetrConfig;
 use crate::model::checkpoint::weights::Weights;

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 
-use super::{LayerNamed, refine, site};
+use super::layer::{LayerNamed, refine, site};
 use crate::error::Result;
 use crate::model::checkpoint::config::RfDetrConfig;
 use crate::model::checkpoint::weights::Weights;

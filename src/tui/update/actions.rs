@@ -172,9 +172,8 @@ pub(super) fn act(app: &mut App, action: Action) -> Vec<Effect> {
 fn select_object(app: &mut App, object: usize) {
     let Some(found) = objects::of(app) else { return };
     app.object = object.min(found.objects.len().saturating_sub(1));
-    if let Some(query) = found.objects.get(app.object).and_then(objects::query) {
-        // Detection tokens stand behind the class token.
-        app.token = 1 + query;
+    if let Some(token) = found.objects.get(app.object).and_then(|object| objects::token(app, object)) {
+        app.token = token;
     }
 }
 
@@ -192,8 +191,8 @@ fn of_objects(app: &mut App, action: Action) {
             select_object(app, app.object);
         }
         Action::Overlay => {
-            app.overlay = app.overlay.next();
-            app.say(format!("boxes over the picture: {}", app.overlay.name()));
+            app.overlay = app.overlay.next(objects::have_masks(&found));
+            app.say(format!("over the picture: {}", app.overlay.title()));
         }
         Action::CloseUp => app.close_up = !app.close_up,
         _ => {}

@@ -106,7 +106,8 @@ impl Shown<'_> {
             values[self.layout.key(app.token, column)] = Some(value);
         }
         // The class token often takes most: beside it no patch would be seen.
-        let peak = values.iter().skip(self.layout.prefix).flatten().fold(0.0_f64, |most, v| most.max(v.abs()));
+        let placed = values.iter().enumerate().filter(|(token, _)| self.layout.place(*token).is_some());
+        let peak = placed.filter_map(|(_, value)| *value).fold(0.0_f64, |most, v| most.max(v.abs()));
         (values, peak)
     }
 
@@ -145,6 +146,8 @@ impl Shown<'_> {
 
     fn token_name(&self, token: usize) -> String {
         match self.layout.place(token) {
+            Some(_) if self.layout.queries => format!("query {token}"),
+            None if self.layout.windows.is_some() => format!("class {}", self.layout.order_of(token)),
             None if token == 0 && self.layout.prefix != 0 => "class".into(),
             // Of a detector: as its objects name them.
             None if self.layout.prefix > MANY => format!("query {}", token - 1),
@@ -183,7 +186,9 @@ fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let count = shown.report.quantizers.len();
     let inner = panel(buf, area, &format!("groups · {} · head {} of {}", shown.report.site, app.head + 1, shown.map.heads), app.look);
     let many = shown.layout.prefix > MANY;
-    let class: Vec<String> = (0..shown.layout.prefix)
+    let class: Vec<String> = shown
+        .layout
+        .outside()
         .filter(|t| !many || *t == 0 || *t == app.token)
         .map(|t| {
             format!(
@@ -193,7 +198,7 @@ fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
             )
         })
         .collect();
-    let style = if app.token < shown.layout.prefix { app.look.selected() } else { app.look.dim() };
+    let style = if shown.layout.place(app.token).is_none() { app.look.selected() } else { app.look.dim() };
     let class = class.join("  ");
     put(buf, inner, 0, 0, &class, style);
     // The part of a grid that is too large, where there is room to say so.
@@ -225,8 +230,9 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let (values, peak) = shown.map(app, app.head);
     let level = |v: f64| if peak > 0.0 { v / peak } else { 0.0 };
     let few = if shown.layout.prefix > MANY { 1 } else { shown.layout.prefix };
-    let class: Vec<String> = values.iter().take(few).flatten().map(|v| format!("class {}", short(*v))).collect();
-    let words = format!("{}  largest patch {}", class.join("  "), short(peak));
+    let outside = shown.layout.outside().filter_map(|token| values[token]).take(few);
+    let class: Vec<String> = outside.map(|v| format!("class {}", short(v))).collect();
+    let words = format!("{}  largest {} {}", class.join("  "), if shown.layout.queries { "query" } else { "patch" }, short(peak));
     put(buf, inner, 0, 0, &words, app.look.dim());
     if inner.width as usize >= words.len() + 2 + SCALE + 10 {
         scale(
@@ -328,6 +334,10 @@ fn draw_picture(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits 
     let inner = panel(buf, area, &title, app.look);
     let (values, peak) = shown.map(app, app.head);
     let (rows, columns) = shown.layout.grid;
+    if shown.layout.queries || rows * columns == 0 {
+        put(buf, inner, 1, 1, "queries do not lie over the image; o shows their groups", app.look.dim());
+        return Hits::default();
+    }
     let view = &snapshot.view;
     let light = |row: usize, column: usize| {
         let level = shown.layout.token_at(row, column).and_then(|token| values[token]).map_or(0.0, |v| v.abs() / peak.max(1e-12));

@@ -18,6 +18,7 @@ use crate::tui::keys::Key::{Char, Code};
 use crate::tui::keys::{Action, bind};
 use crate::tui::objects;
 use crate::tui::widget::boxes::{self, Frame};
+use crate::tui::widget::masks;
 use crate::tui::widget::table::{Cell, Column, Table};
 use crate::tui::widget::text::pad;
 use crate::tui::widget::{bar, db, panel, picture, put, short};
@@ -43,7 +44,7 @@ pub const SPEC: ViewSpec = ViewSpec {
         bind(&[Char('h'), Code(KeyCode::Left)], Action::Object(false), "h ←", "previous object", ""),
         bind(&[Char('.'), Char('>')], Action::Threshold(true), ".", "objects from a higher probability on", ""),
         bind(&[Char(','), Char('<')], Action::Threshold(false), ",", "objects from a lower probability on", ""),
-        bind(&[Char('v')], Action::Overlay, "v", "boxes over the picture: both, float, quantized, none", ""),
+        bind(&[Char('v')], Action::Overlay, "v", "over the picture: boxes of both runs or one, masks, nothing", ""),
         bind(&[Code(KeyCode::Enter)], Action::CloseUp, "Enter", "the picture around this object, or all of it", ""),
     ],
     draw,
@@ -86,7 +87,7 @@ fn detector(app: &App, snapshot: &Snapshot, objects: &ObjectsReport, area: Rect,
     let share = if area.width < 66 { 100 } else { 48 };
     let [image, list] = Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(upper);
     let (view, shift) = seen_part(app, snapshot, objects);
-    let title = format!("{} · boxes: {}{}", snapshot.report.picture.name, app.overlay.name(), if app.close_up { ", close up" } else { "" });
+    let title = format!("{} · {}{}", snapshot.report.picture.name, app.overlay.title(), if app.close_up { ", close up" } else { "" });
     let inner = panel(buf, image, &title, app.look);
     picture::draw(&view, (1, 1), app.look, inner, buf);
     let frames: Vec<Frame> = objects::frames(app, objects)
@@ -98,6 +99,7 @@ fn detector(app: &App, snapshot: &Snapshot, objects: &ObjectsReport, area: Rect,
             Frame { corners: [across(left), down(top), across(right), down(bottom)], ..frame }
         })
         .collect();
+    masks::draw(&objects::tints(app, objects), shift, app.look, picture::place(&view, inner), buf);
     boxes::draw(&frames, app.look, picture::place(&view, inner), buf);
     let mut hits = list_of_objects(app, snapshot, objects, list, buf);
     hits.extend(sites(app, table, buf));
@@ -133,6 +135,9 @@ fn list_of_objects(app: &App, snapshot: &Snapshot, objects: &ObjectsReport, area
         Column::new("float %", 7, |r: &(usize, &ObjectReport)| percent(r.1.float.as_ref())).right(),
         Column::new("quant %", 7, |r: &(usize, &ObjectReport)| percent(r.1.quantized.as_ref())).right(),
         Column::new("IoU", 4, |r: &(usize, &ObjectReport)| r.1.iou.map_or_else(|| "--".into(), |iou| format!("{iou:.2}"))).right().from(36),
+        Column::new("mask", 4, |r: &(usize, &ObjectReport)| r.1.mask_iou.map_or_else(|| "--".into(), |iou| format!("{iou:.2}")))
+            .right()
+            .from(if objects::have_masks(objects) { 42 } else { u16::MAX }),
         Column::new("KL", 8, |r: &(usize, &ObjectReport)| r.1.kl.map_or_else(|| "--".into(), short)).right().from(48),
         Column::new("fate", 10, |r: &(usize, &ObjectReport)| r.1.fate.name()).from(58),
     ];
@@ -165,7 +170,10 @@ fn list_of_objects(app: &App, snapshot: &Snapshot, objects: &ObjectsReport, area
     let mut lines = vec![format!("KL {} a query, mean of {} queries", short(p.kl), objects.kl.len())];
     if let Some((_, object)) = rows.get(app.object) {
         let query = objects::query(object).unwrap_or_default();
-        lines.push(format!("query {query}: its row in Attention is token {}", query + 1));
+        lines.push(match objects::token(app, object) {
+            Some(token) => format!("query {query}: its row in Attention is token {token}"),
+            None => format!("query {query}"),
+        });
         lines.push(format!("box float {}  quantized {}", pixels(object.float.as_ref()), pixels(object.quantized.as_ref())));
     }
     for (text, y) in lines.iter().zip(1..lower.height) {

@@ -3,6 +3,7 @@
 pub mod bars;
 pub mod boxes;
 pub mod histogram;
+pub mod masks;
 pub mod patches;
 pub mod picture;
 pub mod plot;
