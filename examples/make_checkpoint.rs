@@ -18,10 +18,17 @@ enum Body {
     Swin { depths: &'static [usize], heads: &'static [usize], window: usize },
     /// A detector with 100 detection tokens, whose positions are stored for a size in pixels; with positions behind every block where `mid`.
     Yolos { depth: usize, heads: usize, size: (usize, usize), mid: bool },
+    /// A windowed DINOv2-S with a deformable decoder: the input size, windows along a side, layers and queries of the decoder; masks where `masks`.
+    RfDetr { image: usize, windows: usize, layers: usize, queries: usize, masks: bool },
 }
 
 /// Detection tokens of a YOLOS.
 const TOKENS: usize = 100;
+
+/// Width of the decoder of an RF-DETR.
+const DECODER: usize = 256;
+/// Groups of its queries, of which inference uses one.
+const GROUPS: usize = 13;
 
 /// A network by name.
 struct Variant {
@@ -65,7 +72,7 @@ const MINI: Variant = Variant {
     body: Body::Vit { depth: 3, heads: 3, distilled: false },
     ..VIT
 };
-const VARIANTS: [Variant; 11] = [
+const VARIANTS: [Variant; 13] = [
     Variant {
         name: "deit_tiny",
         architecture: "deit_tiny_patch16_224",
@@ -104,6 +111,23 @@ const VARIANTS: [Variant; 11] = [
         width: 384,
         classes: 91,
         body: Body::Yolos { depth: 12, heads: 6, size: (512, 864), mid: true },
+        ..VIT
+    },
+    Variant {
+        name: "rf_detr_nano",
+        architecture: "RfDetrForObjectDetection",
+        width: 384,
+        classes: 91,
+        body: Body::RfDetr { image: 384, windows: 2, layers: 2, queries: 300, masks: false },
+        ..VIT
+    },
+    Variant {
+        name: "rf_detr_seg_nano",
+        architecture: "RfDetrForInstanceSegmentation",
+        patch: 12,
+        width: 384,
+        classes: 91,
+        body: Body::RfDetr { image: 312, windows: 1, layers: 4, queries: 100, masks: true },
         ..VIT
     },
     Variant {
@@ -167,6 +191,10 @@ impl Shapes {
             shapes.yolos(variant, depth, size, mid);
             return shapes;
         }
+        if let Body::RfDetr { image, layers, queries, masks, .. } = variant.body {
+            shapes.rf_detr(variant, image, (layers, queries), masks);
+            return shapes;
+        }
         shapes.put("patch_embed.proj.weight", &[width, 3, variant.patch, variant.patch]);
         shapes.put("patch_embed.proj.bias", &[width]);
         match variant.body {
@@ -203,9 +231,92 @@ impl Shapes {
                 shapes.norm("norm", width);
                 shapes.linear("head.fc", classes, width);
             }
-            Body::Yolos { .. } => {}
+            Body::Yolos { .. } | Body::RfDetr { .. } => {}
         }
         shapes
+    }
+
+    /// A detector in the names of its authors, with one group of queries of thirteen.
+    fn rf_detr(&mut self, variant: &Variant, image: usize, (layers, queries): (usize, usize), masks: bool) {
+        let (width, patch, d) = (variant.width, variant.patch, DECODER);
+        let backbone = "backbone.0.encoder.encoder";
+        self.put(&format!("{backbone}.embeddings.cls_token"), &[1, 1, width]);
+        self.put(&format!("{backbone}.embeddings.position_embeddings"), &[1, 1 + (image / patch).pow(2), width]);
+        self.put(&format!("{backbone}.embeddings.patch_embeddings.projection.weight"), &[width, 3, patch, patch]);
+        self.put(&format!("{backbone}.embeddings.patch_embeddings.projection.bias"), &[width]);
+        for block in 0..12 {
+            let name = |part: &str| format!("{backbone}.encoder.layer.{block}.{part}");
+            self.norm(&name("norm1"), width);
+            self.norm(&name("norm2"), width);
+            for part in ["attention.attention.query", "attention.attention.key", "attention.attention.value", "attention.output.dense"] {
+                self.linear(&name(part), width, width);
+            }
+            self.linear(&name("mlp.fc1"), 4 * width, width);
+            self.linear(&name("mlp.fc2"), width, 4 * width);
+            self.put(&name("layer_scale1.lambda1"), &[width]);
+            self.put(&name("layer_scale2.lambda1"), &[width]);
+        }
+        self.norm(&format!("{backbone}.layernorm"), width);
+        let mut conv = |name: String, outputs: usize, inputs: usize, size: usize| {
+            let name = format!("backbone.0.projector.stages.0.0.{name}");
+            self.put(&format!("{name}.conv.weight"), &[outputs, inputs, size, size]);
+            self.norm(&format!("{name}.bn"), outputs);
+        };
+        conv("cv1".into(), d, 4 * width, 1);
+        for pair in 0..3 {
+            conv(format!("m.{pair}.cv1"), d / 2, d / 2, 3);
+            conv(format!("m.{pair}.cv2"), d / 2, d / 2, 3);
+        }
+        conv("cv2".into(), d, 5 * d / 2, 1);
+        self.norm("backbone.0.projector.stages.0.1", d);
+        self.put("refpoint_embed.weight", &[GROUPS * queries, 4]);
+        self.put("query_feat.weight", &[GROUPS * queries, d]);
+        let boxes = |shapes: &mut Self, name: &str| {
+            for (layer, outputs) in [d, d, 4].into_iter().enumerate() {
+                shapes.linear(&format!("{name}.layers.{layer}"), outputs, d);
+            }
+        };
+        self.linear("transformer.enc_output.0", d, d);
+        self.norm("transformer.enc_output_norm.0", d);
+        self.linear("transformer.enc_out_class_embed.0", variant.classes, d);
+        boxes(self, "transformer.enc_out_bbox_embed.0");
+        for layer in 0..layers {
+            let name = |part: &str| format!("transformer.decoder.layers.{layer}.{part}");
+            self.put(&name("self_attn.in_proj_weight"), &[3 * d, d]);
+            self.put(&name("self_attn.in_proj_bias"), &[3 * d]);
+            self.linear(&name("self_attn.out_proj"), d, d);
+            self.linear(&name("cross_attn.sampling_offsets"), 16 * 2 * 2, d);
+            self.linear(&name("cross_attn.attention_weights"), 16 * 2, d);
+            self.linear(&name("cross_attn.value_proj"), d, d);
+            self.linear(&name("cross_attn.output_proj"), d, d);
+            self.linear(&name("linear1"), 2048, d);
+            self.linear(&name("linear2"), d, 2048);
+            for norm in ["norm1", "norm2", "norm3"] {
+                self.norm(&name(norm), d);
+            }
+        }
+        self.norm("transformer.decoder.norm", d);
+        self.linear("transformer.decoder.ref_point_head.layers.0", d, 2 * d);
+        self.linear("transformer.decoder.ref_point_head.layers.1", d, d);
+        self.linear("class_embed", variant.classes, d);
+        boxes(self, "bbox_embed");
+        if !masks {
+            return;
+        }
+        for block in 0..layers {
+            let name = |part: &str| format!("segmentation_head.blocks.{block}.{part}");
+            self.put(&name("dwconv.weight"), &[d, 1, 3, 3]);
+            self.put(&name("dwconv.bias"), &[d]);
+            self.norm(&name("norm"), d);
+            self.linear(&name("pwconv1"), d, d);
+        }
+        self.put("segmentation_head.spatial_features_proj.weight", &[d, d, 1, 1]);
+        self.put("segmentation_head.spatial_features_proj.bias", &[d]);
+        self.norm("segmentation_head.query_features_block.norm_in", d);
+        self.linear("segmentation_head.query_features_block.layers.0", 4 * d, d);
+        self.linear("segmentation_head.query_features_block.layers.2", d, 4 * d);
+        self.linear("segmentation_head.query_features_proj", d, d);
+        self.put("segmentation_head.bias", &[1]);
     }
 
     /// A detector in the names of transformers.
@@ -252,8 +363,19 @@ fn truncated_normal(random: &mut fastrand::Rng) -> f32 {
 
 /// Norms scale channels by 0.4 to 2.7, so that channels differ as they do in trained networks; everything else is near zero.
 fn values(name: &str, shape: &[usize], random: &mut fastrand::Rng) -> Vec<f32> {
-    let is_norm = name.contains("norm") && name.ends_with(".weight");
-    let value = |_| if is_norm { (0.5 * truncated_normal(random)).exp() } else { 0.02 * truncated_normal(random) };
+    let is_norm = (name.contains("norm") || name.contains(".bn.") || name.contains("projector.stages.0.1")) && name.ends_with(".weight");
+    let scales = is_norm || name.ends_with(".lambda1");
+    // What a detector that was never trained starts with: few objects.
+    let rare = name.contains("class_embed") && shape.len() == 1;
+    let value = |_| {
+        if scales {
+            (0.5 * truncated_normal(random)).exp()
+        } else if rare {
+            -(99f32.ln())
+        } else {
+            0.02 * truncated_normal(random)
+        }
+    };
     (0..shape.iter().product()).map(value).collect()
 }
 
@@ -278,6 +400,31 @@ fn config(variant: &Variant) -> Value {
             "hidden_act": "gelu",
         });
     }
+    if let Body::RfDetr { image, windows, layers, queries, masks } = variant.body {
+        let mut config = json!({
+            "architectures": [variant.architecture],
+            "model_type": "rf_detr",
+            "backbone_config": {
+                "model_type": "rf_detr_dinov2",
+                "hidden_size": variant.width,
+                "num_hidden_layers": 12,
+                "num_attention_heads": 6,
+                "image_size": image,
+                "patch_size": variant.patch,
+                "num_windows": windows,
+                "out_indices": [3, 6, 9, 12],
+            },
+            "d_model": DECODER,
+            "decoder_layers": layers,
+            "decoder_n_points": 2,
+            "num_queries": queries,
+            "group_detr": GROUPS,
+        });
+        if masks {
+            config["intermediate_size"] = json!(4 * DECODER);
+        }
+        return config;
+    }
     let (pool, classifier, args, width) = match &variant.body {
         Body::Vit { depth, heads, distilled } => {
             let classifier = if *distilled { json!(["head", "head_dist"]) } else { json!("head") };
@@ -287,7 +434,7 @@ fn config(variant: &Variant) -> Value {
             let args = json!({"window_size": window, "depths": depths, "num_heads": heads});
             ("avg", json!("head.fc"), args, variant.width << (depths.len() - 1))
         }
-        Body::Yolos { .. } => ("token", Value::Null, Value::Null, variant.width),
+        Body::Yolos { .. } | Body::RfDetr { .. } => ("token", Value::Null, Value::Null, variant.width),
     };
     let mut config = json!({
         "architecture": variant.architecture,

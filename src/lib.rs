@@ -44,7 +44,8 @@
 //! Deviations from the design: a method's row and its fit stand in one file under `quant/method/` instead of a table beside a folder
 //! `fit/`, because two places a method were one too many; [`quant::fit`] is the form in which all of them end. `quant::run` is three
 //! functions over one private tap (logits only, every site shown, every boundary kept), because each caller keeps something else; its
-//! arithmetic belongs to the plan, because every study runs in it. [`model::Output`] has boxes and no masks before a network has them.
+//! arithmetic belongs to the plan, because every study runs in it. A detector with a first stage runs from
+//! there twice where proposals are pinned ([`model::Output::free`]): once for the KL, once for the objects, in one pass and behind one tap.
 //! The Hub is asked by a client of our own ([`model::checkpoint`]), because the crate `hf-hub` sends the access token wherever a redirect
 //! leads, panics where an answer lacks a header, and sets no limit on time, size or redirects.
 //! A second thread runs studies, so that a long one never delays a run.

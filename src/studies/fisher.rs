@@ -105,16 +105,12 @@ fn fisher_of_part(
         cancel.check()?;
         let (mut probe, start) = (Probe { seen: Vec::new() }, Var::from_tensor(boundary)?);
         let end = network.step(step, start.as_tensor(), &mut probe)?;
-        let scalar = match &upper {
-            Some(upper) => (&end * upper)?.sum_all()?,
-            None => {
-                let parts = network.output(&end)?;
-                let along = statistics(&parts).into_iter().zip(&directions).map(|((tensor, _), direction)| (tensor * direction)?.sum_all());
-                along
-                    .collect::<candle_core::Result<Vec<_>>>()?
-                    .into_iter()
-                    .try_fold(Tensor::new(0f32, &Device::Cpu)?, |sum, one| sum + one)?
-            }
+        let scalar = if let Some(upper) = &upper {
+            (&end * upper)?.sum_all()?
+        } else {
+            let parts = network.output(&end)?;
+            let along = statistics(&parts).into_iter().zip(&directions).map(|((tensor, _), direction)| (tensor * direction)?.sum_all());
+            along.collect::<candle_core::Result<Vec<_>>>()?.into_iter().try_fold(Tensor::new(0f32, &Device::Cpu)?, |sum, one| sum + one)?
         };
         let gradients = scalar.backward()?;
         let of_site = |((info, plans), sums): (&Candidates, &mut Vec<f64>)| {
