@@ -16,7 +16,7 @@ use igq::analysis::objects::Fate;
 use igq::analysis::{FloatRun, Prediction, QuantizedRun};
 use igq::model::{Identity, Model, Site, Tap, forward};
 use igq::progress::Cancel;
-use igq::quant::{BitWidth, Plan, Settings};
+use igq::quant::{BitWidth, Plan, Scope, Settings};
 use igq::session::{Options, Session};
 use igq::studies::verify;
 use igq::tui::app::App;
@@ -262,6 +262,28 @@ fn configurations_of_another_network_are_refused_by_name() {
     fs::remove_file(shell.path().join("config.json")).unwrap();
     let said = Model::open(shell.path().to_str().unwrap()).map(|_| ()).unwrap_err().to_string();
     assert!(said.contains("config.json"), "{said}");
+}
+
+#[test]
+fn a_scope_leaves_the_rest_in_float() {
+    let session = session();
+    let sites = session.opened().model.sites();
+    let quantized = |scope| {
+        let settings = Settings { scope, ..Settings::default() };
+        sites.iter().map(|info| info.site).filter(|site| settings.quantizes(*site)).map(|site| site.to_string()).collect::<Vec<_>>()
+    };
+    let [backbone, transformer, all] = Scope::ALL.map(quantized);
+    assert_eq!((backbone.len(), all.len()), (1 + 4 * 8, sites.len()));
+    assert!(backbone.iter().all(|site| site == "patch" || site.starts_with("blocks.")));
+    let convolutions = |site: &String| site.starts_with("projector.") || site.starts_with("mask.");
+    assert!(all.iter().filter(|site| !convolutions(site)).eq(transformer.iter()) && transformer.len() < all.len());
+    // Settings that were written before there were decoders mean all kinds.
+    let mut written = serde_json::to_value(Settings::default()).unwrap();
+    written["kinds"].as_array_mut().unwrap().retain(|kind| !["cv1", "cls", "out", "value"].contains(&kind.as_str().unwrap()));
+    assert!(!Settings::read(written.clone()).unwrap().quantizes("proposals.out".parse().unwrap()), "some were turned off");
+    let later = ["qk", "v_in", "value", "sample", "out", "cv1", "cv2", "ref.0", "ref.1", "cls", "dw", "pw", "map", "query"];
+    written["kinds"].as_array_mut().unwrap().retain(|kind| !later.contains(&kind.as_str().unwrap()));
+    assert_eq!(Settings::read(written).unwrap(), Settings::default());
 }
 
 /// A batch gives what its pictures give one by one.

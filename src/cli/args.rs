@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::input::PictureSet;
 use crate::model::{BUILT_IN, SiteKind, SitePattern};
 use crate::quant::settings;
-use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Preset, Rounding, Settings, SoftmaxShape, WeightScales};
+use crate::quant::{Arithmetic, BitWidth, GeluShape, GroupCount, Method, Preset, Rounding, Scope, Settings, SoftmaxShape, WeightScales};
 use crate::session::{Options, Session, cache};
 use crate::studies::evaluate;
 use crate::studies::shard::Shard;
@@ -119,6 +119,9 @@ pub struct RunArgs {
     /// Divide the inputs of qkv and fc1 by factors that the norms before them and their weights absorb, so that ranges are easier and outputs stay.
     #[arg(long, conflicts_with = "quantizers")]
     pub smooth: bool,
+    /// How much of a detector is quantized: backbone, transformer (without convolutions and masks), or all. Default: all.
+    #[arg(long, value_name = "SCOPE", default_value = "all", value_parser = one_of::<Scope>(Scope::ALL.map(Scope::name)))]
+    pub scope: Scope,
     /// Kinds of sites to quantize. Default: all.
     #[arg(long, value_delimiter = ',', value_name = "KIND", value_parser = one_of::<SiteKind>(SiteKind::ALL.map(SiteKind::name)))]
     pub kinds: Vec<SiteKind>,
@@ -144,7 +147,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATTERN=BITS", value_parser = parse_own::<BitWidth>)]
     pub site_wbits: Vec<(SitePattern, BitWidth)>,
     /// Take all settings from a JSON file that igq wrote (a report, an allocation, a suggestion).
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "arithmetic", "weights", "weight_scales", "block", "preset", "smooth", "site_groups", "site_abits", "site_wbits"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "bits", "wbits", "abits", "sbits", "groups", "row_groups", "kinds", "keep_float", "softmax", "gelu", "arithmetic", "weights", "weight_scales", "block", "preset", "smooth", "scope", "site_groups", "site_abits", "site_wbits"])]
     pub settings_file: Option<PathBuf>,
     /// Open what `:save` wrote: run, pinned result and view. What is typed beside it goes before it.
     #[arg(long, value_name = "FILE")]

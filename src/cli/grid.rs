@@ -59,6 +59,7 @@ impl RunArgs {
             block: self.block,
             preset: self.preset.unwrap_or_default(),
             smooth: self.smooth,
+            scope: self.scope,
             kinds: if self.kinds.is_empty() { SiteKind::ALL.into() } else { self.kinds.iter().copied().collect() },
             keep_float: self.keep_float.clone(),
             overrides: kinds.into_iter().chain(groups).chain(abits).chain(wbits).collect(),

@@ -57,15 +57,23 @@ impl Conv {
         let x = tap.activation(self.linear.site, x)?;
         let (b, n, channels) = x.dims3()?;
         let taps = self.kernel.size * self.kernel.size;
-        let near = self.kernel.unfold_tensor(&x, grid)?; // (B, N, C, k k)
         let weight = tap.weight(self.linear.site, &self.linear.weight)?;
         if !self.kernel.depthwise {
-            return self.linear.multiply(&near.reshape((b, n, channels * taps))?, &weight);
+            let near = self.kernel.unfold_tensor(&x, grid)?.reshape((b, n, channels * taps))?;
+            return self.linear.multiply(&near, &weight);
         }
         // A weight may be there only in the form for products: the product with one is the weight.
         let one = Tensor::eye(taps, x.dtype(), x.device())?.unsqueeze(0)?;
-        let weight = kernels::linear(&one, &weight, None)?.squeeze(0)?.t()?.contiguous()?; // (C, k k)
-        let sums = near.broadcast_mul(&weight.reshape((1, 1, channels, taps))?)?.sum(3)?;
+        let weight = kernels::linear(&one, &weight, None)?.squeeze(0)?; // (k k, C)
+        let sums = if x.track_op() {
+            let weight = weight.t()?.contiguous()?.reshape((1, 1, channels, taps))?;
+            self.kernel.unfold_tensor(&x, grid)?.broadcast_mul(&weight)?.sum(3)?
+        } else {
+            let weights = weight.flatten_all()?.to_vec1::<f32>()?;
+            let each = |picture: &[f32]| self.kernel.depthwise(picture, &weights, grid);
+            let values = kernels::with_values(&x, |values| values.chunks_exact(n * channels).flat_map(each).collect::<Vec<_>>())?;
+            Tensor::from_vec(values, (b, n, channels), x.device())?
+        };
         self.linear.shift(sums)
     }
 

@@ -53,4 +53,23 @@ impl Kernel {
         let taps = (0..k * k).map(tap).collect::<candle_core::Result<Vec<_>>>()?;
         Ok(Tensor::stack(&taps, 3)?)
     }
+
+    /// A depthwise convolution of tokens `(rows columns, C)` of one picture with weights `(size^2, C)`: what the neighbourhoods would give,
+    /// without them.
+    #[must_use]
+    pub fn depthwise(self, values: &[f32], weights: &[f32], (rows, columns): (usize, usize)) -> Vec<f32> {
+        let (channels, k, half) = (values.len() / (rows * columns).max(1), self.size, self.size / 2);
+        let mut out = vec![0.0; values.len()];
+        out.par_chunks_mut((columns * channels).max(1)).enumerate().for_each(|(row, out)| {
+            for (tap, weights) in weights.chunks_exact(channels).enumerate() {
+                let Some(y) = (row + tap / k).checked_sub(half).filter(|y| *y < rows) else { continue };
+                for (column, out) in out.chunks_exact_mut(channels).enumerate() {
+                    let Some(x) = (column + tap % k).checked_sub(half).filter(|x| *x < columns) else { continue };
+                    let seen = &values[(y * columns + x) * channels..][..channels];
+                    out.iter_mut().zip(seen).zip(weights).for_each(|((out, value), weight)| *out += value * weight);
+                }
+            }
+        });
+        out
+    }
 }

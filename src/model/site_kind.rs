@@ -209,6 +209,15 @@ impl SiteKind {
         matches!(self, Self::Patch | Self::Head | Self::HeadDist | Self::Cls | Self::Cls2 | Self::Box2)
     }
 
+    /// Whether only detectors with a decoder have such sites.
+    #[must_use]
+    pub const fn is_of_decoders(self) -> bool {
+        matches!(
+            self,
+            Self::Qk | Self::VIn | Self::Value | Self::Sample | Self::Out | Self::Cv1 | Self::Cv2 | Self::Ref0 | Self::Ref1 | Self::Cls
+        ) || matches!(self, Self::Dw | Self::Pw | Self::Map | Self::Query)
+    }
+
     /// Whether the site is a softmax attention, whose groups are over rows (method, section 5).
     #[must_use]
     pub const fn is_softmax(self) -> bool {

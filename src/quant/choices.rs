@@ -1,11 +1,12 @@
-//! Two choices of a quantized run as a whole: what its products are computed in, and what its first and last layer do.
+//! Choices of a quantized run as a whole: what its products are computed in, what its first and last layer do, and how much of a detector is
+//! quantized.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bits::BitWidth;
 use crate::error::{Error, Result};
-use crate::model::Site;
+use crate::model::{Part, Site, SiteKind};
 
 /// What the products of a quantized run are computed in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +53,61 @@ impl std::str::FromStr for Arithmetic {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|a| a.name() == text).ok_or_else(|| Error::setting("arithmetic", text, "fake-quantized or integer"))
+    }
+}
+
+/// How much of a network is quantized.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// The backbone alone: patch embedding and blocks.
+    Backbone,
+    /// All transformers: the backbone, and of a detector first stage, decoder and heads, without its convolutions and masks.
+    Transformer,
+    /// Every linear layer and convolution, as the field has it.
+    #[default]
+    All,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Backbone, Self::Transformer, Self::All];
+
+    /// The name on the command line and in files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Backbone => "backbone",
+            Self::Transformer => "transformer",
+            Self::All => "all",
+        }
+    }
+
+    /// Whether files leave it out.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether it holds `site`.
+    #[must_use]
+    pub const fn holds(self, site: Site) -> bool {
+        match self {
+            Self::All => true,
+            Self::Transformer => !matches!(site.part, Part::Projector | Part::Mask),
+            Self::Backbone => {
+                matches!(site.part, Part::Backbone) && (site.block.is_some() || matches!(site.kind, SiteKind::Patch | SiteKind::Merge))
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for Scope {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|scope| scope.name() == text);
+        known.ok_or_else(|| Error::setting("scope", text, format!("one of {}", Self::ALL.map(Self::name).join(", "))))
     }
 }
 

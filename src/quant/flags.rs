@@ -28,6 +28,7 @@ impl Settings {
         add(self.block != usual.block, "--block", self.block.to_string());
         add(self.preset != usual.preset, "--preset", self.preset.name().into());
         add(self.smooth, "--smooth", String::new());
+        add(self.scope != usual.scope, "--scope", self.scope.name().into());
         let kinds: Vec<&str> = SiteKind::ALL.into_iter().filter(|kind| self.kinds.contains(kind)).map(SiteKind::name).collect();
         add(self.kinds != usual.kinds, "--kinds", kinds.join(","));
         let kept: Vec<&str> = self.keep_float.iter().map(crate::model::SitePattern::as_str).collect();

@@ -34,7 +34,7 @@ pub mod weight_scheme;
 
 pub use bits::{BitWidth, GroupCount};
 pub use calibrate::{Calibration, calibrate};
-pub use choices::{Arithmetic, Preset};
+pub use choices::{Arithmetic, Preset, Scope};
 pub use fit::{Grouping, Rule, SiteQuantizers};
 pub use method::{GeluShape, Method, Scheme, SoftmaxShape};
 pub use plan::{FitCache, Part, Plan, SitePlan, plan};

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bits::{BitWidth, GroupCount};
-use super::choices::{Arithmetic, Preset};
+use super::choices::{Arithmetic, Preset, Scope};
 use super::format::Format;
 use super::method::{GeluShape, Method, Scheme, SoftmaxShape};
 use super::weight_scheme::{Rounding, WeightScales, WeightScheme};
@@ -72,6 +72,9 @@ pub struct Settings {
     /// Whether the inputs of qkv and fc1 are smoothed before anything is quantized ([`super::smooth`]). A session is opened with it or without.
     #[serde(default, skip_serializing_if = "is_off")]
     pub smooth: bool,
+    /// How much of the network is quantized.
+    #[serde(default, skip_serializing_if = "Scope::is_default")]
+    pub scope: Scope,
     /// Kinds of sites that are quantized; a linear layer's weight goes with its input.
     pub kinds: BTreeSet<SiteKind>,
     /// Sites that stay in float, weight included.
@@ -123,6 +126,7 @@ impl Default for Settings {
             block: BLOCK,
             preset: Preset::default(),
             smooth: false,
+            scope: Scope::All,
             kinds: SiteKind::ALL.into(),
             keep_float: Vec::new(),
             softmax: SoftmaxShape::Method,
@@ -148,13 +152,20 @@ impl Settings {
                 entries.insert("method".into(), Method::IgqMeans.name().into());
             }
         }
-        serde_json::from_value(value)
+        let mut read: Self = serde_json::from_value(value)?;
+        // All kinds there were before detectors with a decoder meant all kinds.
+        let later = |kind: &SiteKind| kind.is_of_decoders();
+        if !read.kinds.iter().any(later) && SiteKind::ALL.iter().filter(|kind| !later(kind)).all(|kind| read.kinds.contains(kind)) {
+            read.kinds.extend(SiteKind::ALL.into_iter().filter(later));
+        }
+        Ok(read)
     }
 
     /// Whether `site` is quantized at all under these settings.
     #[must_use]
     pub fn quantizes(&self, site: Site) -> bool {
-        self.method != Method::Float && self.kinds.contains(&site.kind) && !self.keep_float.iter().any(|pattern| pattern.matches(site))
+        let held = self.method != Method::Float && self.scope.holds(site) && self.kinds.contains(&site.kind);
+        held && !self.keep_float.iter().any(|pattern| pattern.matches(site))
     }
 
     /// What the overrides say of `site`.
@@ -316,6 +327,9 @@ impl Settings {
         }
         if self.smooth {
             text += ", smoothed";
+        }
+        if self.scope != Scope::All {
+            text += &format!(", {} only", self.scope.name());
         }
         let off: Vec<&str> = SiteKind::ALL.into_iter().filter(|k| !self.kinds.contains(k)).map(SiteKind::name).collect();
         if !off.is_empty() {

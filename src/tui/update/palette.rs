@@ -8,7 +8,7 @@ use crossterm::event::{KeyCode, KeyEvent};
 use super::actions::{act, settled, show};
 use crate::engine::command::{BitWidth, GroupCount, Method, SoftmaxShape};
 use crate::model::{Site, SitePattern};
-use crate::quant::{Arithmetic, GeluShape, Preset, Rounding, WeightScales};
+use crate::quant::{Arithmetic, GeluShape, Preset, Rounding, Scope, WeightScales};
 use crate::tui::app::App;
 use crate::tui::choice::{Beside, Map, Overlay, View};
 use crate::tui::glossary;
@@ -65,6 +65,7 @@ pub const COMMANDS: &[Command] = &[
     command("preset", "NAME", "what the first and the last layer do", |_| names(Preset::ALL, Preset::name)),
     command("softmax", "NAME", "how the softmax is quantized", |_| names(SoftmaxShape::ALL, SoftmaxShape::name)),
     command("gelu", "NAME", "how the values after GELU are quantized", |_| names(GeluShape::ALL, GeluShape::name)),
+    command("scope", "NAME", "how much of a detector is quantized", |_| names(Scope::ALL, Scope::name)),
     command("arithmetic", "NAME", "what products are computed in", |_| names(Arithmetic::ALL, Arithmetic::name)),
     command(
         "site",
@@ -134,6 +135,7 @@ pub fn run(app: &mut App, line: &str) -> Result<Vec<Effect>, String> {
         "preset" => settings.preset = parse(one()?)?,
         "softmax" => settings.softmax = parse(one()?)?,
         "gelu" => settings.gelu = parse(one()?)?,
+        "scope" => settings.scope = parse(one()?)?,
         "arithmetic" => settings.arithmetic = parse(one()?)?,
         "site" => site(app, &rest)?,
         "channel" => app.channel = number(one()?, app.site_report().map_or(usize::MAX, |r| r.ranges.min.len()), 0)?,
