@@ -148,6 +148,7 @@ fn holds_prepared(preprocess: &Preprocess, picture: &Picture) {
         | Resize::Fit(height, width)
         | Resize::Within(height, width)
         | Resize::Between(height, width)
+        | Resize::Corner(height, width)
         | Resize::Canvas(height, width, _) => (height, width),
     };
     let area = |height: usize, width: usize| height.saturating_mul(width);

@@ -27,6 +27,30 @@ impl Mask {
         upper * (1.0 - y) + lower * y > 0.0
     }
 
+    /// The box around what is inside: centre across and down, width and height, as shares of the input; all zero where nothing is.
+    #[must_use]
+    pub fn around(&self) -> [f32; 4] {
+        let (rows, columns) = (self.size.0.max(1) as f32, self.size.1.max(1) as f32);
+        let (mut left, mut top, mut right, mut bottom) = (usize::MAX, usize::MAX, 0, 0);
+        for (at, _) in self.logits.iter().enumerate().filter(|(_, logit)| **logit > 0.0) {
+            let (row, column) = (at / self.size.1.max(1), at % self.size.1.max(1));
+            (left, top, right, bottom) = (left.min(column), top.min(row), right.max(column + 1), bottom.max(row + 1));
+        }
+        if left == usize::MAX {
+            return [0.0; 4];
+        }
+        let (left, right, top, bottom) = (left as f32 / columns, right as f32 / columns, top as f32 / rows, bottom as f32 / rows);
+        [f32::midpoint(left, right), f32::midpoint(top, bottom), right - left, bottom - top]
+    }
+
+    /// The mean probability of the pixels inside; 0 where there are none.
+    #[must_use]
+    pub fn certainty(&self) -> f64 {
+        let inside = self.logits.iter().filter(|logit| **logit > 0.0);
+        let (sum, count) = inside.fold((0.0, 0_usize), |(sum, count), logit| (sum + 1.0 / (1.0 + f64::from(-logit).exp()), count + 1));
+        sum / count.max(1) as f64
+    }
+
     /// Intersection over union with a mask of the same size; 0 where both are empty.
     #[must_use]
     pub fn iou(&self, other: &Self) -> f64 {
@@ -50,6 +74,8 @@ mod tests {
         let left = of([1.0, -1.0, 1.0, -1.0]);
         assert!(left.is_inside(0.1, 0.5) && left.is_inside(0.49, 0.9) && !left.is_inside(0.51, 0.1) && !left.is_inside(1.0, 1.0));
         assert!((left.iou(&of([1.0, 1.0, -1.0, -1.0])) - 1.0 / 3.0).abs() < 1e-12);
+        assert_eq!((left.around(), of([-1.0; 4]).around()), ([0.25, 0.5, 0.5, 1.0], [0.0; 4]));
+        assert!((left.certainty() - 1.0 / (1.0 + (-1f64).exp())).abs() < 1e-12 && of([-1.0; 4]).certainty() == 0.0);
         assert_eq!((left.iou(&left), of([-1.0; 4]).iou(&of([-1.0; 4]))), (1.0, 0.0));
     }
 }

@@ -10,8 +10,6 @@ use super::classes::{class_name, of_objects};
 use super::mask::Mask;
 use crate::model::Scoring;
 
-/// Probability that an object must have to be shown, unless another is asked for: transformers' default.
-pub const THRESHOLD: f64 = 0.5;
 /// Overlap from which on two boxes are of one object.
 const SAME: f64 = 0.5;
 /// Overlap from which on it has not moved.
@@ -305,6 +303,7 @@ impl ObjectsReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::output::THRESHOLD;
 
     fn seen(query: usize, class: usize, score: f64, corners: [f64; 4]) -> Seen {
         Seen { query, class, label: format!("class {class}"), score, corners, mask: None }

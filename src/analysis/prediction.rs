@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::classes::{self, kl};
 pub use super::classes::{class_name, softmax};
 use super::mask::Mask;
-use super::objects::{self, ObjectsReport, Seen, THRESHOLD};
+use super::objects::{self, ObjectsReport, Seen};
 use super::report::{ClassProbability, PredictionReport, Sensitivity};
 use crate::error::{Error, Result};
+use crate::model::output::THRESHOLD;
 use crate::model::{Output, Scoring};
 
 /// Number of classes listed for each run.
@@ -30,6 +31,10 @@ pub struct Prediction {
     boxes: Vec<[f32; 4]>,
     /// The mask of every query, where they have one.
     masks: Vec<Arc<Mask>>,
+    /// What the probabilities of a query's classes are multiplied by: the certainty of its mask, where there is nothing but masks.
+    certainties: Vec<f64>,
+    /// Probability that an object must have to be shown, unless another is asked for.
+    threshold: f64,
     /// The largest logit of a class at the place that a query started from, where there is a first stage.
     objectness: Vec<f32>,
     /// The same with proposals of its own, where those of the float run were pinned: what is seen.
@@ -93,11 +98,11 @@ impl Prediction {
         };
         let mut found = Vec::with_capacity(pictures);
         for (picture, logits) in output.logits.flatten_from(1)?.to_vec2::<f32>()?.into_iter().enumerate() {
-            let boxes = match &output.boxes {
+            let boxes: Vec<[f32; 4]> = match &output.boxes {
                 Some(boxes) => boxes.get(picture)?.to_vec2::<f32>()?.iter().filter_map(|b| b.as_slice().try_into().ok()).collect(),
                 None => Vec::new(),
             };
-            let masks = match &output.masks {
+            let masks: Vec<Arc<Mask>> = match &output.masks {
                 Some(masks) => {
                     let (_, _, rows, columns) = masks.dims4()?;
                     let each = masks.get(picture)?.flatten_from(1)?.to_vec2::<f32>()?.into_iter();
@@ -109,7 +114,11 @@ impl Prediction {
                 Some(first) => first.objectness.get(picture)?.to_vec1::<f32>()?,
                 None => Vec::new(),
             };
-            found.push(Self { logits, classes, scoring: output.scoring, boxes, masks, objectness, free: free[picture].take() });
+            let only = output.boxes.is_none() && !masks.is_empty();
+            let (boxes, certainties) =
+                if only { masks.iter().map(|mask| (mask.around(), mask.certainty())).unzip() } else { (boxes, Vec::new()) };
+            let (scoring, threshold, free) = (output.scoring, output.threshold, free[picture].take());
+            found.push(Self { logits, classes, scoring, boxes, masks, certainties, threshold, objectness, free });
         }
         Ok(found)
     }
@@ -127,7 +136,17 @@ impl Prediction {
     #[must_use]
     pub const fn of_logits(logits: Vec<f32>) -> Self {
         let classes = logits.len();
-        Self { logits, classes, scoring: Scoring::Softmax, boxes: Vec::new(), masks: Vec::new(), objectness: Vec::new(), free: None }
+        Self {
+            logits,
+            classes,
+            scoring: Scoring::Softmax,
+            boxes: Vec::new(),
+            masks: Vec::new(),
+            certainties: Vec::new(),
+            threshold: THRESHOLD,
+            objectness: Vec::new(),
+            free: None,
+        }
     }
 
     /// `Q K` values, query by query.
@@ -158,6 +177,9 @@ impl Prediction {
         let mut seen = objects::seen(self.queries(), self.scoring, &self.boxes, labels);
         for (object, mask) in seen.iter_mut().zip(&self.masks) {
             object.mask = Some(Arc::clone(mask));
+        }
+        for (object, certainty) in seen.iter_mut().zip(&self.certainties) {
+            object.score *= certainty;
         }
         seen
     }
@@ -202,11 +224,11 @@ impl Prediction {
     #[must_use]
     pub fn probability_of(&self, class: usize) -> f64 {
         let shown = self.free.as_deref().unwrap_or(self);
-        let of = |logits: &[f32]| {
+        let of = |(query, logits): (usize, &[f32])| {
             let all = if shown.detects() { classes::of_objects(logits, shown.scoring) } else { softmax(logits) };
-            all.get(class).copied().unwrap_or(0.0)
+            all.get(class).copied().unwrap_or(0.0) * shown.certainties.get(query).copied().unwrap_or(1.0)
         };
-        shown.queries().map(of).fold(0.0, f64::max)
+        shown.queries().enumerate().map(of).fold(0.0, f64::max)
     }
 
     /// `KL(p_float || p_this)` of every query, in nats.
@@ -225,7 +247,8 @@ impl Prediction {
     #[must_use]
     pub fn objects(&self, float: &Self, labels: &[String]) -> Option<ObjectsReport> {
         self.detects().then(|| {
-            ObjectsReport::new(float.seen(labels), self.seen(labels), self.each_kl(float), THRESHOLD).pinned(!self.objectness.is_empty())
+            ObjectsReport::new(float.seen(labels), self.seen(labels), self.each_kl(float), float.threshold)
+                .pinned(!self.objectness.is_empty())
         })
     }
 
@@ -235,7 +258,7 @@ impl Prediction {
         let each = self.each_kl(float);
         let kl = each.iter().sum::<f64>() / each.len().max(1) as f64 + self.first_kl(float);
         let changed = if self.detects() {
-            ObjectsReport::new(float.seen(&[]), self.seen(&[]), each, THRESHOLD).changed()
+            ObjectsReport::new(float.seen(&[]), self.seen(&[]), each, float.threshold).changed()
         } else {
             self.class() != float.class()
         };

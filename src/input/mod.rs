@@ -2,10 +2,12 @@
 
 pub mod batches;
 pub mod builtin;
+mod canvases;
 pub mod classes;
 pub mod picture;
 pub mod preprocess;
 mod processor_classes;
+mod processor_keys;
 mod processors;
 pub mod set;
 

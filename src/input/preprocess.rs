@@ -51,6 +51,8 @@ pub enum Resize {
     /// Of a detector: as [`Self::Between`], both sides then cut down to multiples of the last number; smaller where that does not fit into the
     /// input, and at its upper left. What is left of the input is 0 after normalisation.
     Canvas(usize, usize, usize),
+    /// As [`Self::Between`], at the upper left of the input; what is left of the input is black.
+    Corner(usize, usize),
     /// Not at all.
     None,
 }
@@ -105,7 +107,7 @@ impl Preprocess {
             return Err(Error::content(&picture.source, problem, "verify compares such a model on tensors"));
         }
         let raster = picture.raster.with_channels(self.channels);
-        if let Resize::Canvas(..) = self.resize {
+        if let Resize::Canvas(..) | Resize::Corner(..) = self.resize {
             return self.on_canvas(&picture.source, raster);
         }
         let resized = self.resized(&picture.source, raster)?;
@@ -116,7 +118,11 @@ impl Preprocess {
     /// Rows and columns of a picture as a detector's rule resizes it; none where the rule is another.
     #[must_use]
     pub fn detector_size(&self, rows: usize, columns: usize) -> Option<(usize, usize)> {
-        let Resize::Canvas(short, long, multiple) = self.resize else { return None };
+        let (short, long, multiple) = match self.resize {
+            Resize::Canvas(short, long, multiple) => (short, long, multiple),
+            Resize::Corner(short, long) => (short, long, 1),
+            _ => return None,
+        };
         let cut = |side: usize| (side - side % multiple.max(1)).max(multiple);
         let (height, width) = between(short, long, rows, columns);
         Some((cut(height), cut(width)))
@@ -130,9 +136,10 @@ impl Preprocess {
         let fits = |side: usize| ((side as f64 * ratio) as usize).max(1);
         let inside = (fits(rows), fits(columns));
         let scaled = self.to_size(source, raster, inside)?;
-        let tensor = self.normalise(&scaled)?.pad_with_zeros(2, 0, height - inside.0)?.pad_with_zeros(3, 0, width - inside.1)?;
-        // The padding is 0 behind the normalisation, which is the mean before it.
-        let grey: Vec<u8> = self.mean.iter().map(|m| (f64::from(*m) / self.rescale).round().clamp(0.0, 255.0) as u8).collect();
+        // The padding of a canvas is 0 behind the normalisation, which is the mean before it.
+        let black = matches!(self.resize, Resize::Corner(..));
+        let mean = |m: &f32| if black { 0 } else { (f64::from(*m) / self.rescale).round().clamp(0.0, 255.0) as u8 };
+        let grey: Vec<u8> = self.mean.iter().map(mean).collect();
         let mut data = Vec::with_capacity(height * width * scaled.channels);
         for y in 0..height {
             for x in 0..width {
@@ -143,7 +150,13 @@ impl Preprocess {
                 }
             }
         }
-        Ok(Prepared { tensor, view: Raster { width, height, channels: scaled.channels, data }, inside })
+        let view = Raster { width, height, channels: scaled.channels, data };
+        let tensor = if black {
+            self.normalise(&view)?
+        } else {
+            self.normalise(&scaled)?.pad_with_zeros(2, 0, height - inside.0)?.pad_with_zeros(3, 0, width - inside.1)?
+        };
+        Ok(Prepared { tensor, view, inside })
     }
 
     /// Whether torchvision's tensors are the reference: it has no box and no Hamming filter for them, for which transformers takes Pillow.
@@ -201,7 +214,9 @@ impl Preprocess {
             Resize::Shortest(edge) => (edge, (edge * raster.width / raster.height).max(1)),
             Resize::Longest(edge) if upright => (edge, (edge * raster.width / raster.height).max(1)),
             Resize::Longest(edge) => ((edge * raster.height / raster.width).max(1), edge),
-            Resize::Between(short, long) | Resize::Canvas(short, long, _) => between(short, long, raster.height, raster.width),
+            Resize::Between(short, long) | Resize::Corner(short, long) | Resize::Canvas(short, long, _) => {
+                between(short, long, raster.height, raster.width)
+            }
             Resize::Within(height, width) => {
                 let ratio = (height as f64 / rows).min(width as f64 / columns);
                 (((rows * ratio) as usize).max(1), ((columns * ratio) as usize).max(1))
@@ -302,6 +317,7 @@ impl Preprocess {
             Resize::Canvas(short, long, multiple) => {
                 format!("short side to {short}, long side to at most {long}, in steps of {multiple}, padded")
             }
+            Resize::Corner(short, long) => format!("short side to {short}, long side to at most {long}, the rest black"),
             Resize::None => "not resized".into(),
         };
         let filter = if self.resize == Resize::None { String::new() } else { format!("{:?}", self.interpolation).to_lowercase() + " " };

@@ -31,6 +31,8 @@ pub(super) enum Own {
     Detector,
     /// Of a detector with one input size, to which every picture is stretched: padding a batch pads nothing.
     Stretched,
+    /// Of a network that segments: pictures keep their proportions, and what is left of the input is black.
+    Padded,
 }
 
 /// The defaults of a processor class.
@@ -59,7 +61,7 @@ const fn square(side: usize) -> Resize {
 }
 
 /// As transformers 5.24 has them.
-const CLASSES: [Class; 17] = [
+const CLASSES: [Class; 18] = [
     class("ViTImageProcessor", 2, HALF, square(224), None),
     class("DeiTImageProcessor", 3, HALF, square(256), Some(224)),
     class("BitImageProcessor", 3, CLIP, Resize::Shortest(224), Some(224)),
@@ -76,6 +78,7 @@ const CLASSES: [Class; 17] = [
     class("BlipImageProcessor", 3, CLIP, square(384), None),
     Class { own: Own::Detector, ..class("YolosImageProcessor", 2, IMAGENET, Resize::Between(800, 1333), None) },
     Class { own: Own::Stretched, ..class("RfDetrImageProcessor", 2, IMAGENET, Resize::Between(800, 1333), None) },
+    Class { own: Own::Padded, ..class("EomtImageProcessor", 2, IMAGENET, Resize::Between(640, 640), None) },
     class("MobileNetV1ImageProcessor", 2, HALF, Resize::Shortest(256), Some(224)),
 ];
 
@@ -91,6 +94,7 @@ pub(super) fn class_of(cfg: &Value, config: Option<&Value>) -> Result<Class> {
             Some("beit" | "data2vec-vision") => "BeitImageProcessor",
             Some("siglip") => "SiglipImageProcessor",
             Some("yolos") => "YolosImageProcessor",
+            Some("eomt") => "EomtImageProcessor",
             Some("rf_detr") => "RfDetrImageProcessor",
             Some("clip") => "CLIPImageProcessor",
             Some(_) => "ViTImageProcessor",

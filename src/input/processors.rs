@@ -3,19 +3,24 @@
 
 use serde_json::Value;
 
+use super::canvases::{canvas, padded};
 use super::preprocess::{Interpolation, Preprocess, Resize};
 use super::processor_classes::{Class, FILE, IMAGENET, Own, class_of};
+use super::processor_keys::{is_null, number, refused, sides, switch, text};
 use crate::error::{Error, Result};
 
-/// Largest side of a resize or a crop, in pixels.
-const MAX_SIDE: u64 = 16_384;
-
 /// Keys of a detector's processor that are read here or change no pixel: batches are not padded, because all pictures share one input.
-const OF_DETECTORS: [&str; 7] =
-    ["max_size", "format", "annotation_format", "do_convert_annotations", "do_pad", "pad_size", "return_segmentation_masks"];
-
-/// The side that a detector's sizes are cut down to multiples of.
-const MULTIPLE: usize = 16;
+const OF_DETECTORS: [&str; 9] = [
+    "do_split_image",
+    "ignore_index",
+    "max_size",
+    "format",
+    "annotation_format",
+    "do_convert_annotations",
+    "do_pad",
+    "pad_size",
+    "return_segmentation_masks",
+];
 
 /// Keys that are read here or change no pixel.
 const KNOWN: [&str; 25] = [
@@ -60,14 +65,17 @@ impl Preprocess {
         match (own, timm) {
             (Some(hf), _) => from_transformers(hf, config, channels, size),
             (None, Some(timm)) => from_timm(timm, channels, size),
-            // It takes one size, which its configuration names.
-            (None, None) if config.and_then(|c| c.get("model_type")).and_then(Value::as_str) == Some("rf_detr") => {
-                let given = serde_json::json!({"size": {"height": size.0, "width": size.1}});
+            // They take one size, which their configuration names.
+            (None, None) if matches!(config.and_then(|c| c.get("model_type")).and_then(Value::as_str), Some("rf_detr" | "eomt")) => {
+                let detects = config.is_some_and(|c| c["model_type"] == "rf_detr");
+                let given = if detects {
+                    serde_json::json!({"size": {"height": size.0, "width": size.1}})
+                } else {
+                    serde_json::json!({"size": {"shortest_edge": size.0, "longest_edge": size.1}, "do_pad": true})
+                };
                 let made = from_transformers(&given, config, channels, size)?;
-                Ok(Self {
-                    from: "assumed (no preprocessor_config.json): the input size of config.json, RfDetrImageProcessor".into(),
-                    ..made
-                })
+                let class = if detects { "RfDetrImageProcessor" } else { "EomtImageProcessor" };
+                Ok(Self { from: format!("assumed (no preprocessor_config.json): the input size of config.json, {class}"), ..made })
             }
             // What transformers takes for the type of the model where there is no file.
             (None, None) if config.and_then(|c| c.get("model_type")).and_then(Value::as_str) == Some("yolos") => {
@@ -90,24 +98,11 @@ impl Preprocess {
     }
 }
 
-fn refused(file: &str, problem: String) -> Error {
-    Error::content(file, problem, "correct it, or name a checkpoint whose preprocessing igq knows")
-}
-
 /// Whether a configuration of timm is one of the first, which have no `pretrained_cfg` around what it holds.
 fn flat(config: &Value) -> bool {
     const KEYS: [&str; 6] = ["mean", "std", "crop_pct", "crop_mode", "interpolation", "input_size"];
     let has = |key: &str| config.get(key).is_some_and(|value| !value.is_null());
     has("architecture") && !has("model_type") && (KEYS.into_iter().any(has) || !has("model_args"))
-}
-
-/// The text that `key` has.
-fn text<'a>(cfg: &'a Value, key: &str, file: &str) -> Result<Option<&'a str>> {
-    match cfg.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(refused(file, format!("{key}: expected text, found {other}"))),
-    }
 }
 
 fn from_timm(cfg: &Value, channels: usize, size: (usize, usize)) -> Result<Preprocess> {
@@ -149,20 +144,6 @@ fn from_timm(cfg: &Value, channels: usize, size: (usize, usize)) -> Result<Prepr
     Ok(Preprocess { size, channels, resize, interpolation, rescale: 1.0 / 255.0, mean, std, fill, on_tensors: false, from })
 }
 
-/// A key that is on, off (null is), or left to `default`.
-fn switch(cfg: &Value, key: &str, default: bool) -> Result<bool> {
-    match cfg.get(key) {
-        None => Ok(default),
-        Some(Value::Null) => Ok(false),
-        Some(Value::Bool(on)) => Ok(*on),
-        Some(other) => Err(refused(FILE, format!("{key}: expected true or false, found {other}"))),
-    }
-}
-
-fn is_null(cfg: &Value, key: &str) -> bool {
-    cfg.get(key).is_some_and(Value::is_null)
-}
-
 /// Refuses null where transformers takes it for itself and not for the default.
 fn refuse_nulls(cfg: &Value, class: &Class) -> Result<()> {
     let (resizes, normalizes) = (switch(cfg, "do_resize", true)?, switch(cfg, "do_normalize", true)?);
@@ -179,42 +160,6 @@ fn refuse_nulls(cfg: &Value, class: &Class) -> Result<()> {
         Some((key, _)) => Err(refused(FILE, format!("{key}: expected a value, found null, which is not the default"))),
         None => Ok(()),
     }
-}
-
-/// A number of `low` to `high`, or `default`.
-fn number(cfg: &Value, key: &str, default: f64, (low, high): (f64, f64)) -> Result<f64> {
-    match cfg.get(key).filter(|v| !v.is_null()) {
-        None => Ok(default),
-        Some(value) => value
-            .as_f64()
-            .filter(|n| (low..=high).contains(n))
-            .ok_or_else(|| refused(FILE, format!("{key}: expected a number of {low} to {high}, found {value}"))),
-    }
-}
-
-/// A size in any of the forms that transformers knows; `square`: what a bare number means.
-fn sides(value: &Value, key: &str, square: bool) -> Result<Resize> {
-    let side = |v: &Value| -> Result<usize> {
-        let bad = || refused(FILE, format!("{key}: expected 1 to {MAX_SIDE} pixels, found {v}"));
-        v.as_u64().filter(|n| (1..=MAX_SIDE).contains(n)).map(|n| n as usize).ok_or_else(bad)
-    };
-    let of = |name: &str| side(&value[name]);
-    let mut keys: Vec<&str> = value.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()).map(|(key, _)| key.as_str()).collect();
-    keys.sort_unstable();
-    Ok(match (keys.as_slice(), value) {
-        (["height", "width"], _) => Resize::Exact(of("height")?, of("width")?),
-        (["shortest_edge"], _) => Resize::Shortest(of("shortest_edge")?),
-        (["longest_edge"], _) => Resize::Longest(of("longest_edge")?),
-        (["longest_edge", "shortest_edge"], _) => Resize::Between(of("shortest_edge")?, of("longest_edge")?),
-        (["max_height", "max_width"], _) => Resize::Within(of("max_height")?, of("max_width")?),
-        ([], Value::Array(list)) if list.len() == 2 => Resize::Exact(side(&list[0])?, side(&list[1])?),
-        ([], Value::Number(_)) if square => Resize::Exact(side(value)?, side(value)?),
-        ([], Value::Number(_)) => Resize::Shortest(side(value)?),
-        _ => {
-            let forms = "a number, height and width, shortest_edge, longest_edge, both of these, or max_height and max_width";
-            return Err(refused(FILE, format!("{key}: expected {forms}, found {value}")));
-        }
-    })
 }
 
 /// The resize and the cut behind it.
@@ -260,30 +205,10 @@ fn geometry(cfg: &Value, class: &Class) -> Result<(Resize, Option<(usize, usize)
     })
 }
 
-/// How a detector resizes: the shorter side, and what the longer one may become, in either of the two ways to write it.
-fn canvas(cfg: &Value) -> Result<Resize> {
-    let given = |key: &str| cfg.get(key).filter(|v| !v.is_null());
-    if !switch(cfg, "do_resize", true)? || switch(cfg, "do_center_crop", false)? {
-        return Err(refused(FILE, "expected do_resize on and do_center_crop off, as detectors have them".into()));
-    }
-    let longest = given("max_size").map(|value| sides(value, "max_size", false)).transpose()?;
-    let longest = match longest {
-        Some(Resize::Shortest(side)) => side,
-        Some(_) => return Err(refused(FILE, format!("max_size: expected a number, found {}", cfg["max_size"]))),
-        None => 1333,
-    };
-    match given("size").map(|value| sides(value, "size", false)).transpose()? {
-        None => Ok(Resize::Canvas(800, longest, MULTIPLE)),
-        Some(Resize::Shortest(short)) => Ok(Resize::Canvas(short, longest, MULTIPLE)),
-        Some(Resize::Between(short, long)) => Ok(Resize::Canvas(short, long, MULTIPLE)),
-        Some(_) => Err(refused(FILE, format!("size: expected shortest_edge and longest_edge, found {}", cfg["size"]))),
-    }
-}
-
 fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size: (usize, usize)) -> Result<Preprocess> {
     let class = class_of(cfg, config)?;
     if let Some(keys) = cfg.as_object() {
-        let of_detector = matches!(class.own, Own::Detector | Own::Stretched);
+        let of_detector = matches!(class.own, Own::Detector | Own::Stretched | Own::Padded);
         let known = |key: &str| KNOWN.contains(&key) || of_detector && OF_DETECTORS.contains(&key);
         let on = |value: &Value| !(value.is_null() || value.as_bool() == Some(false));
         if let Some((key, value)) = keys.iter().find(|(key, value)| !known(key) && !key.starts_with('_') && on(value)) {
@@ -292,12 +217,22 @@ fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size:
     }
     refuse_nulls(cfg, &class)?;
     let kind = config.and_then(|c| c.get("model_type")).and_then(Value::as_str);
-    let (detects, stretched) = (kind == Some("yolos"), kind == Some("rf_detr"));
-    if detects != (class.own == Own::Detector) || stretched != (class.own == Own::Stretched) {
+    let of_kind = match kind {
+        Some("yolos") => Some(Own::Detector),
+        Some("rf_detr") => Some(Own::Stretched),
+        Some("eomt") => Some(Own::Padded),
+        _ => None,
+    };
+    let special = matches!(class.own, Own::Detector | Own::Stretched | Own::Padded);
+    if of_kind.is_some() != special || of_kind.is_some_and(|own| own != class.own) {
         let problem = format!("the {} is not the processor of this model", class.name);
         return Err(refused(FILE, problem));
     }
-    let (resize, cut) = if detects { (canvas(cfg)?, Some(size)) } else { geometry(cfg, &class)? };
+    let (resize, cut) = match class.own {
+        Own::Detector => (canvas(cfg)?, Some(size)),
+        Own::Padded => padded(cfg)?,
+        _ => geometry(cfg, &class)?,
+    };
     let given = match (cut, resize) {
         (Some(cut), _) => Some(cut),
         (None, Resize::Exact(height, width)) => Some((height, width)),

@@ -31,12 +31,12 @@ impl Conv {
         Self::read(weights, name, site, (outputs, channels), Kernel { size, depthwise: false }, bias)
     }
 
-    /// A depthwise convolution of `channels` channels, with a bias.
+    /// A depthwise convolution of `channels` channels.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn depthwise(weights: &Weights, name: &str, site: Site, channels: usize, size: usize) -> Result<Self> {
-        Self::read(weights, name, site, (channels, 1), Kernel { size, depthwise: true }, true)
+    pub fn depthwise(weights: &Weights, name: &str, site: Site, channels: usize, size: usize, bias: bool) -> Result<Self> {
+        Self::read(weights, name, site, (channels, 1), Kernel { size, depthwise: true }, bias)
     }
 
     fn read(weights: &Weights, name: &str, site: Site, (outputs, inputs): (usize, usize), kernel: Kernel, bias: bool) -> Result<Self> {

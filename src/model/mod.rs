@@ -4,6 +4,7 @@ pub mod block;
 pub mod checkpoint;
 pub mod conv;
 pub mod detection;
+pub mod eomt;
 pub mod graph;
 pub mod kernels;
 pub mod neighbourhood;
@@ -25,7 +26,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub use checkpoint::config::{Config, Pool, RfDetrConfig, SwinConfig, SwinStage, VitConfig};
+pub use checkpoint::config::{Config, EomtConfig, Pool, RfDetrConfig, SwinConfig, SwinStage, VitConfig};
 pub use checkpoint::weights::Weights;
 pub use checkpoint::{BUILT_IN, Checkpoint, is_hub_id};
 pub use kernels::Weight;
@@ -68,7 +69,8 @@ pub struct Model {
 }
 
 /// First parts of the names of tensors that are not used and change nothing: other tasks, and what training keeps.
-const HARMLESS_STARTS: [&str; 7] = ["pooler", "decoder", "optimizer", "optimizer_state", "optimizer_states", "optim", "rng_state"];
+const HARMLESS_STARTS: [&str; 8] =
+    ["pooler", "criterion", "decoder", "optimizer", "optimizer_state", "optimizer_states", "optim", "rng_state"];
 
 /// Parts of such names anywhere: masks and indices computed from sizes, training's counters. Any other tensor that is not used would
 /// change the logits, and is refused by name.
@@ -106,6 +108,7 @@ impl Model {
         let network: Box<dyn Network> = match &config {
             Config::Vit(vit) => Box::new(vit::Vit::new(vit.clone(), &checkpoint.weights)?),
             Config::Swin(swin) => Box::new(swin::Swin::new(swin.clone(), &checkpoint.weights)?),
+            Config::Eomt(eomt) => Box::new(eomt::Eomt::new((**eomt).clone(), &checkpoint.weights)?),
             Config::RfDetr(detr) => Box::new(rf_detr::RfDetr::new((**detr).clone(), &checkpoint.weights)?),
         };
         let sites = network.sites();

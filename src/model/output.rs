@@ -7,6 +7,9 @@ use crate::error::Result;
 /// Coordinates of a box: centre across and down, width and height, as shares of the input.
 pub const BOX: usize = 4;
 
+/// Probability that an object must have to be shown, unless another is asked for: transformers' default for most detectors.
+pub const THRESHOLD: f64 = 0.5;
+
 /// How logits become probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scoring {
@@ -32,6 +35,8 @@ pub struct Output {
     pub first: Option<First>,
     /// The same with proposals of its own, where others were pinned.
     pub free: Option<Box<Output>>,
+    /// Probability that an object must have to be shown, unless another is asked for.
+    pub threshold: f64,
 }
 
 /// What the queries of a detector with two stages started from.
@@ -67,7 +72,17 @@ impl Output {
     }
 
     const fn of(logits: Tensor, scoring: Scoring, boxes: Option<Tensor>) -> Self {
-        Self { logits, scoring, boxes, masks: None, first: None, free: None }
+        Self { logits, scoring, boxes, masks: None, first: None, free: None, threshold: THRESHOLD }
+    }
+
+    /// Of a network that segments, `(B, Q, K + rows columns)`: logits of classes and of masks, side by side.
+    ///
+    /// # Errors
+    /// When the tensor has another shape.
+    pub fn of_masks(all: &Tensor, classes: usize, (rows, columns): (usize, usize), scoring: Scoring, threshold: f64) -> Result<Self> {
+        let (b, queries, _) = all.dims3()?;
+        let masks = all.narrow(2, classes, rows * columns)?.contiguous()?.reshape((b, queries, rows, columns))?;
+        Ok(Self { masks: Some(masks), threshold, ..Self::of(all.narrow(2, 0, classes)?.contiguous()?, scoring, None) })
     }
 
     /// Of a detector of two stages, `(B, Q, K + 4 + 5 + 1 + 4 + mask)`: logits of sigmoids, boxes, index and box of the proposals, largest

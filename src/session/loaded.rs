@@ -103,6 +103,7 @@ impl LoadedModel {
             pictures: self.pictures.name.clone(),
             picture_count: self.pictures.len(),
             tokens: self.model.network().tokens(),
+            threshold: self.model.config.threshold(),
             sites: self.model.sites().iter().map(|s| s.site).collect(),
             flags: self.flags.clone(),
         }
@@ -190,7 +191,7 @@ fn calibration_pictures(options: &Options, in_chans: usize) -> Result<Calibratio
 }
 
 /// What is known once a session is open, before any run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SessionInfo {
     /// Short name of the model.
     pub model: String,
@@ -206,6 +207,8 @@ pub struct SessionInfo {
     pub picture_count: usize,
     /// How tokens lie over the picture.
     pub tokens: TokenLayout,
+    /// Probability from which on an object of a detector is shown.
+    pub threshold: f64,
     /// All sites, in the order of the forward pass.
     pub sites: Vec<Site>,
     /// Flags of the command line that open the same session.

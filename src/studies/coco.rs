@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::tally::{EvaluationRow, Seen, Tally};
-use crate::analysis::objects::{Fate, Seen as Object, THRESHOLD};
+use crate::analysis::objects::{Fate, Seen as Object};
 use crate::analysis::{Prediction, SCHEMA_VERSION};
 use crate::error::{Error, Result};
 use crate::input::{LeftOut, PictureSource};
@@ -164,7 +164,8 @@ fn unannotated(session: &Session, folder: Option<&Path>, limit: Option<usize>) -
         ..Category::default()
     };
     let dataset = Dataset { categories: (0..classes).map(named).collect(), ..Dataset::default() };
-    let about = format!("the float run's own objects over {THRESHOLD} on {}: agreement with float, not COCO AP", set.name);
+    let threshold = model.config.threshold();
+    let about = format!("the float run's own objects over {threshold} on {}: agreement with float, not COCO AP", set.name);
     let pictures = (1..).zip(set.pictures).collect();
     Ok(Truth { dataset, pictures, categories: (1..=classes).map(Some).collect(), about, annotated: false })
 }
@@ -287,7 +288,7 @@ pub fn evaluate(
         }
         if !annotated {
             let own = if masks[0].is_empty() { &found[0] } else { &masks[0] };
-            let shown = own.iter().filter(|a| a.image_id == id && a.score.is_some_and(|score| score >= THRESHOLD));
+            let shown = own.iter().filter(|a| a.image_id == id && a.score.is_some_and(|score| score >= opened.model.config.threshold()));
             let first = dataset.annotations.len() as u64 + 1;
             let own = (first..).zip(shown).map(|(at, a)| Annotation { id: at, score: None, ..a.clone() }).collect::<Vec<_>>();
             dataset.annotations.extend(own);

@@ -37,7 +37,8 @@ pub struct Verification {
 }
 
 /// The inputs of a reference file, each as what stands before its names: of `input` with `logits`, or for each TAG of `TAG.pixel_values` with
-/// `TAG.logits`; of a detector with `pred_boxes`, and with `init_reference_points` and `pred_masks` where the file has them.
+/// `TAG.logits`; of a detector with `pred_boxes`, and with `init_reference_points` and `pred_masks` where the file has them; of a network
+/// that segments `class_queries_logits` and `masks_queries_logits` instead.
 fn cases(file: &Weights) -> Vec<(String, String)> {
     let tags: Vec<String> = file.keys().filter_map(|key| key.strip_suffix("pixel_values").map(str::to_string)).collect();
     if tags.is_empty() {
@@ -51,7 +52,8 @@ fn others(ours: &Output) -> Vec<(&'static str, &Tensor, bool)> {
     let mut others = Vec::new();
     others.extend(ours.boxes.as_ref().map(|boxes| ("pred_boxes", boxes, false)));
     others.extend(ours.first.as_ref().map(|first| ("init_reference_points", &first.references, false)));
-    others.extend(ours.masks.as_ref().map(|masks| ("pred_masks", masks, true)));
+    let name = if ours.boxes.is_some() { "pred_masks" } else { "masks_queries_logits" };
+    others.extend(ours.masks.as_ref().map(|masks| (name, masks, true)));
     others
 }
 
@@ -68,7 +70,7 @@ pub fn verify(model: &mut Model, expected: &Path, tolerance: f32) -> Result<Veri
     let mut masks: Option<f32> = None;
     for (tag, of_input) in cases(&file) {
         let found = file.shape(&of_input, 4)?;
-        if queries.is_some() {
+        if queries.is_some() && (found[2], found[3]) != model.config.image_size() {
             model.resize((found[2], found[3]), None)?;
         }
         let (height, width) = model.config.image_size();
@@ -89,7 +91,8 @@ pub fn verify(model: &mut Model, expected: &Path, tolerance: f32) -> Result<Veri
                 }
                 Ok(file.get(&format!("{tag}{name}"), &shape)?.narrow(0, start, count)?.reshape(ours.dims())?)
             };
-            let logits = theirs("logits", &ours.logits)?;
+            let segments = ours.masks.is_some() && ours.boxes.is_none();
+            let logits = theirs(if segments { "class_queries_logits" } else { "logits" }, &ours.logits)?;
             largest_logit = largest_logit.max(largest(&logits)?);
             let mut worst = largest(&(&ours.logits - &logits)?)?;
             for (name, tensor, of_masks) in others(&ours) {

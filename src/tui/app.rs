@@ -13,7 +13,6 @@ use super::studies::Studies;
 use super::theme::Look;
 use crate::analysis::detail::{AttentionMap, SiteDetail};
 use crate::analysis::findings;
-use crate::analysis::objects::THRESHOLD;
 use crate::analysis::report::LensPoint;
 use crate::analysis::report::{Blame, PredictionReport, Report, Sensitivity, SiteReport};
 use crate::engine::{DetailRequest, Request};
@@ -162,6 +161,7 @@ impl App {
     /// A screen that has seen no run yet.
     #[must_use]
     pub fn new(info: SessionInfo, settings: Settings, look: Look) -> Self {
+        let threshold = info.threshold;
         let widest = info.sites.iter().find(|s| s.kind == crate::model::SiteKind::Fc2);
         let site = widest.or(info.sites.first()).copied().unwrap_or(Site::outside(crate::model::SiteKind::Head));
         let first_count = info.picture_count;
@@ -188,7 +188,7 @@ impl App {
             token: 0,
             map: Map::Quantized,
             beside: Beside::Groups,
-            threshold: THRESHOLD,
+            threshold,
             object: 0,
             overlay: Overlay::Both,
             close_up: false,

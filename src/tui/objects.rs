@@ -68,7 +68,8 @@ pub fn query(object: &ObjectReport) -> Option<usize> {
 pub fn token(app: &App, object: &ObjectReport) -> Option<usize> {
     let layout = app.attention().map_or(app.info.tokens, |map| map.layout);
     let query = query(object)?;
-    if layout.queries || layout.prefix > 1 + query {
+    let queries = app.prediction()?.objects.as_ref()?.kl.len();
+    if layout.queries || layout.prefix > queries {
         return Some(layout.prefix.min(1) + query);
     }
     let [left, top, right, bottom] = object.float.as_ref().or(object.quantized.as_ref())?.corners;

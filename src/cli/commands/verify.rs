@@ -37,7 +37,11 @@ impl Verify {
         if found.within {
             return Ok(());
         }
-        let problem = format!("the logits differ by {:e}, expected at most {tolerance:e}", found.largest_difference);
+        let masks = found.largest_mask_difference.filter(|_| found.largest_difference <= *tolerance);
+        let problem = match masks {
+            Some(masks) => format!("the masks differ by {masks:e}, expected at most ten times {tolerance:e}"),
+            None => format!("the logits differ by {:e}, expected at most {tolerance:e}", found.largest_difference),
+        };
         Err(Error::content(found.model, problem, "check that model and reference belong together, or give --tolerance"))
     }
 }

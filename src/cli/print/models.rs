@@ -90,9 +90,11 @@ pub fn verification(v: &Verification, output: &Output) -> Result<()> {
         Format::Csv => csv(HEADER, std::iter::once(row()))?,
         Format::Markdown => format!("{}\n", table(preset(output.format), HEADER, std::iter::once(row()))),
         Format::Text => {
-            let sign = if v.within { "<=" } else { ">" };
+            let sign = if v.largest_difference <= v.tolerance { "<=" } else { ">" };
+            let masks = v.largest_mask_difference.map(|masks| format!(", of masks {masks:e} (ten times as much may be)"));
+            let masks = masks.unwrap_or_default();
             format!(
-                "{} against {}: largest difference {difference} {sign} {tolerance} (logits up to {:.2}), same top-1 in {} of {}\n",
+                "{} against {}: largest difference {difference} {sign} {tolerance}{masks} (logits up to {:.2}), same top-1 in {} of {}\n",
                 clean(&v.model),
                 clean(&v.expected),
                 v.largest_logit,

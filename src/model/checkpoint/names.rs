@@ -85,7 +85,7 @@ const TORCHVISION_VIT: [(&str, &str); 14] = [
 ];
 
 /// transformers' names and timm's, each a run of whole segments. The order matters: `attention.output.dense` before `output.dense`.
-const NAMES: [(&str, &str); 36] = [
+const NAMES: [(&str, &str); 37] = [
     (".embeddings.cls_token.", ".cls_token."),
     (".embeddings.distillation_token.", ".dist_token."),
     (".embeddings.register_tokens.", ".reg_token."),
@@ -110,6 +110,7 @@ const NAMES: [(&str, &str); 36] = [
     (".attention.k_proj.", ".attn.k."),
     (".attention.v_proj.", ".attn.v."),
     (".attention.o_proj.", ".attn.proj."),
+    (".attention.out_proj.", ".attn.proj."),
     (".attention.output.dense.", ".attn.proj."),
     (".attention.", ".attn."),
     (".intermediate.dense.", ".mlp.fc1."),

@@ -44,7 +44,7 @@ impl Masks {
         let block = |index: usize| {
             let (name, at) = (format!("mask.blocks.{index}"), |kind| site(Part::Mask, Some(index), kind));
             Ok(Block {
-                depthwise: Conv::depthwise(weights, &format!("{name}.dwconv"), at(SiteKind::Dw), d, 3)?,
+                depthwise: Conv::depthwise(weights, &format!("{name}.dwconv"), at(SiteKind::Dw), d, 3, true)?,
                 norm: Norm::new(weights, &format!("{name}.norm"), d, 1e-6)?,
                 pointwise: LayerNamed::new(weights, &format!("{name}.pwconv1"), at(SiteKind::Pw), (d, d))?,
             })

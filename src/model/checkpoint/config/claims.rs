@@ -184,8 +184,8 @@ pub(super) fn check(checkpoint: &Checkpoint, layout: Layout, config: &Config, no
     match config {
         Config::Vit(vit) => claims.vit(vit)?,
         Config::Swin(swin) => claims.swin(swin)?,
-        // Its configuration is read strictly, key by key.
-        Config::RfDetr(_) => return Ok(()),
+        // Their configurations are read strictly, key by key.
+        Config::RfDetr(_) | Config::Eomt(_) => return Ok(()),
     }
     if claims.said.timm && layout != Layout::Transformers {
         let outside = |key: &&&str| {

@@ -245,7 +245,6 @@ const DETECTORS: &[(&str, &str)] = &[
     ("rt_detr", "an RT-DETR, a ResNet with a hybrid encoder"),
     ("mask2former", "a Mask2Former, which segments"),
     ("maskformer", "a MaskFormer, which segments"),
-    ("eomt", "an EoMT, a ViT that segments"),
     ("owlvit", "an OWL-ViT, which looks for what a text says"),
 ];
 
@@ -266,15 +265,17 @@ pub(super) fn check_type(checkpoint: &Checkpoint) -> Result<()> {
         }
     }
     match config.get("model_type").and_then(Value::as_str) {
-        None | Some("timm_wrapper" | "vit" | "deit" | "dinov2" | "dinov2_with_registers" | "swin" | "yolos" | "rf_detr") => Ok(()),
+        None | Some("timm_wrapper" | "vit" | "deit" | "dinov2" | "dinov2_with_registers" | "swin" | "yolos" | "rf_detr" | "eomt") => Ok(()),
         Some(kind) => refused(
             match DETECTORS.iter().find(|(name, _)| *name == kind) {
                 Some((_, what)) => format!("model_type `{kind}` of config.json: {what}, which igq does not compute yet"),
                 None => {
-                    format!("model_type `{kind}` of config.json: expected vit, deit, dinov2, dinov2_with_registers, swin, yolos or rf_detr")
+                    format!(
+                        "model_type `{kind}` of config.json: expected vit, deit, dinov2, dinov2_with_registers, swin, yolos, rf_detr or eomt"
+                    )
                 }
             },
-            "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers, or a YOLOS or RF-DETR detector",
+            "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers, or a YOLOS, RF-DETR or EoMT",
         ),
     }
 }

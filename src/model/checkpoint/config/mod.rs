@@ -2,10 +2,12 @@
 //! had to be inferred. It builds nothing.
 
 mod claims;
+pub mod eomt;
 mod keys;
 
 pub mod rf_detr;
 mod said;
+mod strict;
 mod swin;
 pub mod timm;
 pub mod vit;
@@ -15,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use eomt::EomtConfig;
 pub use rf_detr::RfDetrConfig;
 pub use swin::{SwinConfig, SwinStage};
 pub use vit::{Detection, Pool, VitConfig};
@@ -37,6 +40,8 @@ pub enum Config {
     /// RF-DETR.
     #[serde(rename = "rf-detr")]
     RfDetr(Box<RfDetrConfig>),
+    /// EoMT.
+    Eomt(Box<EomtConfig>),
 }
 
 impl Config {
@@ -52,6 +57,10 @@ impl Config {
         keys::check_type(checkpoint)?;
         if weights.has(rf_detr::QUERIES) {
             let config = Self::RfDetr(Box::new(rf_detr::infer(checkpoint, &mut notes)?));
+            return Ok((config, notes));
+        }
+        if weights.has(eomt::QUERIES) && weights.has("attn_mask_probs") {
+            let config = Self::Eomt(Box::new(eomt::infer(checkpoint, &mut notes)?));
             return Ok((config, notes));
         }
         let head = if swin {
@@ -83,6 +92,7 @@ impl Config {
             Self::Vit(vit) => vit.image_size,
             Self::Swin(swin) => swin.image_size,
             Self::RfDetr(detr) => detr.backbone.image_size,
+            Self::Eomt(eomt) => eomt.backbone.image_size,
         }
     }
 
@@ -93,6 +103,7 @@ impl Config {
             Self::Vit(vit) => vit.in_chans,
             Self::Swin(swin) => swin.in_chans,
             Self::RfDetr(detr) => detr.backbone.in_chans,
+            Self::Eomt(eomt) => eomt.backbone.in_chans,
         }
     }
 
@@ -103,6 +114,7 @@ impl Config {
             Self::Vit(vit) => vit.classes,
             Self::Swin(swin) => swin.classes,
             Self::RfDetr(detr) => detr.classes,
+            Self::Eomt(eomt) => eomt.classes,
         }
     }
 
@@ -113,7 +125,14 @@ impl Config {
             Self::Vit(vit) => vit.detection.map(|detection| detection.tokens),
             Self::Swin(_) => None,
             Self::RfDetr(detr) => Some(detr.queries),
+            Self::Eomt(eomt) => Some(eomt.queries),
         }
+    }
+
+    /// Probability that an object must have to be shown, unless another is asked for.
+    #[must_use]
+    pub const fn threshold(&self) -> f64 {
+        if let Self::Eomt(_) = self { eomt::THRESHOLD } else { crate::model::output::THRESHOLD }
     }
 
     /// Whether it takes inputs of any size, which a session chooses.
@@ -128,6 +147,7 @@ impl Config {
             Self::Vit(vit) => vit.image_size = size,
             Self::Swin(swin) => swin.image_size = size,
             Self::RfDetr(detr) => detr.backbone.image_size = size,
+            Self::Eomt(eomt) => eomt.backbone.image_size = size,
         }
     }
 
@@ -162,6 +182,12 @@ impl Config {
                 };
                 swin.stages.iter().enumerate().map(stage).collect()
             }
+            Self::Eomt(eomt) => {
+                let (vit, (rows, columns)) = (&eomt.backbone, eomt.mask_grid());
+                let map = (rows as u64).saturating_mul(columns as u64).saturating_mul(4 * vit.embed_dim as u64);
+                let tokens = vit.tokens() + eomt.queries;
+                vec![(vit.depth as u64, block(tokens, tokens, vit.embed_dim, vit.heads, vit.mlp_dim)), (1, (map, 0))]
+            }
             Self::RfDetr(detr) => {
                 let (vit, (rows, columns)) = (&detr.backbone, detr.grid());
                 let tokens = rows.saturating_mul(columns).saturating_add(detr.windows * detr.windows);
@@ -191,6 +217,7 @@ impl Config {
             Self::Vit(vit) => vit.describe(),
             Self::Swin(swin) => swin.describe(),
             Self::RfDetr(detr) => detr.describe(),
+            Self::Eomt(eomt) => eomt.describe(),
         }
     }
 }

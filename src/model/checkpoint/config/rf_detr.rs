@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::strict::Part;
 use super::vit::{Pool, VitConfig};
 use super::{number, pair, patch_embed};
 use crate::error::{Error, Result};
@@ -165,59 +166,6 @@ const KNOWN_OF_BACKBONE: &[&str] = &[
     "is_encoder_decoder",
 ];
 
-/// Keys of every configuration of transformers that change nothing here.
-const NEUTRAL: &[&str] = &[
-    "model_type",
-    "architectures",
-    "id2label",
-    "label2id",
-    "num_labels",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-    "problem_type",
-    "output_attentions",
-    "output_hidden_states",
-    "return_dict",
-    "chunk_size_feed_forward",
-    "use_cache",
-];
-
-/// One object of the configuration, read strictly.
-struct Part<'c> {
-    file: &'c str,
-    keys: &'c serde_json::Map<String, Value>,
-    /// How its keys are called in messages.
-    place: &'static str,
-}
-
-impl Part<'_> {
-    fn wrong(&self, key: &str, expected: &str, found: &str) -> Error {
-        let problem = format!("`{}{key}` of config.json: expected {expected}, found {found}", self.place);
-        Error::content(self.file, problem, "it may change the numbers; name a checkpoint of transformers' RfDetr")
-    }
-
-    /// A positive number; where it is missing, which means the default of transformers, that.
-    fn number(&self, key: &str, default: usize) -> Result<usize> {
-        let Some(value) = self.keys.get(key) else { return Ok(default) };
-        number(value).filter(|n| *n > 0).ok_or_else(|| self.wrong(key, "a positive number", &value.to_string()))
-    }
-
-    fn check(&self, required: &[(&str, Value)], known: &[&str]) -> Result<()> {
-        for (key, value) in self.keys {
-            let same = |wanted: &Value| value == wanted || (value.as_f64().is_some() && value.as_f64() == wanted.as_f64());
-            match required.iter().find(|(name, _)| name == key) {
-                Some((_, wanted)) if same(wanted) => {}
-                Some((_, wanted)) => return Err(self.wrong(key, &wanted.to_string(), &value.to_string())),
-                None if known.contains(&key.as_str()) || NEUTRAL.contains(&key.as_str()) || key.starts_with('_') || value.is_null() => {}
-                None if key.ends_with("_loss_coefficient") || key.ends_with("_cost") => {}
-                None => return Err(self.wrong(key, "a key that igq knows", &value.to_string())),
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Reads what an RF-DETR is.
 ///
 /// # Errors
@@ -229,9 +177,9 @@ pub fn infer(checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<RfDetrC
         Error::content(&checkpoint.name, problem, "put the config.json of the checkpoint beside it")
     };
     let keys = checkpoint.config.as_ref().and_then(Value::as_object).ok_or_else(none)?;
-    let own = Part { file: &checkpoint.name, keys, place: "" };
+    let own = Part { file: &checkpoint.name, keys, place: "", class: "RfDetr" };
     let keys = keys.get("backbone_config").and_then(Value::as_object).ok_or_else(|| own.wrong("backbone_config", "an object", "none"))?;
-    let below = Part { file: &checkpoint.name, keys, place: "backbone_config." };
+    let below = Part { file: &checkpoint.name, keys, place: "backbone_config.", class: "RfDetr" };
     // What is not there has the default of transformers, which is the required value.
     own.check(&required(), KNOWN)?;
     below.check(&required_of_backbone(), KNOWN_OF_BACKBONE)?;
