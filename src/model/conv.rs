@@ -13,7 +13,7 @@ use crate::model::site::Site;
 use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
 
-/// A convolution with stride 1 whose output has the size of its input.
+/// A convolution; with stride 1 its output has the size of its input.
 #[derive(Debug)]
 pub struct Conv {
     /// The layer `(C_out, C size^2)`, of a depthwise convolution `(C, size^2)`.
@@ -28,7 +28,32 @@ impl Conv {
     /// # Errors
     /// When one is missing or has another shape.
     pub fn new(weights: &Weights, name: &str, site: Site, (outputs, channels): (usize, usize), size: usize, bias: bool) -> Result<Self> {
-        Self::read(weights, name, site, (outputs, channels), Kernel { size, depthwise: false }, bias)
+        Self::read(weights, name, site, (outputs, channels), Kernel { size, stride: 1, depthwise: false }, bias)
+    }
+
+    /// A convolution without a bias and the frozen batch norm `norm` behind it, folded into one (epsilon 1e-5).
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_norm(
+        weights: &Weights,
+        (name, norm): (&str, &str),
+        site: Site,
+        (outputs, channels): (usize, usize),
+        (size, stride): (usize, usize),
+    ) -> Result<Self> {
+        let part = |part: &str| weights.get(&format!("{norm}.{part}"), &[outputs]);
+        let scale = (part("weight")? / (part("running_var")? + 1e-5)?.sqrt()?)?;
+        let bias = (part("bias")? - (part("running_mean")? * &scale)?)?;
+        let conv = Self::read(weights, name, site, (outputs, channels), Kernel { size, stride, depthwise: false }, false)?;
+        let weight = conv.linear.weight.tensor()?.broadcast_mul(&scale.unsqueeze(1)?)?;
+        Ok(Self { linear: Linear::of(site, weight, Some(bias))?, ..conv })
+    }
+
+    /// Rows and columns of its output over a grid.
+    #[must_use]
+    pub const fn over(&self, grid: (usize, usize)) -> (usize, usize) {
+        self.kernel.over(grid)
     }
 
     /// A depthwise convolution of `channels` channels.
@@ -36,7 +61,7 @@ impl Conv {
     /// # Errors
     /// As [`Self::new`].
     pub fn depthwise(weights: &Weights, name: &str, site: Site, channels: usize, size: usize, bias: bool) -> Result<Self> {
-        Self::read(weights, name, site, (channels, 1), Kernel { size, depthwise: true }, bias)
+        Self::read(weights, name, site, (channels, 1), Kernel { size, stride: 1, depthwise: true }, bias)
     }
 
     fn read(weights: &Weights, name: &str, site: Site, (outputs, inputs): (usize, usize), kernel: Kernel, bias: bool) -> Result<Self> {
@@ -46,12 +71,12 @@ impl Conv {
         Ok(Self { linear: Linear::of(site, weight, bias)?, kernel, name: name.to_string() })
     }
 
-    /// `(B, rows columns, C)` to `(B, rows columns, C_out)`.
+    /// `(B, rows columns, C)` to `(B, outputs, C_out)`.
     ///
     /// # Errors
     /// When the input has another shape, or the tap refuses.
     pub fn forward(&self, x: Tensor, grid: (usize, usize), tap: &mut dyn Tap) -> Result<Tensor> {
-        if self.kernel.size == 1 {
+        if self.is_layer() {
             return self.linear.forward(x, tap);
         }
         let x = tap.activation(self.linear.site, x)?;
@@ -59,7 +84,7 @@ impl Conv {
         let taps = self.kernel.size * self.kernel.size;
         let weight = tap.weight(self.linear.site, &self.linear.weight)?;
         if !self.kernel.depthwise {
-            let near = self.kernel.unfold_tensor(&x, grid)?.reshape((b, n, channels * taps))?;
+            let near = self.kernel.unfold_tensor(&x, grid)?.reshape((b, (), channels * taps))?;
             return self.linear.multiply(&near, &weight);
         }
         // A weight may be there only in the form for products: the product with one is the weight.
@@ -77,6 +102,11 @@ impl Conv {
         self.linear.shift(sums)
     }
 
+    /// Whether it is a layer over every token.
+    const fn is_layer(&self) -> bool {
+        self.kernel.size == 1 && self.kernel.stride == 1
+    }
+
     /// What is known of its input over a grid, in step `step`.
     #[must_use]
     pub fn site(&self, step: usize, grid: (usize, usize)) -> SiteInfo {
@@ -86,11 +116,12 @@ impl Conv {
         let layer = LayerShape { name: self.name.clone(), outputs };
         let channels = if self.kernel.depthwise { outputs } else { inner / taps };
         let info = SiteInfo::of_layer(self.linear.site, step, tokens, channels, layer).over(TokenLayout::grid(0, grid));
-        if self.kernel.size == 1 {
+        if self.is_layer() {
             return info;
         }
+        let outside = self.kernel.over(grid);
         let (count, columns) = if self.kernel.depthwise { (outputs, 1) } else { (1, outputs) };
-        let product = Product { count, rows: tokens, inner, columns, right: RightOperand::Weight };
+        let product = Product { count, rows: outside.0 * outside.1, inner, columns, right: RightOperand::Weight };
         SiteInfo { product: Some(product), kernel: Some(self.kernel), ..info }
     }
 }
@@ -114,17 +145,20 @@ mod tests {
         let (b, rows, columns, c, out) = (2, 4, 5, 3, 6);
         let x = Tensor::randn(0f32, 1.0, (b, c, rows, columns), &Device::Cpu).unwrap();
         let tokens = x.flatten_from(2).unwrap().transpose(1, 2).unwrap().contiguous().unwrap();
-        for (weight, groups) in [((out, c, 3, 3), 1), ((c, 1, 3, 3), c)] {
+        for (weight, stride, groups) in
+            [((out, c, 3, 3), 1, 1), ((c, 1, 3, 3), 1, c), ((out, c, 3, 3), 2, 1), ((out, c, 7, 7), 2, 1), ((out, c, 1, 1), 2, 1)]
+        {
+            let size = weight.2;
             let weight = Tensor::randn(0f32, 1.0, weight, &Device::Cpu).unwrap();
-            let expected = x.conv2d(&weight, 1, 1, 1, groups).unwrap().flatten_from(2).unwrap().transpose(1, 2).unwrap();
+            let expected = x.conv2d(&weight, size / 2, stride, 1, groups).unwrap().flatten_from(2).unwrap().transpose(1, 2).unwrap();
             let (outputs, inputs, ..) = weight.dims4().unwrap();
-            let linear = Linear::of(Site::outside(SiteKind::Cv1), weight.reshape((outputs, inputs * 9)).unwrap(), None).unwrap();
-            let conv = Conv { linear, kernel: Kernel { size: 3, depthwise: groups > 1 }, name: String::new() };
+            let linear = Linear::of(Site::outside(SiteKind::Cv1), weight.reshape((outputs, inputs * size * size)).unwrap(), None).unwrap();
+            let conv = Conv { linear, kernel: Kernel { size, stride, depthwise: groups > 1 }, name: String::new() };
             let tracked = Var::from_tensor(&tokens).unwrap();
             for input in [tokens.clone(), tracked.as_tensor().clone()] {
                 let found = conv.forward(input, (rows, columns), &mut Identity).unwrap();
                 let worst = (found - &expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-                assert!(worst < 1e-5, "{groups}: {worst}");
+                assert!(worst < 1e-5, "{size} {stride} {groups}: {worst}");
             }
         }
     }

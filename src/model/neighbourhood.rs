@@ -6,24 +6,33 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::model::kernels;
 
-/// What a convolution sees of its input, with stride 1 and zeros around it.
+/// What a convolution sees of its input, with zeros around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kernel {
     /// Rows and columns of the neighbourhood, odd.
     pub size: usize,
+    /// Rows and columns from one neighbourhood to the next.
+    pub stride: usize,
     /// Whether every channel is a convolution of its own.
     pub depthwise: bool,
 }
 
 impl Kernel {
-    /// The neighbourhoods of tokens `(rows columns, C)` of one picture: `(rows columns, C size^2)`, of a depthwise one `(rows columns C,
-    /// size^2)`, which is the same in memory.
+    /// Rows and columns of the output over a grid.
+    #[must_use]
+    pub const fn over(self, (rows, columns): (usize, usize)) -> (usize, usize) {
+        (rows.div_ceil(self.stride), columns.div_ceil(self.stride))
+    }
+
+    /// The neighbourhoods of tokens `(rows columns, C)` of one picture, one for each output: `(outputs, C size^2)`, of a depthwise one `(outputs
+    /// C, size^2)`, which is the same in memory.
     #[must_use]
     pub fn unfold(self, values: &[f32], (rows, columns): (usize, usize)) -> Vec<f32> {
         let (channels, k, half) = (values.len() / (rows * columns).max(1), self.size, self.size / 2);
-        let mut out = vec![0.0; values.len() * k * k];
-        out.par_chunks_mut((channels * k * k).max(1)).enumerate().for_each(|(token, out)| {
-            let (row, column) = (token / columns, token % columns);
+        let (high, wide) = self.over((rows, columns));
+        let mut out = vec![0.0; high * wide * channels * k * k];
+        out.par_chunks_mut((channels * k * k).max(1)).enumerate().for_each(|(at, out)| {
+            let (row, column) = (at / wide * self.stride, at % wide * self.stride);
             for tap in 0..k * k {
                 let (Some(y), Some(x)) = ((row + tap / k).checked_sub(half), (column + tap % k).checked_sub(half)) else { continue };
                 if y >= rows || x >= columns {
@@ -36,22 +45,51 @@ impl Kernel {
         out
     }
 
-    /// The same for a batch `(B, rows columns, C)`, where somebody may ask for gradients: `(B, rows columns, C, size^2)`.
+    /// The same for a batch `(B, rows columns, C)`, where somebody may ask for gradients: `(B, outputs, C, size^2)`.
     ///
     /// # Errors
     /// When the tensor has another shape.
-    pub fn unfold_tensor(self, x: &Tensor, (rows, columns): (usize, usize)) -> Result<Tensor> {
-        let ((b, n, channels), k, half) = (x.dims3()?, self.size, self.size / 2);
+    pub fn unfold_tensor(self, x: &Tensor, grid: (usize, usize)) -> Result<Tensor> {
+        let ((b, n, channels), k) = (x.dims3()?, self.size);
+        let (high, wide) = self.over(grid);
         if !x.track_op() {
             let values = kernels::with_values(x, |values| {
-                values.chunks_exact(n * channels).flat_map(|picture| self.unfold(picture, (rows, columns))).collect::<Vec<_>>()
+                values.chunks_exact(n * channels).flat_map(|picture| self.unfold(picture, grid)).collect::<Vec<_>>()
             })?;
-            return Ok(Tensor::from_vec(values, (b, n, channels, k * k), x.device())?);
+            return Ok(Tensor::from_vec(values, (b, high * wide, channels, k * k), x.device())?);
         }
-        let map = x.reshape((b, rows, columns, channels))?.pad_with_zeros(1, half, half)?.pad_with_zeros(2, half, half)?;
-        let tap = |tap: usize| map.narrow(1, tap / k, rows)?.narrow(2, tap % k, columns)?.reshape((b, n, channels));
-        let taps = (0..k * k).map(tap).collect::<candle_core::Result<Vec<_>>>()?;
-        Ok(Tensor::stack(&taps, 3)?)
+        Ok(Tensor::stack(&self.taps(x, grid, 0.0)?, 3)?)
+    }
+
+    /// Each place of the neighbourhoods by itself, `(B, outputs, C)`, with `outside` around the grid.
+    fn taps(self, x: &Tensor, (rows, columns): (usize, usize), outside: f64) -> Result<Vec<Tensor>> {
+        let ((b, _, channels), k, half) = (x.dims3()?, self.size, self.size / 2);
+        let (high, wide) = self.over((rows, columns));
+        let map = x.reshape((b, rows, columns, channels))?;
+        let map = if outside == 0.0 {
+            map.pad_with_zeros(1, half, half)?.pad_with_zeros(2, half, half)?
+        } else {
+            map.affine(1.0, -outside)?.pad_with_zeros(1, half, half)?.pad_with_zeros(2, half, half)?.affine(1.0, outside)?
+        };
+        let every = |from: usize, count: usize| -> Result<Tensor> {
+            let places: Vec<u32> = (0..count).map(|at| (from + at * self.stride) as u32).collect();
+            Ok(Tensor::new(places, x.device())?)
+        };
+        let tap = |tap: usize| -> Result<Tensor> {
+            let part = map.index_select(&every(tap / k, high)?, 1)?.index_select(&every(tap % k, wide)?, 2)?;
+            Ok(part.reshape((b, high * wide, channels))?)
+        };
+        (0..k * k).map(tap).collect()
+    }
+
+    /// The largest value of every neighbourhood, channel by channel: `(B, rows columns, C)` to `(B, outputs, C)`. Values must be above -1e4.
+    ///
+    /// # Errors
+    /// When the tensor has another shape.
+    pub fn largest(self, x: &Tensor, grid: (usize, usize)) -> Result<Tensor> {
+        let mut taps = self.taps(x, grid, -1e4)?.into_iter();
+        let first = taps.next().map_or_else(|| x.zeros_like(), Ok)?;
+        Ok(taps.try_fold(first, |most, tap| most.maximum(&tap))?)
     }
 
     /// A depthwise convolution of tokens `(rows columns, C)` of one picture with weights `(size^2, C)`: what the neighbourhoods would give,

@@ -88,21 +88,21 @@ impl SiteInfo {
         Self { layout, ..self }
     }
 
-    /// The operands of an attention whose tokens lie as `layout` says: queries, keys, values, softmax.
+    /// The operands of an attention whose tokens lie as `layout` says, and look at themselves or at others: queries, keys, values, softmax.
     #[must_use]
     pub fn of_attention(site: impl Fn(SiteKind) -> Site, step: usize, layout: TokenLayout, dim: usize, heads: usize) -> [Self; 4] {
-        let (tokens, n, head_dim) = (layout.tokens(), layout.window_tokens(), dim / heads);
-        let operand = |kind, channels, product| {
-            let site = site(kind);
+        let (keys, n, head_dim) = (layout.keys(), layout.window_tokens(), dim / heads);
+        let operand = |kind, layout: TokenLayout, channels, product| {
+            let (site, tokens) = (site(kind), layout.tokens());
             Self { site, step, tokens, channels, layout, heads, layer: None, kernel: None, product }
         };
-        let count = heads * layout.window_count();
+        let (count, seen) = (heads * layout.window_count(), layout.seen());
         let product = |inner, columns, right| Some(Product { count, rows: n, inner, columns, right });
         [
-            operand(SiteKind::Q, dim, product(head_dim, n, RightOperand::Inner(site(SiteKind::K)))),
-            operand(SiteKind::K, dim, None),
-            operand(SiteKind::V, dim, None),
-            operand(SiteKind::Attn, heads * tokens, product(n, head_dim, RightOperand::Columns(site(SiteKind::V)))),
+            operand(SiteKind::Q, layout, dim, product(head_dim, seen, RightOperand::Inner(site(SiteKind::K)))),
+            operand(SiteKind::K, keys, dim, None),
+            operand(SiteKind::V, keys, dim, None),
+            operand(SiteKind::Attn, layout, heads * layout.tokens(), product(seen, head_dim, RightOperand::Columns(site(SiteKind::V)))),
         ]
     }
 }

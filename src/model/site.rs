@@ -19,15 +19,19 @@ pub enum Part {
     Projector,
     /// The first stage of a detector, which proposes boxes.
     Proposals,
+    /// The encoder between a convolutional backbone and the decoder.
+    Encoder,
     /// The decoder, whose queries become objects.
     Decoder,
+    /// Where the queries of a decoder look at the map.
+    Cross,
     /// What makes masks of queries.
     Mask,
 }
 
 impl Part {
     /// All of them, in the order of the forward pass.
-    pub const ALL: [Self; 5] = [Self::Backbone, Self::Projector, Self::Proposals, Self::Decoder, Self::Mask];
+    pub const ALL: [Self; 7] = [Self::Backbone, Self::Projector, Self::Proposals, Self::Encoder, Self::Decoder, Self::Cross, Self::Mask];
 
     /// The first word of its addresses; the backbone's have none.
     #[must_use]
@@ -36,7 +40,9 @@ impl Part {
             Self::Backbone => "",
             Self::Projector => "projector",
             Self::Proposals => "proposals",
+            Self::Encoder => "encoder",
             Self::Decoder => "decoder",
+            Self::Cross => "cross",
             Self::Mask => "mask",
         }
     }

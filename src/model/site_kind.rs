@@ -21,6 +21,12 @@ pub enum SiteKind {
     /// Input of the value projection where queries and keys have another.
     #[serde(rename = "v_in")]
     VIn,
+    /// Queries with their positions, input of the query projection of an attention to others.
+    #[serde(rename = "q_in")]
+    QIn,
+    /// What they look at, with its positions, input of the key projection.
+    #[serde(rename = "k_in")]
+    KIn,
     /// Queries, left operand of `Q K^T`.
     Q,
     /// Keys, right operand of `Q K^T`.
@@ -47,6 +53,12 @@ pub enum SiteKind {
     Cv1,
     /// Input of the second.
     Cv2,
+    /// Input of the third convolution of a block.
+    Cv3,
+    /// Input of the convolution beside a block that makes its input fit its output.
+    Down,
+    /// Pixels, input of the first convolution.
+    Stem,
     /// Sines of the reference boxes, input of the first layer of query positions.
     #[serde(rename = "ref.0")]
     Ref0,
@@ -90,11 +102,13 @@ pub enum SiteKind {
 
 impl SiteKind {
     /// All kinds, in the order of the forward pass.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 37] = [
         Self::Patch,
         Self::Qkv,
         Self::Qk,
         Self::VIn,
+        Self::QIn,
+        Self::KIn,
         Self::Q,
         Self::K,
         Self::V,
@@ -108,6 +122,9 @@ impl SiteKind {
         Self::Merge,
         Self::Cv1,
         Self::Cv2,
+        Self::Cv3,
+        Self::Down,
+        Self::Stem,
         Self::Ref0,
         Self::Ref1,
         Self::Head,
@@ -133,6 +150,8 @@ impl SiteKind {
             Self::Qkv => "qkv",
             Self::Qk => "qk",
             Self::VIn => "v_in",
+            Self::QIn => "q_in",
+            Self::KIn => "k_in",
             Self::Q => "q",
             Self::K => "k",
             Self::V => "v",
@@ -146,6 +165,9 @@ impl SiteKind {
             Self::Merge => "merge",
             Self::Cv1 => "cv1",
             Self::Cv2 => "cv2",
+            Self::Cv3 => "cv3",
+            Self::Down => "down",
+            Self::Stem => "stem",
             Self::Ref0 => "ref.0",
             Self::Ref1 => "ref.1",
             Self::Head => "head",
@@ -172,6 +194,8 @@ impl SiteKind {
             Self::Qkv => "input of the query-key-value projection",
             Self::Qk => "queries with their positions, input of the query and key projections",
             Self::VIn => "input of the value projection, without positions",
+            Self::QIn => "queries with positions, input of the query projection",
+            Self::KIn => "the map with positions, input of the key projection",
             Self::Q => "queries, operand of Q·Kᵀ",
             Self::K => "keys, operand of Q·Kᵀ",
             Self::V => "values, operand of A·V",
@@ -185,6 +209,9 @@ impl SiteKind {
             Self::Merge => "input of the layer that merges two by two tokens",
             Self::Cv1 => "input of the first convolution",
             Self::Cv2 => "input of the second convolution",
+            Self::Cv3 => "input of the third convolution",
+            Self::Down => "input of the convolution beside the block",
+            Self::Stem => "pixels, input of the first convolution",
             Self::Ref0 => "sines of the boxes, input of the first layer of query positions",
             Self::Ref1 => "input of the second layer of query positions, after ReLU",
             Self::Head => "input of the classifier",
@@ -206,7 +233,7 @@ impl SiteKind {
     /// Whether the site belongs to the first or the last layer of a network.
     #[must_use]
     pub const fn is_first_or_last(self) -> bool {
-        matches!(self, Self::Patch | Self::Head | Self::HeadDist | Self::Cls | Self::Cls2 | Self::Box2)
+        matches!(self, Self::Patch | Self::Stem | Self::Head | Self::HeadDist | Self::Cls | Self::Cls2 | Self::Box2)
     }
 
     /// Whether only detectors with a decoder have such sites.
@@ -215,7 +242,13 @@ impl SiteKind {
         matches!(
             self,
             Self::Qk | Self::VIn | Self::Value | Self::Sample | Self::Out | Self::Cv1 | Self::Cv2 | Self::Ref0 | Self::Ref1 | Self::Cls
-        ) || matches!(self, Self::Dw | Self::Pw | Self::Map | Self::Query)
+        ) || matches!(self, Self::Dw | Self::Pw | Self::Map | Self::Query | Self::QIn | Self::KIn | Self::Cv3 | Self::Down | Self::Stem)
+    }
+
+    /// Whether it is the input of a convolution.
+    #[must_use]
+    pub const fn is_convolution(self) -> bool {
+        matches!(self, Self::Cv1 | Self::Cv2 | Self::Cv3 | Self::Down | Self::Stem | Self::Dw)
     }
 
     /// Whether the site is a softmax attention, whose groups are over rows (method, section 5).

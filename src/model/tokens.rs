@@ -34,6 +34,9 @@ pub struct TokenLayout {
     /// The windows, where attention is within windows; without them tokens stand row by row and see one another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<Windows>,
+    /// What the tokens look at, where that is not themselves: tokens before the patches, rows and columns of their grid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub looks_at: Option<(usize, (usize, usize))>,
     /// Whether the tokens are queries, which lie nowhere over the picture: the grid is only the order in which they are shown.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub queries: bool,
@@ -43,7 +46,7 @@ impl TokenLayout {
     /// Tokens row by row over a grid, behind `prefix` others.
     #[must_use]
     pub const fn grid(prefix: usize, grid: (usize, usize)) -> Self {
-        Self { prefix, grid, windows: None, queries: false }
+        Self { prefix, grid, windows: None, looks_at: None, queries: false }
     }
 
     /// Queries, in rows of as many as make the grid squarest.
@@ -51,6 +54,27 @@ impl TokenLayout {
     pub fn of_queries(count: usize) -> Self {
         let rows = (1..=count).take_while(|rows| rows * rows <= count).filter(|rows| count.is_multiple_of(*rows)).last().unwrap_or(1);
         Self { queries: true, ..Self::grid(0, (rows, count / rows)) }
+    }
+
+    /// The same tokens where they look at others, which lie as `keys` says.
+    #[must_use]
+    pub const fn looking_at(self, keys: Self) -> Self {
+        Self { looks_at: Some((keys.prefix, keys.grid)), ..self }
+    }
+
+    /// How the tokens lie that these look at.
+    #[must_use]
+    pub const fn keys(&self) -> Self {
+        match self.looks_at {
+            Some((prefix, grid)) => Self::grid(prefix, grid),
+            None => *self,
+        }
+    }
+
+    /// Values of a softmax row: tokens that one of these sees.
+    #[must_use]
+    pub const fn seen(&self) -> usize {
+        self.keys().window_tokens()
     }
 
     /// Tokens that lie nowhere in the grid, in their order.
@@ -181,6 +205,9 @@ impl TokenLayout {
     /// The key token of a column in the softmax row of `query`.
     #[must_use]
     pub const fn key(&self, query: usize, column: usize) -> usize {
+        if self.looks_at.is_some() {
+            return column;
+        }
         let n = self.window_tokens();
         query / n * n + column
     }

@@ -105,13 +105,14 @@ pub fn of_site(info: &SiteInfo, sites: &[SiteInfo], settings: &Settings) -> Site
     }
     // Blocks of the weight split the same sum once more.
     let groups = info.layer.as_ref().map_or(groups, |_| {
-        let length = settings.weight_scheme(info.site).scales.block(info.channels);
+        let inputs = inputs(info);
+        let length = settings.weight_scheme(info.site).scales.block(inputs);
         let along = match spec.parts {
             Parts::Blocks(own) => Split::Blocks(own.unwrap_or(settings.block.into())),
-            Parts::Tokens | Parts::Whole => Split::Blocks(info.channels),
+            Parts::Tokens | Parts::Whole => Split::Blocks(inputs),
             Parts::Groups | Parts::TokenGroups | Parts::Channels => Split::Scattered(groups as usize),
         };
-        along.with_blocks(length, info.channels) as u64
+        along.with_blocks(length, inputs) as u64
     });
     let split = if tiled && attention { split_by_tokens(info, sites) } else { split_by(info, sites) };
     if let Some(split) = split {
@@ -135,10 +136,15 @@ fn split_by_tokens(info: &SiteInfo, sites: &[SiteInfo]) -> Option<Product> {
     sites.iter().filter_map(|left| left.product).find(|p| p.right == RightOperand::Columns(info.site))
 }
 
+/// Values of a row of the weight: input channels, of a convolution those of a neighbourhood.
+fn inputs(info: &SiteInfo) -> usize {
+    info.product.map_or(info.channels, |product| product.inner)
+}
+
 /// Values along the inner dimension of the site's product: tokens of a window for softmax and values, channels of a head for queries and keys.
 fn inner(info: &SiteInfo) -> usize {
     match info.site.kind {
-        SiteKind::Attn | SiteKind::V => info.layout.window_tokens(),
+        SiteKind::Attn | SiteKind::V => info.layout.seen(),
         _ => info.channels / info.heads.max(1),
     }
 }
@@ -157,7 +163,7 @@ pub fn effective_bits(info: &SiteInfo, settings: &Settings) -> f64 {
     // A site whose bits the format does not have is quantized in integers.
     let format = spec.format.map(|f| if f.bits().is_none_or(|own| own == bits) { f } else { Format::Int });
     let own = format.map_or(0.0, |format| f64::from(format.scale_bits(bits)));
-    let rows = if info.site.kind.is_softmax() { info.layout.window_tokens() } else { info.tokens };
+    let rows = if info.site.kind.is_softmax() { info.layout.seen() } else { info.tokens };
     let assigned = |count: usize| f64::from(count.next_power_of_two().trailing_zeros()) / rows.max(1) as f64;
     let groups = settings.groups(info.site).get();
     let extra = match spec.parts {
@@ -182,10 +188,10 @@ pub fn mean_effective_bits(sites: &[SiteInfo], settings: &Settings) -> (f64, f64
     };
     let weights = sites.iter().filter_map(|info| {
         let layer = info.layer.as_ref()?;
-        Some((settings.weight_scheme(info.site).effective_bits(info.channels), (info.channels * layer.outputs) as f64))
+        Some((settings.weight_scheme(info.site).effective_bits(inputs(info)), (inputs(info) * layer.outputs) as f64))
     });
     let activations = sites.iter().map(|info| {
-        let columns = if info.site.kind.is_softmax() { info.layout.window_tokens() } else { info.tokens };
+        let columns = if info.site.kind.is_softmax() { info.layout.seen() } else { info.tokens };
         (effective_bits(info, settings), (info.channels * columns) as f64)
     });
     (mean(&mut weights.into_iter()), mean(&mut activations.into_iter()))

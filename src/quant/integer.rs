@@ -254,7 +254,9 @@ impl<'p, F: FnMut(&Observation) -> Result<()>> IntegerTap<'p, F> {
     /// Why the product of softmax rows with values is made of floats, if it is.
     fn mixes(&self, site: Site) -> Result<Option<&'static str>> {
         let (rows, values) = (self.plan.site(site)?, self.plan.site(Site { kind: SiteKind::V, ..site })?);
-        Ok(if rows.bits.is_float() || values.bits.is_float() {
+        Ok(if rows.info.layout.looks_at.is_some() {
+            Some("its tokens look at others")
+        } else if rows.bits.is_float() || values.bits.is_float() {
             Some("an operand stays in float")
         } else if overflows(rows.bits, values.bits) {
             Some("this processor has no VNNI: its kernel would overflow at these bits")

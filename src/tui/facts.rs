@@ -185,7 +185,7 @@ fn of_row(app: &App, name: &str) -> Option<String> {
     let map = app.attention()?;
     let report = app.snapshot.as_ref()?.report.site(app.attention_site()?)?;
     let row = map.layout.softmax_row(map.heads, app.head, app.token);
-    let seen = map.layout.window_tokens();
+    let seen = map.layout.seen();
     let values = map.before.get(row * seen..(row + 1) * seen)?;
     let group = groups::group_of(report, row);
     Some(match name {

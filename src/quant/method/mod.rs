@@ -117,7 +117,7 @@ impl Fit<'_> {
     /// A scale for every block of `length` values along the inner dimension of the site's product. A site whose bits the format does not
     /// have, as the classifier at 8 bits, has integers of those in the same blocks \[D\].
     fn tiles(&self, format: Format, length: usize) -> SiteQuantizers {
-        let (kind, tokens) = (self.info.site.kind, self.info.layout.window_tokens());
+        let (kind, tokens) = (self.info.site.kind, self.info.layout.seen());
         let unit = match kind {
             SiteKind::Attn | SiteKind::V => tokens,
             SiteKind::Q | SiteKind::K => self.info.channels / self.info.heads.max(1),
@@ -129,7 +129,7 @@ impl Fit<'_> {
 
     /// A scale for every token, or row of a softmax.
     fn rows(&self, format: Format) -> SiteQuantizers {
-        let unit = if self.info.site.kind.is_softmax() { self.info.layout.window_tokens() } else { self.info.channels };
+        let unit = if self.info.site.kind.is_softmax() { self.info.layout.seen() } else { self.info.channels };
         let tiling = Tiling { format: self.format(format), length: unit, unit, down: false };
         SiteQuantizers { bounds: Vec::new(), rule: Rule::Tiles(tiling) }
     }

@@ -91,7 +91,8 @@ impl Shown<'_> {
         let row_of = |token| self.layout.softmax_row(self.map.heads, head, token);
         let row = row_of(app.token);
         let (float, quantized) = (self.values(&self.map.float, row), self.values(&self.map.quantized, row));
-        let mut values = vec![None; self.layout.tokens()];
+        let mapped = self.mapped(app);
+        let mut values = vec![None; mapped.tokens()];
         if app.map == Map::TokenError {
             values = (0..values.len()).map(|token| Some(self.row_error(row_of(token)))).collect();
         }
@@ -106,33 +107,39 @@ impl Shown<'_> {
             values[self.layout.key(app.token, column)] = Some(value);
         }
         // The class token often takes most: beside it no patch would be seen.
-        let placed = values.iter().enumerate().filter(|(token, _)| self.layout.place(*token).is_some());
+        let placed = values.iter().enumerate().filter(|(token, _)| mapped.place(*token).is_some());
         let peak = placed.filter_map(|(_, value)| *value).fold(0.0_f64, |most, v| most.max(v.abs()));
         (values, peak)
     }
 
     /// One row of probabilities, a value for each token that the query sees.
     fn values<'v>(&self, all: &'v [f32], row: usize) -> &'v [f32] {
-        let seen = self.layout.window_tokens();
+        let seen = self.layout.seen();
         all.get(row * seen..(row + 1) * seen).unwrap_or_default()
     }
 
-    /// The part of the grid that a panel has room for.
-    fn window(&self, app: &App, inner: Rect) -> Option<Window> {
-        Window::of(self.layout.grid, self.layout.place(app.token).unwrap_or_default(), map_area(inner))
+    /// How the tokens of a map lie: those that the row looks at; of a map of errors those that look.
+    fn mapped(&self, app: &App) -> TokenLayout {
+        if app.map == Map::TokenError { self.layout } else { self.layout.keys() }
     }
 
-    /// Draws a patch for every token that lies somewhere.
-    fn draw(&self, app: &App, patch: impl Fn(usize) -> Patch, inner: Rect, buf: &mut Buffer) -> Hits {
-        let (rows, columns) = self.layout.grid;
+    /// The part of the grid that a panel has room for.
+    fn window(&self, app: &App, layout: TokenLayout, inner: Rect) -> Option<Window> {
+        let cursor = if layout == self.layout { layout.place(app.token) } else { None };
+        Window::of(layout.grid, cursor.unwrap_or_default(), map_area(inner))
+    }
+
+    /// Draws a patch for every token of a layout that lies somewhere.
+    fn draw(&self, app: &App, layout: TokenLayout, patch: impl Fn(usize) -> Patch, inner: Rect, buf: &mut Buffer) -> Hits {
+        let (rows, columns) = layout.grid;
         let mut hits = Hits::default();
-        let tokens = (0..rows).flat_map(|row| (0..columns).filter_map(move |column| self.layout.token_at(row, column)));
+        let tokens = (0..rows).flat_map(|row| (0..columns).filter_map(move |column| layout.token_at(row, column)));
         let patches: Vec<Patch> = tokens.map(patch).collect();
-        if let Some(window) = self.window(app, inner) {
+        if let Some(window) = self.window(app, layout, inner) {
             let area = map_area(inner);
             patches::draw(&patches, columns, window, app.look, area, buf);
             for ((row, column), cells) in window.patches(area) {
-                if let Some(token) = self.layout.token_at(row, column) {
+                if let Some(token) = layout.token_at(row, column).filter(|_| layout == self.layout) {
                     hits.add(cells, Hit::Token(token));
                 }
             }
@@ -145,15 +152,7 @@ impl Shown<'_> {
     }
 
     fn token_name(&self, token: usize) -> String {
-        match self.layout.place(token) {
-            Some(_) if self.layout.queries => format!("query {token}"),
-            None if self.layout.windows.is_some() => format!("class {}", self.layout.order_of(token)),
-            None if token == 0 && self.layout.prefix != 0 => "class".into(),
-            // Of a detector: as its objects name them.
-            None if self.layout.prefix > MANY => format!("query {}", token - 1),
-            None => format!("prefix {token}"),
-            Some((row, column)) => format!("{row},{column}"),
-        }
+        name_in(self.layout, token)
     }
 
     /// Root mean square of quantized less float along a row.
@@ -161,6 +160,18 @@ impl Shown<'_> {
         let (float, quantized) = (self.values(&self.map.float, row), self.values(&self.map.quantized, row));
         let squares: f64 = float.iter().zip(quantized).map(|(a, b)| f64::from(a - b).powi(2)).sum();
         (squares / float.len().max(1) as f64).sqrt()
+    }
+}
+
+fn name_in(layout: TokenLayout, token: usize) -> String {
+    match layout.place(token) {
+        Some(_) if layout.queries => format!("query {token}"),
+        None if layout.windows.is_some() => format!("class {}", layout.order_of(token)),
+        None if token == 0 && layout.prefix != 0 => "class".into(),
+        // Of a detector: as its objects name them.
+        None if layout.prefix > MANY => format!("query {}", token - 1),
+        None => format!("prefix {token}"),
+        Some((row, column)) => format!("{row},{column}"),
     }
 }
 
@@ -202,7 +213,7 @@ fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let class = class.join("  ");
     put(buf, inner, 0, 0, &class, style);
     // The part of a grid that is too large, where there is room to say so.
-    let part = shown.window(app, inner).map(|window| window.part(shown.layout.grid)).unwrap_or_default();
+    let part = shown.window(app, shown.layout, inner).map(|window| window.part(shown.layout.grid)).unwrap_or_default();
     if class.len() + part.len() < usize::from(inner.width) {
         put(buf, inner, inner.width - part.len() as u16, 0, &part, app.look.dim());
     }
@@ -212,7 +223,7 @@ fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
         let ground = if group.is_some() { app.look.sequential(level) } else { Color::Reset };
         Patch { ground, level: 0.0, digit: group.map(group_digit), selected: token == app.token }
     };
-    shown.draw(app, patch, inner, buf)
+    shown.draw(app, shown.layout, patch, inner, buf)
 }
 
 /// The map's area: one line is left for the class token.
@@ -229,10 +240,11 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let inner = panel(buf, area, &title, app.look);
     let (values, peak) = shown.map(app, app.head);
     let level = |v: f64| if peak > 0.0 { v / peak } else { 0.0 };
-    let few = if shown.layout.prefix > MANY { 1 } else { shown.layout.prefix };
-    let outside = shown.layout.outside().filter_map(|token| values[token]).take(few);
+    let mapped = shown.mapped(app);
+    let few = if mapped.prefix > MANY { 1 } else { mapped.prefix };
+    let outside = mapped.outside().filter_map(|token| values[token]).take(few);
     let class: Vec<String> = outside.map(|v| format!("class {}", short(v))).collect();
-    let words = format!("{}  largest {} {}", class.join("  "), if shown.layout.queries { "query" } else { "patch" }, short(peak));
+    let words = format!("{}  largest {} {}", class.join("  "), if mapped.queries { "query" } else { "patch" }, short(peak));
     put(buf, inner, 0, 0, &words, app.look.dim());
     if inner.width as usize >= words.len() + 2 + SCALE + 10 {
         scale(
@@ -243,14 +255,14 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
         );
     }
     let patch = |token: usize| {
-        let selected = token == app.token;
+        let selected = token == app.token && mapped == shown.layout;
         let Some(v) = values[token] else { return Patch { ground: Color::Reset, level: 0.0, digit: None, selected } };
         let signed = app.map == Map::Difference;
         let ground = if signed { app.look.signed(level(v)) } else { app.look.heat(level(v)) };
         let digit = (signed && v != 0.0 && !app.look.has_color()).then_some(if v < 0.0 { '-' } else { '+' });
         Patch { ground, level: level(v).abs(), digit, selected }
     };
-    shown.draw(app, patch, inner, buf)
+    shown.draw(app, mapped, patch, inner, buf)
 }
 
 /// Cells of the colour scale.
@@ -278,7 +290,8 @@ fn draw_heads(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let what = if app.map == Map::TokenError { "RMSE of each token" } else { app.map.title() };
     let title = format!("all {heads} heads · {what} · row of {}", shown.token_name(app.token));
     let inner = panel(buf, area, &title, app.look);
-    let (rows, columns) = (shown.layout.grid.0.max(1), shown.layout.grid.1.max(1));
+    let mapped = shown.mapped(app);
+    let (rows, columns) = (mapped.grid.0.max(1), mapped.grid.1.max(1));
     // As many columns of thumbnails as make them largest.
     let size = |across: usize| {
         let down = heads.div_ceil(across);
@@ -298,7 +311,7 @@ fn draw_heads(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
         let place = Rect { x: inner.x + x, y: inner.y + y, width: width as u16, height: height as u16 + 1 }.intersection(inner);
         let (values, peak) = shown.map(app, head);
         let at = |column: usize, half: usize| {
-            let token = shown.layout.token_at(half * rows / (2 * height), column * columns / width)?;
+            let token = mapped.token_at(half * rows / (2 * height), column * columns / width)?;
             values[token].map(|v| if peak > 0.0 { v / peak } else { 0.0 })
         };
         thumbnail(app, at, Rect { y: place.y + 1, height: place.height.saturating_sub(1), ..place }, buf);
@@ -333,14 +346,15 @@ fn draw_picture(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits 
     let title = format!("{} under {} · row of {}", snapshot.report.picture.name, app.map.title(), shown.token_name(app.token));
     let inner = panel(buf, area, &title, app.look);
     let (values, peak) = shown.map(app, app.head);
-    let (rows, columns) = shown.layout.grid;
-    if shown.layout.queries || rows * columns == 0 {
+    let mapped = shown.mapped(app);
+    let (rows, columns) = mapped.grid;
+    if mapped.queries || rows * columns == 0 {
         put(buf, inner, 1, 1, "queries do not lie over the image; o shows their groups", app.look.dim());
         return Hits::default();
     }
     let view = &snapshot.view;
     let light = |row: usize, column: usize| {
-        let level = shown.layout.token_at(row, column).and_then(|token| values[token]).map_or(0.0, |v| v.abs() / peak.max(1e-12));
+        let level = mapped.token_at(row, column).and_then(|token| values[token]).map_or(0.0, |v| v.abs() / peak.max(1e-12));
         0.12 + 0.88 * level.sqrt()
     };
     let lights: Vec<f64> = (0..rows).flat_map(|row| (0..columns).map(move |column| light(row, column))).collect();
@@ -370,7 +384,7 @@ fn draw_row(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let code =
         |key: usize| if step > 0.0 { after.get(key).map_or_else(String::new, |v| format!("{:.0}", v / step)) } else { String::new() };
     let columns = vec![
-        Column::new("key", 8, |&key: &usize| shown.token_name(shown.layout.key(app.token, key))),
+        Column::new("key", 8, |&key: &usize| name_in(shown.layout.keys(), shown.layout.key(app.token, key))),
         Column::new("float", 7, |&key: &usize| probability(float, key)).right(),
         Column::new("before", 7, |&key: &usize| probability(before, key)).right(),
         Column::new("after", 7, |&key: &usize| probability(after, key)).right(),
