@@ -255,7 +255,7 @@ fn detectors_that_are_not_computed_say_what_they_are() {
     let shell = tempfile::tempdir().unwrap();
     let weights = folder("yolos_tiny").join("model.safetensors");
     fs::copy(weights, shell.path().join("model.safetensors")).unwrap();
-    for (kind, says) in [("detr", "a DETR"), ("mask2former", "a Mask2Former")] {
+    for (kind, says) in [("conditional_detr", "a DETR with conditional queries"), ("mask2former", "a Mask2Former")] {
         fs::write(shell.path().join("config.json"), format!("{{\"model_type\": \"{kind}\"}}")).unwrap();
         let (good, _, err) = igq(&["inspect", shell.path().to_str().unwrap()]);
         assert!(!good && err.contains(says) && err.contains("YOLOS"), "{err}");

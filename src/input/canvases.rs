@@ -7,11 +7,11 @@ use super::processor_classes::FILE;
 use super::processor_keys::{refused, sides, switch};
 use crate::error::Result;
 
-/// The side that a detector's sizes are cut down to multiples of.
-const MULTIPLE: usize = 16;
+/// The side that a YOLOS' sizes are cut down to multiples of.
+pub(super) const MULTIPLE: usize = 16;
 
 /// How a detector resizes: the shorter side, and what the longer one may become, in either of the two ways to write it.
-pub(super) fn canvas(cfg: &Value) -> Result<Resize> {
+pub(super) fn canvas(cfg: &Value, multiple: usize) -> Result<Resize> {
     let given = |key: &str| cfg.get(key).filter(|v| !v.is_null());
     if !switch(cfg, "do_resize", true)? || switch(cfg, "do_center_crop", false)? {
         return Err(refused(FILE, "expected do_resize on and do_center_crop off, as detectors have them".into()));
@@ -23,9 +23,9 @@ pub(super) fn canvas(cfg: &Value) -> Result<Resize> {
         None => 1333,
     };
     match given("size").map(|value| sides(value, "size", false)).transpose()? {
-        None => Ok(Resize::Canvas(800, longest, MULTIPLE)),
-        Some(Resize::Shortest(short)) => Ok(Resize::Canvas(short, longest, MULTIPLE)),
-        Some(Resize::Between(short, long)) => Ok(Resize::Canvas(short, long, MULTIPLE)),
+        None => Ok(Resize::Canvas(800, longest, multiple)),
+        Some(Resize::Shortest(short)) => Ok(Resize::Canvas(short, longest, multiple)),
+        Some(Resize::Between(short, long)) => Ok(Resize::Canvas(short, long, multiple)),
         Some(_) => Err(refused(FILE, format!("size: expected shortest_edge and longest_edge, found {}", cfg["size"]))),
     }
 }

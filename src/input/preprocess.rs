@@ -314,6 +314,7 @@ impl Preprocess {
             Resize::Exact(height, width) => format!("to {width}x{height}"),
             Resize::Cover(height, width) => format!("to cover {width}x{height}"),
             Resize::Fit(height, width) => format!("to fit into {width}x{height}"),
+            Resize::Canvas(short, long, 1) => format!("short side to {short}, long side to at most {long}, padded"),
             Resize::Canvas(short, long, multiple) => {
                 format!("short side to {short}, long side to at most {long}, in steps of {multiple}, padded")
             }

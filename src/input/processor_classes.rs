@@ -61,7 +61,7 @@ const fn square(side: usize) -> Resize {
 }
 
 /// As transformers 5.24 has them.
-const CLASSES: [Class; 18] = [
+const CLASSES: [Class; 19] = [
     class("ViTImageProcessor", 2, HALF, square(224), None),
     class("DeiTImageProcessor", 3, HALF, square(256), Some(224)),
     class("BitImageProcessor", 3, CLIP, Resize::Shortest(224), Some(224)),
@@ -77,6 +77,7 @@ const CLASSES: [Class; 18] = [
     Class { own: Own::PoolFormer, ..class("PoolFormerImageProcessor", 3, IMAGENET, Resize::Shortest(224), Some(224)) },
     class("BlipImageProcessor", 3, CLIP, square(384), None),
     Class { own: Own::Detector, ..class("YolosImageProcessor", 2, IMAGENET, Resize::Between(800, 1333), None) },
+    Class { own: Own::Detector, ..class("DetrImageProcessor", 2, IMAGENET, Resize::Between(800, 1333), None) },
     Class { own: Own::Stretched, ..class("RfDetrImageProcessor", 2, IMAGENET, Resize::Between(800, 1333), None) },
     Class { own: Own::Padded, ..class("EomtImageProcessor", 2, IMAGENET, Resize::Between(640, 640), None) },
     class("MobileNetV1ImageProcessor", 2, HALF, Resize::Shortest(256), Some(224)),
@@ -94,6 +95,7 @@ pub(super) fn class_of(cfg: &Value, config: Option<&Value>) -> Result<Class> {
             Some("beit" | "data2vec-vision") => "BeitImageProcessor",
             Some("siglip") => "SiglipImageProcessor",
             Some("yolos") => "YolosImageProcessor",
+            Some("detr") => "DetrImageProcessor",
             Some("eomt") => "EomtImageProcessor",
             Some("rf_detr") => "RfDetrImageProcessor",
             Some("clip") => "CLIPImageProcessor",

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::canvases::{canvas, padded};
+use super::canvases::{MULTIPLE, canvas, padded};
 use super::preprocess::{Interpolation, Preprocess, Resize};
 use super::processor_classes::{Class, FILE, IMAGENET, Own, class_of};
 use super::processor_keys::{is_null, number, refused, sides, switch, text};
@@ -78,9 +78,10 @@ impl Preprocess {
                 Ok(Self { from: format!("assumed (no preprocessor_config.json): the input size of config.json, {class}"), ..made })
             }
             // What transformers takes for the type of the model where there is no file.
-            (None, None) if config.and_then(|c| c.get("model_type")).and_then(Value::as_str) == Some("yolos") => {
+            (None, None) if matches!(config.and_then(|c| c.get("model_type")).and_then(Value::as_str), Some("yolos" | "detr")) => {
                 let made = from_transformers(&serde_json::json!({}), config, channels, size)?;
-                Ok(Self { from: "assumed (no preprocessor_config.json): default of YolosImageProcessor".into(), ..made })
+                let class = if config.is_some_and(|c| c["model_type"] == "yolos") { "YolosImageProcessor" } else { "DetrImageProcessor" };
+                Ok(Self { from: format!("assumed (no preprocessor_config.json): default of {class}"), ..made })
             }
             (None, None) => Ok(Self {
                 size,
@@ -218,7 +219,7 @@ fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size:
     refuse_nulls(cfg, &class)?;
     let kind = config.and_then(|c| c.get("model_type")).and_then(Value::as_str);
     let of_kind = match kind {
-        Some("yolos") => Some(Own::Detector),
+        Some("yolos" | "detr") => Some(Own::Detector),
         Some("rf_detr") => Some(Own::Stretched),
         Some("eomt") => Some(Own::Padded),
         _ => None,
@@ -229,7 +230,7 @@ fn from_transformers(cfg: &Value, config: Option<&Value>, channels: usize, size:
         return Err(refused(FILE, problem));
     }
     let (resize, cut) = match class.own {
-        Own::Detector => (canvas(cfg)?, Some(size)),
+        Own::Detector => (canvas(cfg, if class.name == "DetrImageProcessor" { 1 } else { MULTIPLE })?, Some(size)),
         Own::Padded => padded(cfg)?,
         _ => geometry(cfg, &class)?,
     };

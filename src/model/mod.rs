@@ -4,9 +4,11 @@ pub mod block;
 pub mod checkpoint;
 pub mod conv;
 pub mod detection;
+pub mod detr;
 pub mod eomt;
 pub mod graph;
 pub mod kernels;
+pub mod layer;
 pub mod neighbourhood;
 pub mod network;
 pub mod ops;
@@ -26,7 +28,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub use checkpoint::config::{Config, EomtConfig, Pool, RfDetrConfig, SwinConfig, SwinStage, VitConfig};
+pub use checkpoint::config::{Config, DetrConfig, EomtConfig, Pool, RfDetrConfig, SwinConfig, SwinStage, VitConfig};
 pub use checkpoint::weights::Weights;
 pub use checkpoint::{BUILT_IN, Checkpoint, is_hub_id};
 pub use kernels::Weight;
@@ -36,7 +38,7 @@ pub use site::{Part, Site, SiteKind, SitePattern};
 pub use tap::{Identity, Recorder, Tap};
 pub use tokens::{TokenLayout, Windows};
 
-use checkpoint::{labels, names, names_rf_detr};
+use checkpoint::{labels, names, names_detr, names_rf_detr};
 
 use crate::error::{Error, Result};
 use crate::memory;
@@ -95,8 +97,14 @@ impl Model {
 
     /// The same where a run may take `max_memory` bytes instead of half of what is free.
     fn within(checkpoint: Checkpoint, max_memory: Option<u64>) -> Result<Self> {
-        let own = names_rf_detr::is_one(&checkpoint.weights);
-        let (weights, layout, left_out) = if own { names_rf_detr::to_own } else { names::to_timm }(checkpoint.weights)?;
+        let to_own = if names_rf_detr::is_one(&checkpoint.weights) {
+            names_rf_detr::to_own
+        } else if names_detr::is_one(&checkpoint.weights) {
+            names_detr::to_own
+        } else {
+            names::to_timm
+        };
+        let (weights, layout, left_out) = to_own(checkpoint.weights)?;
         let checkpoint = Checkpoint { weights, ..checkpoint };
         let (config, mut notes) = Config::infer(&checkpoint, layout)?;
         notes.extend(left_out);
@@ -108,6 +116,7 @@ impl Model {
         let network: Box<dyn Network> = match &config {
             Config::Vit(vit) => Box::new(vit::Vit::new(vit.clone(), &checkpoint.weights)?),
             Config::Swin(swin) => Box::new(swin::Swin::new(swin.clone(), &checkpoint.weights)?),
+            Config::Detr(detr) => Box::new(detr::Detr::new((**detr).clone(), &checkpoint.weights)?),
             Config::Eomt(eomt) => Box::new(eomt::Eomt::new((**eomt).clone(), &checkpoint.weights)?),
             Config::RfDetr(detr) => Box::new(rf_detr::RfDetr::new((**detr).clone(), &checkpoint.weights)?),
         };

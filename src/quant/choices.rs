@@ -96,7 +96,8 @@ impl Scope {
             Self::All => true,
             Self::Transformer => !(matches!(site.part, Part::Projector | Part::Mask) || site.kind.is_convolution()),
             Self::Backbone => {
-                matches!(site.part, Part::Backbone) && (site.block.is_some() || matches!(site.kind, SiteKind::Patch | SiteKind::Merge))
+                matches!(site.part, Part::Backbone)
+                    && (site.block.is_some() || matches!(site.kind, SiteKind::Patch | SiteKind::Merge | SiteKind::Stem))
             }
         }
     }

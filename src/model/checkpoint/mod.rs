@@ -9,6 +9,7 @@ mod http;
 pub mod hub;
 pub mod labels;
 pub mod names;
+pub mod names_detr;
 pub mod names_rf_detr;
 mod shards;
 pub mod weights;

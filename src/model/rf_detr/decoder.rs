@@ -4,10 +4,10 @@
 
 use candle_core::{D, DType, Tensor};
 
-use super::layer::{LayerNamed, site};
 use crate::error::Result;
 use crate::model::checkpoint::config::RfDetrConfig;
 use crate::model::checkpoint::weights::Weights;
+use crate::model::layer::{LayerNamed, site};
 use crate::model::network::SiteInfo;
 use crate::model::ops::{Linear, Norm, softmax};
 use crate::model::site::{Part, Site, SiteKind};

@@ -2,11 +2,11 @@
 
 use candle_core::{Device, Tensor};
 
-use super::layer::{LayerNamed, site};
 use crate::error::Result;
 use crate::model::checkpoint::config::RfDetrConfig;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::conv::Conv;
+use crate::model::layer::{LayerNamed, site};
 use crate::model::network::SiteInfo;
 use crate::model::ops::{Linear, Norm, gelu};
 use crate::model::site::{Part, SiteKind};

@@ -5,7 +5,6 @@
 //! maps))` in the backbone, and from the first stage on `(B, G + 3 Q, d)`: the map, the queries, their positions, and their references.
 
 mod decoder;
-mod layer;
 mod masks;
 mod projector;
 mod proposals;
@@ -13,7 +12,6 @@ mod proposals;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use layer::{LayerNamed, refine, site};
 
 use crate::error::{Error, Result};
 use crate::model::block::{Block, norm};
@@ -22,6 +20,7 @@ use crate::model::checkpoint::config::rf_detr::QUERIES;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::conv::weight_of;
 use crate::model::kernels::Weight;
+use crate::model::layer::{BoxLayers, LayerNamed, refine, site};
 use crate::model::network::{Network, SiteInfo};
 use crate::model::ops::{Factors, Linear, Norm};
 use crate::model::output::{BOX, Output};
@@ -71,7 +70,7 @@ pub struct RfDetr {
     layers: Vec<decoder::Layer>,
     decoder_norm: Norm,
     class: LayerNamed,
-    boxes: proposals::BoxLayers,
+    boxes: BoxLayers,
     masks: Option<masks::Masks>,
 }
 
@@ -140,7 +139,7 @@ impl RfDetr {
             layers: (0..cfg.layers).map(|index| decoder::Layer::new(weights, &cfg, index)).collect::<Result<_>>()?,
             decoder_norm: Norm::new(weights, "decoder.norm", d, 1e-5)?,
             class: LayerNamed::new(weights, "cls", Site::outside(SiteKind::Cls), (cfg.classes, d))?,
-            boxes: proposals::BoxLayers::new(weights, "box", Part::Backbone, d)?,
+            boxes: BoxLayers::new(weights, "box", Part::Backbone, d)?,
             masks: cfg.masks.map(|(hidden, _)| masks::Masks::new(weights, &cfg, hidden)).transpose()?,
             cfg,
         })

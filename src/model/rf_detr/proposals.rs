@@ -2,10 +2,10 @@
 
 use candle_core::{D, DType, Device, Tensor};
 
-use super::layer::{LayerNamed, refine, site};
 use crate::error::Result;
 use crate::model::checkpoint::config::RfDetrConfig;
 use crate::model::checkpoint::weights::Weights;
+use crate::model::layer::{BoxLayers, LayerNamed, refine, site};
 use crate::model::network::SiteInfo;
 use crate::model::ops::{Linear, Norm};
 use crate::model::output::BOX;
@@ -19,38 +19,6 @@ const SIDE: f32 = 0.05;
 const WITHIN: (f32, f32) = (0.01, 0.99);
 /// The logit of a place that may not propose.
 const NEVER: f64 = -1e4;
-
-/// The layers of a box: two with ReLU, and the last.
-#[derive(Debug)]
-pub struct BoxLayers([LayerNamed; 3]);
-
-impl BoxLayers {
-    /// Takes `{name}.0` to `{name}.2` of width `dim`.
-    ///
-    /// # Errors
-    /// When a tensor is missing or has another shape.
-    pub fn new(weights: &Weights, name: &str, part: Part, dim: usize) -> Result<Self> {
-        let layer =
-            |index: usize, kind, outputs| LayerNamed::new(weights, &format!("{name}.{index}"), site(part, None, kind), (outputs, dim));
-        Ok(Self([layer(0, SiteKind::Box0, dim)?, layer(1, SiteKind::Box1, dim)?, layer(2, SiteKind::Box2, BOX)?]))
-    }
-
-    /// `(B, N, d)` to changes of boxes `(B, N, 4)`.
-    ///
-    /// # Errors
-    /// When the tap refuses.
-    pub fn forward(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let [first, second, last] = &self.0;
-        let x = first.linear.forward(x.clone(), tap)?.relu()?;
-        let x = second.linear.forward(x, tap)?.relu()?;
-        last.linear.forward(x, tap)
-    }
-
-    /// Its layers.
-    pub fn layers(&self) -> impl Iterator<Item = &LayerNamed> {
-        self.0.iter()
-    }
-}
 
 /// The first stage.
 #[derive(Debug)]

@@ -238,7 +238,6 @@ pub(super) fn check(checkpoint: &Checkpoint) -> Result<()> {
 
 /// Detectors that are known by name and not computed.
 const DETECTORS: &[(&str, &str)] = &[
-    ("detr", "a DETR, whose encoder and decoder stand behind a ResNet"),
     ("conditional_detr", "a DETR with conditional queries"),
     ("deformable_detr", "a DETR with deformable attention"),
     ("lw_detr", "an LW-DETR, a windowed ViT with a deformable decoder"),
@@ -265,7 +264,10 @@ pub(super) fn check_type(checkpoint: &Checkpoint) -> Result<()> {
         }
     }
     match config.get("model_type").and_then(Value::as_str) {
-        None | Some("timm_wrapper" | "vit" | "deit" | "dinov2" | "dinov2_with_registers" | "swin" | "yolos" | "rf_detr" | "eomt") => Ok(()),
+        None
+        | Some("timm_wrapper" | "vit" | "deit" | "dinov2" | "dinov2_with_registers" | "swin" | "yolos" | "rf_detr" | "eomt" | "detr") => {
+            Ok(())
+        }
         Some(kind) => refused(
             match DETECTORS.iter().find(|(name, _)| *name == kind) {
                 Some((_, what)) => format!("model_type `{kind}` of config.json: {what}, which igq does not compute yet"),
@@ -275,7 +277,7 @@ pub(super) fn check_type(checkpoint: &Checkpoint) -> Result<()> {
                     )
                 }
             },
-            "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers, or a YOLOS, RF-DETR or EoMT",
+            "name a ViT, DeiT, DINOv2 or Swin classifier of timm or transformers, or a YOLOS, DETR, RF-DETR or EoMT",
         ),
     }
 }

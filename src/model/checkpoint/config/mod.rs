@@ -2,6 +2,7 @@
 //! had to be inferred. It builds nothing.
 
 mod claims;
+pub mod detr;
 pub mod eomt;
 mod keys;
 
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use detr::DetrConfig;
 pub use eomt::EomtConfig;
 pub use rf_detr::RfDetrConfig;
 pub use swin::{SwinConfig, SwinStage};
@@ -42,6 +44,8 @@ pub enum Config {
     RfDetr(Box<RfDetrConfig>),
     /// EoMT.
     Eomt(Box<EomtConfig>),
+    /// DETR.
+    Detr(Box<DetrConfig>),
 }
 
 impl Config {
@@ -57,6 +61,10 @@ impl Config {
         keys::check_type(checkpoint)?;
         if weights.has(rf_detr::QUERIES) {
             let config = Self::RfDetr(Box::new(rf_detr::infer(checkpoint, &mut notes)?));
+            return Ok((config, notes));
+        }
+        if weights.has(detr::QUERIES) {
+            let config = Self::Detr(Box::new(detr::infer(checkpoint, &mut notes)?));
             return Ok((config, notes));
         }
         if weights.has(eomt::QUERIES) && weights.has("attn_mask_probs") {
@@ -93,6 +101,7 @@ impl Config {
             Self::Swin(swin) => swin.image_size,
             Self::RfDetr(detr) => detr.backbone.image_size,
             Self::Eomt(eomt) => eomt.backbone.image_size,
+            Self::Detr(detr) => detr.image_size,
         }
     }
 
@@ -104,6 +113,7 @@ impl Config {
             Self::Swin(swin) => swin.in_chans,
             Self::RfDetr(detr) => detr.backbone.in_chans,
             Self::Eomt(eomt) => eomt.backbone.in_chans,
+            Self::Detr(_) => 3,
         }
     }
 
@@ -115,6 +125,7 @@ impl Config {
             Self::Swin(swin) => swin.classes,
             Self::RfDetr(detr) => detr.classes,
             Self::Eomt(eomt) => eomt.classes,
+            Self::Detr(detr) => detr.classes,
         }
     }
 
@@ -126,6 +137,7 @@ impl Config {
             Self::Swin(_) => None,
             Self::RfDetr(detr) => Some(detr.queries),
             Self::Eomt(eomt) => Some(eomt.queries),
+            Self::Detr(detr) => Some(detr.queries),
         }
     }
 
@@ -138,7 +150,7 @@ impl Config {
     /// Whether it takes inputs of any size, which a session chooses.
     #[must_use]
     pub const fn takes_any_size(&self) -> bool {
-        matches!(self, Self::Vit(VitConfig { detection: Some(_), .. }))
+        matches!(self, Self::Vit(VitConfig { detection: Some(_), .. }) | Self::Detr(_))
     }
 
     /// The same for another input size, in rows and columns of pixels.
@@ -148,6 +160,7 @@ impl Config {
             Self::Swin(swin) => swin.image_size = size,
             Self::RfDetr(detr) => detr.backbone.image_size = size,
             Self::Eomt(eomt) => eomt.backbone.image_size = size,
+            Self::Detr(detr) => detr.image_size = size,
         }
     }
 
@@ -181,6 +194,17 @@ impl Config {
                     (stage.depth as u64, block(rows.saturating_mul(columns), seen, stage.dim, stage.heads, stage.mlp_dim))
                 };
                 swin.stages.iter().enumerate().map(stage).collect()
+            }
+            Self::Detr(detr) => {
+                let tokens = detr.grid().0.saturating_mul(detr.grid().1);
+                let maps = detr.grids().into_iter().skip(1).zip(&detr.stages).map(|((rows, columns), (depth, inside, outside))| {
+                    let values = (rows as u64).saturating_mul(columns as u64).saturating_mul((12 * inside + 2 * outside) as u64);
+                    (*depth as u64, (values, 0))
+                });
+                let of = |tokens: usize, (depth, heads, hidden): (usize, usize, usize)| {
+                    (depth as u64, block(tokens, tokens, detr.dim, heads, hidden))
+                };
+                maps.chain([of(tokens, detr.encoder), of(detr.queries.max(tokens), detr.decoder)]).collect()
             }
             Self::Eomt(eomt) => {
                 let (vit, (rows, columns)) = (&eomt.backbone, eomt.mask_grid());
@@ -218,6 +242,7 @@ impl Config {
             Self::Swin(swin) => swin.describe(),
             Self::RfDetr(detr) => detr.describe(),
             Self::Eomt(eomt) => eomt.describe(),
+            Self::Detr(detr) => detr.describe(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the parts of an RF-DETR share: sites with a part, layers with a name, and how a box is refined.
+//! What detectors with a decoder share: sites with a part, layers with a name, the layers of a box, and how a box is refined.
 
 use candle_core::Tensor;
 
@@ -6,7 +6,9 @@ use crate::error::Result;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::network::{LayerShape, SiteInfo};
 use crate::model::ops::Linear;
+use crate::model::output::BOX;
 use crate::model::site::{Part, Site, SiteKind};
+use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
 
 /// A site of a part.
@@ -51,4 +53,36 @@ pub fn refine(boxes: &Tensor, changes: &Tensor) -> Result<Tensor> {
     let centres = ((changes.narrow(2, 0, 2)? * &sides)? + centres)?;
     let sides = (changes.narrow(2, 2, 2)?.exp()? * sides)?;
     Ok(Tensor::cat(&[centres, sides], 2)?)
+}
+
+/// The layers of a box: two with ReLU, and the last.
+#[derive(Debug)]
+pub struct BoxLayers([LayerNamed; 3]);
+
+impl BoxLayers {
+    /// Takes `{name}.0` to `{name}.2` of width `dim`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn new(weights: &Weights, name: &str, part: Part, dim: usize) -> Result<Self> {
+        let layer =
+            |index: usize, kind, outputs| LayerNamed::new(weights, &format!("{name}.{index}"), site(part, None, kind), (outputs, dim));
+        Ok(Self([layer(0, SiteKind::Box0, dim)?, layer(1, SiteKind::Box1, dim)?, layer(2, SiteKind::Box2, BOX)?]))
+    }
+
+    /// `(B, N, d)` to changes of boxes `(B, N, 4)`.
+    ///
+    /// # Errors
+    /// When the tap refuses.
+    pub fn forward(&self, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+        let [first, second, last] = &self.0;
+        let x = first.linear.forward(x.clone(), tap)?.relu()?;
+        let x = second.linear.forward(x, tap)?.relu()?;
+        last.linear.forward(x, tap)
+    }
+
+    /// Its layers.
+    pub fn layers(&self) -> impl Iterator<Item = &LayerNamed> {
+        self.0.iter()
+    }
 }
