@@ -1,7 +1,7 @@
 //! Convolutions over a grid of tokens `(B, rows columns, C)`, with a tap at their input: a layer over the neighbourhood of every token. The
 //! input is grouped by its channels, as that of any layer; the neighbourhoods are made behind the tap.
 
-use candle_core::Tensor;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, bail};
 
 use crate::error::Result;
 use crate::model::checkpoint::weights::Weights;
@@ -12,6 +12,36 @@ use crate::model::ops::Linear;
 use crate::model::site::Site;
 use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
+
+/// A depthwise convolution with a backward pass: that of a convolution with stride 1 is the one with its weights turned around.
+#[derive(Debug, Clone)]
+struct Depthwise {
+    kernel: Kernel,
+    weights: Vec<f32>, // (k k, C)
+    grid: (usize, usize),
+}
+
+impl CustomOp1 for Depthwise {
+    fn name(&self) -> &'static str {
+        "depthwise convolution"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("{} takes contiguous float32 values", self.name());
+        };
+        let (_, tokens, channels) = layout.shape().dims3()?;
+        let each = |picture: &[f32]| self.kernel.depthwise(picture, &self.weights, self.grid);
+        let out = values[start..end].chunks_exact((tokens * channels).max(1)).flat_map(each).collect();
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let channels = self.weights.len() / (self.kernel.size * self.kernel.size);
+        let weights = self.weights.chunks_exact(channels.max(1)).rev().flatten().copied().collect();
+        Ok(Some(gradient.contiguous()?.apply_op1_no_bwd(&Self { weights, ..self.clone() })?))
+    }
+}
 
 /// A convolution; with stride 1 its output has the size of its input.
 #[derive(Debug)]
@@ -80,7 +110,7 @@ impl Conv {
             return self.linear.forward(x, tap);
         }
         let x = tap.activation(self.linear.site, x)?;
-        let (b, n, channels) = x.dims3()?;
+        let (b, _, channels) = x.dims3()?;
         let taps = self.kernel.size * self.kernel.size;
         let weight = tap.weight(self.linear.site, &self.linear.weight)?;
         if !self.kernel.depthwise {
@@ -90,15 +120,8 @@ impl Conv {
         // A weight may be there only in the form for products: the product with one is the weight.
         let one = Tensor::eye(taps, x.dtype(), x.device())?.unsqueeze(0)?;
         let weight = kernels::linear(&one, &weight, None)?.squeeze(0)?; // (k k, C)
-        let sums = if x.track_op() {
-            let weight = weight.t()?.contiguous()?.reshape((1, 1, channels, taps))?;
-            self.kernel.unfold_tensor(&x, grid)?.broadcast_mul(&weight)?.sum(3)?
-        } else {
-            let weights = weight.flatten_all()?.to_vec1::<f32>()?;
-            let each = |picture: &[f32]| self.kernel.depthwise(picture, &weights, grid);
-            let values = kernels::with_values(&x, |values| values.chunks_exact(n * channels).flat_map(each).collect::<Vec<_>>())?;
-            Tensor::from_vec(values, (b, n, channels), x.device())?
-        };
+        let weights = weight.flatten_all()?.to_vec1::<f32>()?;
+        let sums = x.contiguous()?.apply_op1(Depthwise { kernel: self.kernel, weights, grid })?;
         self.linear.shift(sums)
     }
 
@@ -156,7 +179,20 @@ mod tests {
             let conv = Conv { linear, kernel: Kernel { size, stride, depthwise: groups > 1 }, name: String::new() };
             let tracked = Var::from_tensor(&tokens).unwrap();
             for input in [tokens.clone(), tracked.as_tensor().clone()] {
-                let found = conv.forward(input, (rows, columns), &mut Identity).unwrap();
+                let found = conv.forward(input.clone(), (rows, columns), &mut Identity).unwrap();
+                if input.track_op() {
+                    // A weighted sum of the output has the slope that candle's own convolution has.
+                    let picture = Var::from_tensor(&x).unwrap();
+                    let theirs = picture.as_tensor().conv2d(&weight, size / 2, stride, 1, groups).unwrap();
+                    let by = Tensor::randn(0f32, 1.0, found.dims(), &Device::Cpu).unwrap();
+                    let slope = |sum: &Tensor, of: &Tensor| sum.sum_all().unwrap().backward().unwrap().get(of).unwrap().clone();
+                    let ours = slope(&(&found * &by).unwrap(), tracked.as_tensor());
+                    let theirs = theirs.flatten_from(2).unwrap().transpose(1, 2).unwrap();
+                    let theirs = slope(&(theirs * &by).unwrap(), picture.as_tensor());
+                    let theirs = theirs.flatten_from(2).unwrap().transpose(1, 2).unwrap();
+                    let worst = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                    assert!(worst < 1e-4, "slope, {size} {stride} {groups}: {worst}");
+                }
                 let worst = (found - &expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                 assert!(worst < 1e-5, "{size} {stride} {groups}: {worst}");
             }

@@ -128,16 +128,20 @@ fn list_of_objects(app: &App, snapshot: &Snapshot, objects: &ObjectsReport, area
         (None, Some(b)) => b.label.clone(),
         (None, None) => String::new(),
     };
+    let masked = objects::have_masks(objects);
     let columns = vec![
         Column::new("", 1, |r: &(usize, &ObjectReport)| Cell::Text(objects::sign(r.1.fate, look).into(), objects::style(r.1.fate, look))),
         Column::new("#", 2, |r: &(usize, &ObjectReport)| objects::number(r.0)),
         Column::new("object", 10, |r: &(usize, &ObjectReport)| name(r.1)).up_to(30),
         Column::new("float %", 7, |r: &(usize, &ObjectReport)| percent(r.1.float.as_ref())).right(),
         Column::new("quant %", 7, |r: &(usize, &ObjectReport)| percent(r.1.quantized.as_ref())).right(),
-        Column::new("IoU", 4, |r: &(usize, &ObjectReport)| r.1.iou.map_or_else(|| "--".into(), |iou| format!("{iou:.2}"))).right().from(36),
+        // The overlap that decides stands longest: that of the masks, where there are any.
+        Column::new("IoU", 4, |r: &(usize, &ObjectReport)| r.1.iou.map_or_else(|| "--".into(), |iou| format!("{iou:.2}")))
+            .right()
+            .from(if masked { 42 } else { 36 }),
         Column::new("mask", 4, |r: &(usize, &ObjectReport)| r.1.mask_iou.map_or_else(|| "--".into(), |iou| format!("{iou:.2}")))
             .right()
-            .from(if objects::have_masks(objects) { 42 } else { u16::MAX }),
+            .from(if masked { 36 } else { u16::MAX }),
         Column::new("KL", 8, |r: &(usize, &ObjectReport)| r.1.kl.map_or_else(|| "--".into(), short)).right().from(48),
         Column::new("fate", 10, |r: &(usize, &ObjectReport)| r.1.fate.name()).from(58),
     ];
