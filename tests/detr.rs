@@ -150,6 +150,22 @@ fn a_cross_attention_is_shown_over_the_picture_and_a_scope_leaves_the_resnet_in_
 }
 
 #[test]
+fn a_panoptic_detr_is_taken_without_its_head_which_is_said() {
+    let shell = tempfile::tempdir().unwrap();
+    let tensors = common::tensors(folder("detr_resnet").join("model.safetensors")).into_iter();
+    let mut tensors: std::collections::HashMap<String, candle_core::Tensor> =
+        tensors.map(|(key, value)| (format!("detr.{key}"), value)).collect();
+    let head = candle_core::Tensor::zeros((4, 4), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+    tensors.insert("mask_head.lay1.weight".into(), head.clone());
+    tensors.insert("bbox_attention.q_linear.weight".into(), head);
+    candle_core::safetensors::save(&tensors, shell.path().join("model.safetensors")).unwrap();
+    fs::copy(folder("detr_resnet/config.json"), shell.path().join("config.json")).unwrap();
+    let mut model = Model::open(shell.path().to_str().unwrap()).unwrap();
+    assert!(model.notes.iter().any(|note| note.contains("2 tensors of the panoptic head")), "{:?}", model.notes);
+    assert!(verify::verify(&mut model, &folder("detr_resnet/expected.safetensors"), 1e-4).unwrap().within);
+}
+
+#[test]
 fn configurations_of_another_network_are_refused_by_name() {
     let shell = tempfile::tempdir().unwrap();
     fs::copy(folder("detr_resnet/model.safetensors"), shell.path().join("model.safetensors")).unwrap();

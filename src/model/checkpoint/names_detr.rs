@@ -15,17 +15,21 @@ pub fn is_one(weights: &Weights) -> bool {
 ///
 /// # Errors
 /// When two tensors would get one name, or a projection is missing beside another.
-pub fn to_own(weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
+pub fn to_own(mut weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
+    // A DETR that segments panoptically is one that detects, with a head behind it that changes neither classes nor boxes.
+    let left = weights.keep(|key| !(key.starts_with("mask_head.") || key.starts_with("bbox_attention.")));
+    let notes = (left > 0).then(|| format!("{left} tensors of the panoptic head are left out: igq computes its classes and boxes"));
     let mut weights = weights.renamed(own_name)?;
     let queries: Vec<String> = weights.keys().filter(|key| key.contains(".self_attn.q_proj.")).map(str::to_string).collect();
     for query in queries {
         let part = |letter: &str| query.replace(".q_proj.", &format!(".{letter}_proj."));
         weights.fuse(&["q", "k"].map(part), &query.replace(".q_proj.", ".qk."))?;
     }
-    Ok((weights, Layout::Transformers, Vec::new()))
+    Ok((weights, Layout::Transformers, notes.into_iter().collect()))
 }
 
 fn own_name(key: &str) -> String {
+    let key = key.strip_prefix("detr.").unwrap_or(key);
     for start in ["model.backbone.conv_encoder.model.", "model.backbone.model.", "backbone.conv_encoder.model."] {
         if let Some(rest) = key.strip_prefix(start) {
             return of_resnet(rest);
@@ -77,6 +81,7 @@ mod tests {
             assert_eq!((own_name(&format!("{prefix}{timm}")), own_name(&format!("{prefix}{theirs}"))), (own.into(), own.into()));
         }
         assert_eq!(own_name("model.decoder.layers.1.encoder_attn.o_proj.bias"), "decoder.layers.1.encoder_attn.out_proj.bias");
+        assert_eq!(own_name("detr.model.encoder.layers.0.fc1.bias"), "encoder.layers.0.fc1.bias");
         assert_eq!(own_name("bbox_predictor.layers.2.weight"), "box.2.weight");
     }
 }
