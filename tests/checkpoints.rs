@@ -4,7 +4,7 @@
 
 mod common;
 #[allow(dead_code)] // Its `main`.
-#[path = "../examples/make_checkpoint.rs"]
+#[path = "../examples/make_checkpoint/main.rs"]
 mod make_checkpoint;
 
 use std::collections::{BTreeMap, HashMap};

@@ -210,16 +210,10 @@ pub fn to_timm(weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
         weights = weights.renamed(|key| key.strip_prefix(own).map_or_else(|| key.into(), |part| format!("head.{part}")))?;
         notes.push(format!("`{own}weight` is taken as the classifier"));
     }
-    let fused = |weights: &Weights, part: &str| weights.keys().filter(|key| key.contains(part)).map(str::to_string).collect::<Vec<_>>();
-    for query in fused(&weights, ".attn.q.") {
-        let part = |letter: &str| query.replace(".attn.q.", &format!(".attn.{letter}."));
-        weights.fuse(&["q", "k", "v"].map(part), &part("qkv"))?;
-    }
+    weights.fuse_all(&[".attn.q.", ".attn.k.", ".attn.v."], ".attn.qkv.")?;
     // A gated MLP whose gate and value are two layers.
     for (gate, value) in [(".mlp.fc1_g.", ".mlp.fc1_x."), (".mlp.gate_proj.", ".mlp.up_proj.")] {
-        for key in fused(&weights, gate) {
-            weights.fuse(&[key.clone(), key.replace(gate, value)], &key.replace(gate, ".mlp.fc1."))?;
-        }
+        weights.fuse_all(&[gate, value], ".mlp.fc1.")?;
     }
     Ok((weights, layout, notes))
 }

@@ -20,11 +20,7 @@ pub fn to_own(mut weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
     let left = weights.keep(|key| !(key.starts_with("mask_head.") || key.starts_with("bbox_attention.")));
     let notes = (left > 0).then(|| format!("{left} tensors of the panoptic head are left out: igq computes its classes and boxes"));
     let mut weights = weights.renamed(own_name)?;
-    let queries: Vec<String> = weights.keys().filter(|key| key.contains(".self_attn.q_proj.")).map(str::to_string).collect();
-    for query in queries {
-        let part = |letter: &str| query.replace(".q_proj.", &format!(".{letter}_proj."));
-        weights.fuse(&["q", "k"].map(part), &query.replace(".q_proj.", ".qk."))?;
-    }
+    weights.fuse_all(&[".self_attn.q_proj.", ".self_attn.k_proj."], ".self_attn.qk.")?;
     Ok((weights, Layout::Transformers, notes.into_iter().collect()))
 }
 

@@ -62,15 +62,8 @@ pub fn to_own(mut weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
     let left = weights.keep(|key| !of_other_group(key));
     let notes = vec![format!("{left} tensors of other groups of queries, which only training uses, are left out")];
     let mut weights = weights.renamed(own_name)?;
-    let queries = |weights: &Weights, part: &str| weights.keys().filter(|key| key.contains(part)).map(str::to_string).collect::<Vec<_>>();
-    for query in queries(&weights, ".attn.q.") {
-        let part = |letter: &str| query.replace(".attn.q.", &format!(".attn.{letter}."));
-        weights.fuse(&["q", "k", "v"].map(part), &part("qkv"))?;
-    }
-    for query in queries(&weights, ".self_attn.q_proj.") {
-        let part = |letter: &str| query.replace(".q_proj.", &format!(".{letter}_proj."));
-        weights.fuse(&["q", "k", "v"].map(part), &query.replace(".q_proj.", ".in_proj_"))?;
-    }
+    weights.fuse_all(&[".attn.q.", ".attn.k.", ".attn.v."], ".attn.qkv.")?;
+    weights.fuse_all(&[".self_attn.q_proj.", ".self_attn.k_proj.", ".self_attn.v_proj."], ".self_attn.in_proj_")?;
     Ok((weights, Layout::Transformers, notes))
 }
 

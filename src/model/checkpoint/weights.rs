@@ -272,6 +272,19 @@ impl Weights {
         Ok(())
     }
 
+    /// Fuses ([`Self::fuse`]) wherever a name has `parts[0]` in it: the tensors with each of `parts` in its place, to the name with `into` there.
+    ///
+    /// # Errors
+    /// As [`Self::fuse`].
+    pub fn fuse_all(&mut self, parts: &[&str], into: &str) -> Result<()> {
+        let Some(first) = parts.first() else { return Ok(()) };
+        let keys: Vec<String> = self.keys().filter(|key| key.contains(first)).map(str::to_string).collect();
+        keys.iter().try_for_each(|key| {
+            let parts: Vec<String> = parts.iter().map(|part| key.replace(first, part)).collect();
+            self.fuse(&parts, &key.replace(first, into))
+        })
+    }
+
     fn stored(&self, key: &str, expected: &str) -> Result<&Stored> {
         self.tensors.get(key).ok_or_else(|| {
             let renamed = self.tensors.iter().any(|(key, stored)| *key != stored.name);

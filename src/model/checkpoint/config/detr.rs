@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::strict::Part;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::checkpoint::Checkpoint;
 
 /// Name of the tensor that tells a DETR.
@@ -109,16 +109,11 @@ const KNOWN_OF_BACKBONE: &[&str] =
 /// When the tensors are not those of a DETR, or contradict each other or the configuration.
 pub fn infer(checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<DetrConfig> {
     let weights = &checkpoint.weights;
-    let none = || {
-        let problem = "a DETR without config.json: the numbers of heads are in no tensor";
-        Error::content(&checkpoint.name, problem, "put the config.json of the checkpoint beside it")
-    };
-    let keys = checkpoint.config.as_ref().and_then(Value::as_object).ok_or_else(none)?;
-    let own = Part { file: &checkpoint.name, keys, place: "", class: "DetrForObjectDetection" };
+    let own = Part::of(checkpoint, "DetrForObjectDetection", "the numbers of heads")?;
+    let keys = own.keys;
     let required = [("activation_function", json!("relu")), ("position_embedding_type", json!("sine")), ("dilation", json!(false))];
     own.check(&required, KNOWN)?;
-    if let Some(keys) = keys.get("backbone_config").and_then(Value::as_object) {
-        let below = Part { file: &checkpoint.name, keys, place: "backbone_config.", class: "DetrForObjectDetection" };
+    if let Some(below) = own.below("backbone_config", "backbone_config.") {
         let required = [
             ("hidden_act", json!("relu")),
             ("layer_type", json!("bottleneck")),

@@ -2,15 +2,13 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::strict::Part;
-use super::vit::{Pool, VitConfig};
+use super::vit::VitConfig;
 use super::{pair, patch_embed};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::ops::Activation;
-use crate::model::positions::Resampling;
 
 /// Name of the tensor that tells an EoMT.
 pub const QUERIES: &str = "query.weight";
@@ -84,16 +82,12 @@ const KNOWN: &[&str] = &[
 /// When the tensors are not those of an EoMT, or contradict each other or the configuration.
 pub fn infer(checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<EomtConfig> {
     let weights = &checkpoint.weights;
-    let none = || {
-        let problem = "an EoMT without config.json: the numbers of heads and of blocks with queries are in no tensor";
-        Error::content(&checkpoint.name, problem, "put the config.json of the checkpoint beside it")
-    };
-    let keys = checkpoint.config.as_ref().and_then(Value::as_object).ok_or_else(none)?;
-    let own = Part { file: &checkpoint.name, keys, place: "", class: "EomtForUniversalSegmentation" };
+    let own = Part::of(checkpoint, "EomtForUniversalSegmentation", "the numbers of heads and of blocks with queries")?;
+    let keys = own.keys;
     let required =
         [("hidden_act", json!("gelu")), ("layer_norm_eps", json!(1e-6)), ("use_swiglu_ffn", json!(false)), ("num_channels", json!(3))];
     own.check(&required, KNOWN)?;
-    let (embed_dim, in_chans, patch_size) = patch_embed(weights)?;
+    let (embed_dim, _, patch_size) = patch_embed(weights)?;
     let depth = (0..usize::from(u16::MAX)).take_while(|i| weights.has(&format!("blocks.{i}.norm1.weight"))).count();
     if own.number("num_hidden_layers", 24)? != depth {
         return Err(own.wrong(
@@ -136,34 +130,7 @@ pub fn infer(checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<EomtCon
         weights.stored_as()
     ));
     Ok(EomtConfig {
-        backbone: VitConfig {
-            image_size: size,
-            in_chans,
-            patch_size,
-            position_grid: grid,
-            position_resampling: Resampling::BicubicAntialias,
-            embed_dim,
-            depth,
-            heads,
-            mlp_dim: weights.shape("blocks.0.mlp.fc1.weight", 2)?[0],
-            classes,
-            class_token: true,
-            dist_token: false,
-            registers,
-            prefix_positions: 0,
-            pool: Pool::Token,
-            fc_norm: false,
-            head_dist: false,
-            qkv_bias: weights.has("blocks.0.attn.qkv.bias"),
-            layer_scale: weights.has("blocks.0.ls1.gamma"),
-            patch_bias: weights.has("patch_embed.proj.bias"),
-            norm_pre: false,
-            final_norm: true,
-            residual_post_norm: false,
-            activation: Activation::Gelu,
-            norm_eps: 1e-6,
-            detection: None,
-        },
+        backbone: VitConfig { registers, prefix_positions: 0, ..VitConfig::dinov2(weights, size, grid, (depth, heads), classes)? },
         queries,
         joined,
         upscales,

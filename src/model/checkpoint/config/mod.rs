@@ -3,6 +3,7 @@
 
 mod claims;
 pub mod detr;
+mod dinov2;
 pub mod eomt;
 mod keys;
 

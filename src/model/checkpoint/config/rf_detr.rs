@@ -5,12 +5,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::strict::Part;
-use super::vit::{Pool, VitConfig};
+use super::vit::VitConfig;
 use super::{number, pair, patch_embed};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::ops::Activation;
-use crate::model::positions::Resampling;
 
 /// Name of the tensor that tells an RF-DETR.
 pub const QUERIES: &str = "query_feat.weight";
@@ -172,20 +170,14 @@ const KNOWN_OF_BACKBONE: &[&str] = &[
 /// When the tensors are not those of an RF-DETR, or contradict each other or the configuration.
 pub fn infer(checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<RfDetrConfig> {
     let weights = &checkpoint.weights;
-    let none = || {
-        let problem = "an RF-DETR without config.json: numbers of heads and windows are in no tensor";
-        Error::content(&checkpoint.name, problem, "put the config.json of the checkpoint beside it")
-    };
-    let keys = checkpoint.config.as_ref().and_then(Value::as_object).ok_or_else(none)?;
-    let own = Part { file: &checkpoint.name, keys, place: "", class: "RfDetr" };
-    let keys = keys.get("backbone_config").and_then(Value::as_object).ok_or_else(|| own.wrong("backbone_config", "an object", "none"))?;
-    let below = Part { file: &checkpoint.name, keys, place: "backbone_config.", class: "RfDetr" };
+    let own = Part::of(checkpoint, "RfDetr", "the numbers of heads and windows")?;
+    let below = own.below("backbone_config", "backbone_config.").ok_or_else(|| own.wrong("backbone_config", "an object", "none"))?;
+    let keys = below.keys;
     // What is not there has the default of transformers, which is the required value.
     own.check(&required(), KNOWN)?;
     below.check(&required_of_backbone(), KNOWN_OF_BACKBONE)?;
 
-    let (embed_dim, in_chans, patch_size) = patch_embed(weights)?;
-    let mlp_dim = weights.shape("blocks.0.mlp.fc1.weight", 2)?[0];
+    let (embed_dim, _, patch_size) = patch_embed(weights)?;
     let depth = (0..usize::from(u16::MAX)).take_while(|i| weights.has(&format!("blocks.{i}.norm1.weight"))).count();
     let size = pair(keys.get("image_size").unwrap_or(&json!(224)))
         .filter(|(h, w)| [h, w].iter().all(|side| (1..=super::MAX_SIDE).contains(*side)));
@@ -264,34 +256,7 @@ pub fn infer(checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<RfDetrC
     ));
     notes.push(format!("heads, windows and queries from config.json; maps of blocks {taken:?}"));
     Ok(RfDetrConfig {
-        backbone: VitConfig {
-            image_size: (grid.0 * patch_size.0, grid.1 * patch_size.1),
-            in_chans,
-            patch_size,
-            position_grid: (side, side),
-            position_resampling: Resampling::BicubicAntialias,
-            embed_dim,
-            depth,
-            heads,
-            mlp_dim,
-            classes,
-            class_token: true,
-            dist_token: false,
-            registers: 0,
-            prefix_positions: 1,
-            pool: Pool::Token,
-            fc_norm: false,
-            head_dist: false,
-            qkv_bias: weights.has("blocks.0.attn.qkv.bias"),
-            layer_scale: weights.has("blocks.0.ls1.gamma"),
-            patch_bias: weights.has("patch_embed.proj.bias"),
-            norm_pre: false,
-            final_norm: true,
-            residual_post_norm: false,
-            activation: Activation::Gelu,
-            norm_eps: 1e-6,
-            detection: None,
-        },
+        backbone: VitConfig::dinov2(weights, size, (side, side), (depth, heads), classes)?,
         windows,
         taken,
         dim,

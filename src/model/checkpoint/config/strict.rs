@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::number;
 use crate::error::{Error, Result};
+use crate::model::checkpoint::Checkpoint;
 
 /// Keys of every configuration of transformers that change nothing here.
 const NEUTRAL: &[&str] = &[
@@ -35,7 +36,22 @@ pub(super) struct Part<'c> {
     pub class: &'static str,
 }
 
-impl Part<'_> {
+impl<'c> Part<'c> {
+    /// The whole configuration of a checkpoint, without which `missing` is unknown.
+    pub fn of(checkpoint: &'c Checkpoint, class: &'static str, missing: &str) -> Result<Self> {
+        let none = || {
+            let problem = format!("no config.json for transformers' {class}: {missing} are in no tensor");
+            Error::content(&checkpoint.name, problem, "put the config.json of the checkpoint beside it")
+        };
+        let keys = checkpoint.config.as_ref().and_then(Value::as_object).ok_or_else(none)?;
+        Ok(Self { file: &checkpoint.name, keys, place: "", class })
+    }
+
+    /// The object that a key holds, whose keys messages name with `place` before them.
+    pub fn below(&self, key: &str, place: &'static str) -> Option<Self> {
+        Some(Self { keys: self.keys.get(key)?.as_object()?, place, ..*self })
+    }
+
     /// What is wrong with a key.
     pub fn wrong(&self, key: &str, expected: &str, found: &str) -> Error {
         let problem = format!("`{}{key}` of config.json: expected {expected}, found {found}", self.place);
