@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::prediction::Prediction;
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::model::{Network, Recorder, Site, Trace, trace};
+use crate::model::{Network, Recorder, Site, Stream, Trace, trace};
 use crate::progress::Cancel;
 use crate::quant::run::{Observation, Start, run_observed, run_traced_observed};
 use crate::quant::{Grouping, Plan};
@@ -101,7 +101,7 @@ pub struct QuantizedRun {
     /// What happened at every site whose tensors are kept.
     pub sites: BTreeMap<Site, SiteRun>,
     /// Residual stream at the boundaries; entry 0 is the pixels.
-    boundaries: Vec<Tensor>,
+    boundaries: Vec<Stream>,
     /// The proposals of the float run, with which everything but the objects is computed.
     pinned: Option<Tensor>,
 }
@@ -109,7 +109,7 @@ pub struct QuantizedRun {
 impl QuantizedRun {
     /// Input of each step; entry 0 is the pixels.
     #[must_use]
-    pub fn boundaries(&self) -> &[Tensor] {
+    pub fn boundaries(&self) -> &[Stream] {
         &self.boundaries
     }
 

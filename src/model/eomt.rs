@@ -20,6 +20,7 @@ use crate::model::ops::{Factors, Linear, Norm, gelu};
 use crate::model::output::{Output, Scoring};
 use crate::model::patch_embed::PatchEmbed;
 use crate::model::site::{Part, Site, SiteKind};
+use crate::model::stream::Stream;
 use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
 use crate::model::vit_sites;
@@ -149,12 +150,9 @@ impl Eomt {
     }
 }
 
-impl Network for Eomt {
-    fn steps(&self) -> usize {
-        2 * self.blocks.len() + 2
-    }
-
-    fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+impl Eomt {
+    /// What a step makes of the stream.
+    fn advance(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let Some(half) = index.checked_sub(1) else { return self.embed(x, tap) };
         match self.blocks.get(half / 2) {
             Some(block) if half.is_multiple_of(2) && self.joins(half / 2) => block.attend(&self.join(x)?, 1, tap),
@@ -163,8 +161,18 @@ impl Network for Eomt {
             None => self.answer(x, tap),
         }
     }
+}
 
-    fn output(&self, last: &Tensor) -> Result<Output> {
+impl Network for Eomt {
+    fn steps(&self) -> usize {
+        2 * self.blocks.len() + 2
+    }
+
+    fn step(&self, index: usize, stream: &Stream, tap: &mut dyn Tap) -> Result<Stream> {
+        Ok(self.advance(index, stream, tap)?.into())
+    }
+
+    fn output(&self, last: &Stream) -> Result<Output> {
         Output::of_masks(last, self.cfg.classes + 1, self.cfg.mask_grid(), Scoring::Softmax, THRESHOLD)
     }
 

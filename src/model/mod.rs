@@ -18,6 +18,7 @@ pub mod positions;
 pub mod rf_detr;
 pub mod site;
 pub mod site_kind;
+pub mod stream;
 pub mod swin;
 pub mod tap;
 pub mod tokens;
@@ -35,6 +36,7 @@ pub use kernels::Weight;
 pub use network::{Network, Product, RightOperand, SiteInfo, Trace, forward, forward_from, trace, trace_from};
 pub use output::{Output, Scoring};
 pub use site::{Part, Site, SiteKind, SitePattern};
+pub use stream::Stream;
 pub use tap::{Identity, Recorder, Tap};
 pub use tokens::{TokenLayout, Windows};
 

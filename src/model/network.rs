@@ -12,6 +12,7 @@ use crate::model::neighbourhood::Kernel;
 use crate::model::ops::Factors;
 use crate::model::output::Output;
 use crate::model::site::{Site, SiteKind};
+use crate::model::stream::Stream;
 use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
 
@@ -116,13 +117,13 @@ pub trait Network: Send + Sync {
     ///
     /// # Errors
     /// When the input has another shape, or the tap refuses.
-    fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor>;
+    fn step(&self, index: usize, stream: &Stream, tap: &mut dyn Tap) -> Result<Stream>;
 
     /// What the last step's tensor says: of a classifier logits `(B, K)`.
     ///
     /// # Errors
     /// When it has another shape.
-    fn output(&self, last: &Tensor) -> Result<Output> {
+    fn output(&self, last: &Stream) -> Result<Output> {
         Output::of_classes(last)
     }
 
@@ -175,19 +176,19 @@ pub trait Network: Send + Sync {
 /// # Errors
 /// As [`Network::step`].
 pub fn forward(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Output> {
-    forward_from(network, 0, pixels, tap)
+    forward_from(network, 0, &pixels.clone().into(), tap)
 }
 
 /// Runs the steps from `first` on, from the residual stream at that boundary.
 ///
 /// # Errors
 /// As [`Network::step`]; when the logits are not finite, naming the first site where that happened.
-pub fn forward_from(network: &dyn Network, first: usize, start: &Tensor, tap: &mut dyn Tap) -> Result<Output> {
+pub fn forward_from(network: &dyn Network, first: usize, start: &Stream, tap: &mut dyn Tap) -> Result<Output> {
     pass(network, first, start, tap, |_| ())
 }
 
 /// Runs the steps from `first` on and shows the input of each; behind them those of the own proposals, where others were pinned.
-fn pass(network: &dyn Network, first: usize, start: &Tensor, tap: &mut dyn Tap, mut boundary: impl FnMut(&Tensor)) -> Result<Output> {
+fn pass(network: &dyn Network, first: usize, start: &Stream, tap: &mut dyn Tap, mut boundary: impl FnMut(&Stream)) -> Result<Output> {
     let (mut x, mut at) = (start.clone(), None);
     for index in first..network.steps() {
         tap.checkpoint()?;
@@ -216,7 +217,7 @@ fn is_finite(x: &Tensor) -> Result<bool> {
 }
 
 /// Looks for the first site whose operand is not finite, where logits are not: the pass once more, watched.
-fn require_finite(network: &dyn Network, first: usize, start: &Tensor, tap: &mut dyn Tap, output: &Output) -> Result<()> {
+fn require_finite(network: &dyn Network, first: usize, start: &Stream, tap: &mut dyn Tap, output: &Output) -> Result<()> {
     if is_finite(&output.logits)? {
         return Ok(());
     }
@@ -269,7 +270,7 @@ impl Tap for Watch<'_> {
 #[derive(Debug, Clone)]
 pub struct Trace {
     /// Input of each step; entry 0 is the pixels.
-    pub boundaries: Vec<Tensor>,
+    pub boundaries: Vec<Stream>,
     /// What the last step said.
     pub output: Output,
 }
@@ -279,7 +280,7 @@ pub struct Trace {
 /// # Errors
 /// As [`Network::step`].
 pub fn trace(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Trace> {
-    trace_from(network, 0, pixels, tap)
+    trace_from(network, 0, &pixels.clone().into(), tap)
 }
 
 /// Runs the steps from `first` on, from the residual stream at that boundary, and keeps it at every boundary from there on: entry 0 is
@@ -287,7 +288,7 @@ pub fn trace(network: &dyn Network, pixels: &Tensor, tap: &mut dyn Tap) -> Resul
 ///
 /// # Errors
 /// As [`Network::step`].
-pub fn trace_from(network: &dyn Network, first: usize, start: &Tensor, tap: &mut dyn Tap) -> Result<Trace> {
+pub fn trace_from(network: &dyn Network, first: usize, start: &Stream, tap: &mut dyn Tap) -> Result<Trace> {
     let mut boundaries = Vec::with_capacity(network.steps());
     let output = pass(network, first, start, tap, |x| boundaries.push(x.clone()))?;
     Ok(Trace { boundaries, output })

@@ -16,6 +16,7 @@ use crate::model::network::{LayerShape, Network, SiteInfo};
 use crate::model::ops::{Factors, Linear, Norm, gelu, residual, softmax};
 use crate::model::patch_embed::PatchEmbed;
 use crate::model::site::{Site, SiteKind};
+use crate::model::stream::Stream;
 use crate::model::tap::Tap;
 use crate::model::tokens::{TokenLayout, Windows};
 
@@ -305,12 +306,9 @@ pub fn sites(cfg: &SwinConfig) -> Vec<SiteInfo> {
     sites
 }
 
-impl Network for Swin {
-    fn steps(&self) -> usize {
-        self.steps.len()
-    }
-
-    fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+impl Swin {
+    /// What a step makes of the stream.
+    fn advance(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         match self.steps.get(index).copied().unwrap_or(Step::Classify) {
             Step::Embed => self.embed(x, tap),
             Step::Merge(stage) => self.merges[stage - 1].forward(x, tap),
@@ -318,6 +316,16 @@ impl Network for Swin {
             Step::Mix(stage, block) => self.blocks[stage][block].mix(x, tap),
             Step::Classify => self.classify(x, tap),
         }
+    }
+}
+
+impl Network for Swin {
+    fn steps(&self) -> usize {
+        self.steps.len()
+    }
+
+    fn step(&self, index: usize, stream: &Stream, tap: &mut dyn Tap) -> Result<Stream> {
+        Ok(self.advance(index, stream, tap)?.into())
     }
 
     fn sites(&self) -> Vec<SiteInfo> {

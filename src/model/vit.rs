@@ -19,6 +19,7 @@ use crate::model::output::Output;
 use crate::model::patch_embed::PatchEmbed;
 use crate::model::positions;
 use crate::model::site::{Site, SiteKind};
+use crate::model::stream::Stream;
 use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
 pub use crate::model::vit_sites::sites;
@@ -161,12 +162,9 @@ impl Vit {
     }
 }
 
-impl Network for Vit {
-    fn steps(&self) -> usize {
-        2 * self.blocks.len() + 2
-    }
-
-    fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+impl Vit {
+    /// What a step makes of the stream.
+    fn advance(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let Some(half) = index.checked_sub(1) else { return self.embed(x, tap) };
         match self.blocks.get(half / 2) {
             Some(block) if half.is_multiple_of(2) => block.attend(x, 1, tap),
@@ -177,8 +175,18 @@ impl Network for Vit {
             None => self.classify(x, tap),
         }
     }
+}
 
-    fn output(&self, last: &Tensor) -> Result<Output> {
+impl Network for Vit {
+    fn steps(&self) -> usize {
+        2 * self.blocks.len() + 2
+    }
+
+    fn step(&self, index: usize, stream: &Stream, tap: &mut dyn Tap) -> Result<Stream> {
+        Ok(self.advance(index, stream, tap)?.into())
+    }
+
+    fn output(&self, last: &Stream) -> Result<Output> {
         if self.cfg.detection.is_some() { Output::of_objects(last) } else { Output::of_classes(last) }
     }
 

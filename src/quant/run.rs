@@ -9,28 +9,28 @@ use super::integer::{IntegerTap, Multiplied};
 use super::pins::Pins;
 use super::plan::Plan;
 use crate::error::Result;
-use crate::model::{Network, Output, Trace, forward_from, trace_from};
+use crate::model::{Network, Output, Stream, Trace, forward_from, trace_from};
 use crate::progress::Cancel;
 
 /// Where a pass starts: at the pixels, or at a boundary that an earlier pass left.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Start<'s> {
     step: usize,
-    stream: &'s Tensor,
+    stream: Stream,
     pins: Option<&'s Tensor>,
 }
 
 impl<'s> Start<'s> {
     /// At the pixels `(B, C, height, width)`.
     #[must_use]
-    pub const fn pixels(pixels: &'s Tensor) -> Self {
-        Self::stream(0, pixels)
+    pub fn pixels(pixels: &Tensor) -> Self {
+        Self::stream(0, &pixels.clone().into())
     }
 
     /// At the input of `step`, which is `stream`.
     #[must_use]
-    pub const fn stream(step: usize, stream: &'s Tensor) -> Self {
-        Self { step, stream, pins: None }
+    pub fn stream(step: usize, stream: &Stream) -> Self {
+        Self { step, stream: stream.clone(), pins: None }
     }
 
     /// At the input of `step`, as `trace` left it, with the proposals of its first stage, where it has one.
@@ -48,7 +48,7 @@ impl<'s> Start<'s> {
 
     /// The same with proposals `(B, Q, 5)`, if there are any.
     #[must_use]
-    pub const fn with(self, pins: Option<&'s Tensor>) -> Self {
+    pub fn with(self, pins: Option<&'s Tensor>) -> Self {
         Self { pins, ..self }
     }
 }
@@ -75,8 +75,8 @@ where
 {
     let pins = Pins::of(start.pins);
     match plan.arithmetic {
-        Arithmetic::FakeQuantized => forward_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
-        Arithmetic::Integer => forward_from(network, start.step, start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
+        Arithmetic::FakeQuantized => forward_from(network, start.step, &start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
+        Arithmetic::Integer => forward_from(network, start.step, &start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
     }
 }
 
@@ -98,8 +98,8 @@ where
 {
     let pins = Pins::of(start.pins);
     match plan.arithmetic {
-        Arithmetic::FakeQuantized => trace_from(network, start.step, start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
-        Arithmetic::Integer => trace_from(network, start.step, start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
+        Arithmetic::FakeQuantized => trace_from(network, start.step, &start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
+        Arithmetic::Integer => trace_from(network, start.step, &start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
     }
 }
 
@@ -109,6 +109,6 @@ where
 /// As [`run`].
 pub fn run_integer(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<(Output, Multiplied)> {
     let mut tap = IntegerTap::new(plan, cancel, Pins::of(start.pins), None::<fn(&Observation) -> Result<()>>);
-    let output = forward_from(network, start.step, start.stream, &mut tap)?;
+    let output = forward_from(network, start.step, &start.stream, &mut tap)?;
     Ok((output, tap.told))
 }

@@ -263,7 +263,10 @@ pub fn evaluate(
         let (mut float, mut base_output): (Option<Prediction>, Option<Output>) = (None, None);
         for (index, plan) in plans.iter().enumerate() {
             let start = Start::pixels(&prepared.tensor);
-            let start = base_output.as_ref().map_or(start, |output| start.pinned(output));
+            let start = match &base_output {
+                Some(output) => start.pinned(output),
+                None => start,
+            };
             let output = run(network, start, plan, cancel)?;
             let said = Prediction::of_one(&output)?;
             base_output.get_or_insert(output);

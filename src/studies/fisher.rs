@@ -9,7 +9,7 @@ use crate::analysis::prediction;
 use crate::error::Result;
 use crate::input::batches;
 use crate::memory::BATCH;
-use crate::model::{Identity, Network, Output, Scoring, Site, SiteInfo, Tap, trace};
+use crate::model::{Identity, Network, Output, Scoring, Site, SiteInfo, Stream, Tap, trace};
 use crate::progress::Cancel;
 use crate::quant::SitePlan;
 use crate::quant::run::fake_quantize_picture;
@@ -99,18 +99,18 @@ fn fisher_of_part(
             Ok(Tensor::from_vec(values, tensor.dims(), &Device::Cpu)?)
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut upper: Option<Tensor> = None;
+    let mut upper: Option<Vec<Tensor>> = None;
     let mut sums: Vec<Vec<f64>> = sites.iter().map(|(_, plans)| vec![0.0; plans.len()]).collect();
     for (step, boundary) in trace.boundaries.iter().enumerate().rev() {
         cancel.check()?;
-        let (mut probe, start) = (Probe { seen: Vec::new() }, Var::from_tensor(boundary)?);
-        let end = network.step(step, start.as_tensor(), &mut probe)?;
+        let mut probe = Probe { seen: Vec::new() };
+        let starts = boundary.tensors().map(Var::from_tensor).collect::<candle_core::Result<Vec<_>>>()?;
+        let Some(start) = Stream::of(starts.iter().map(|start| start.as_tensor().clone())) else { break };
+        let end = network.step(step, &start, &mut probe)?;
         let scalar = if let Some(upper) = &upper {
-            (&end * upper)?.sum_all()?
+            along(end.tensors().zip(upper))?
         } else {
-            let parts = network.output(&end)?;
-            let along = statistics(&parts).into_iter().zip(&directions).map(|((tensor, _), direction)| (tensor * direction)?.sum_all());
-            along.collect::<candle_core::Result<Vec<_>>>()?.into_iter().try_fold(Tensor::new(0f32, &Device::Cpu)?, |sum, one| sum + one)?
+            along(statistics(&network.output(&end)?).into_iter().map(|(tensor, _)| tensor).zip(&directions))?
         };
         let gradients = scalar.backward()?;
         let of_site = |((info, plans), sums): (&Candidates, &mut Vec<f64>)| {
@@ -121,12 +121,19 @@ fn fisher_of_part(
             cancel.check()
         };
         sites.par_iter().zip(&mut sums).filter(|((info, _), _)| info.step == step).try_for_each(of_site)?;
-        upper = Some(match gradients.get(start.as_tensor()) {
-            Some(gradient) => gradient.clone(),
-            None => boundary.zeros_like()?,
-        });
+        let of_start = |start: &Var| gradients.get(start.as_tensor()).map_or_else(|| start.as_tensor().zeros_like(), |one| Ok(one.clone()));
+        upper = Some(starts.iter().map(of_start).collect::<candle_core::Result<_>>()?);
     }
     Ok(sums)
+}
+
+/// The sum of all tensors, each along its direction.
+fn along<'t>(pairs: impl Iterator<Item = (&'t Tensor, &'t Tensor)>) -> Result<Tensor> {
+    let mut sum = Tensor::new(0f32, &Device::Cpu)?;
+    for (tensor, direction) in pairs {
+        sum = (sum + (tensor * direction)?.sum_all()?)?;
+    }
+    Ok(sum)
 }
 
 /// What the KL is of: logits of classes, and of a detector with a first stage those of its proposals.

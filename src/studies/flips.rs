@@ -71,7 +71,7 @@ pub fn flips(
             Err(error) => return Ok(Some(Err(error))),
         };
         let (start, never) = (Start::pixels(&batch.tensor), Cancel::default());
-        let base = run(network, start, &float, &never)?;
+        let base = run(network, start.clone(), &float, &never)?;
         let quantized = run(network, start.pinned(&base), &plan, &never)?;
         let prediction = Prediction::of_one(&quantized)?.report(&Prediction::of_one(&base)?, labels);
         progress(seen.add(1));

@@ -26,6 +26,7 @@ use crate::model::network::{Network, SiteInfo};
 use crate::model::ops::{Factors, Linear, Norm};
 use crate::model::output::Output;
 use crate::model::site::{Part, Site, SiteKind};
+use crate::model::stream::Stream;
 use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
 
@@ -267,12 +268,9 @@ impl Detr {
     }
 }
 
-impl Network for Detr {
-    fn steps(&self) -> usize {
-        self.first() + 1 + 2 * self.encoder.len() + 3 * self.decoder.len() + 1
-    }
-
-    fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+impl Detr {
+    /// What a step makes of the stream.
+    fn advance(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let Some(block) = index.checked_sub(1) else { return Self::join(&self.resnet.embed(x, tap)?, &extents(x)?) };
         let first = self.first();
         if block < self.resnet.blocks() {
@@ -289,8 +287,18 @@ impl Network for Detr {
             _ => self.answer(x, tap),
         }
     }
+}
 
-    fn output(&self, last: &Tensor) -> Result<Output> {
+impl Network for Detr {
+    fn steps(&self) -> usize {
+        self.first() + 1 + 2 * self.encoder.len() + 3 * self.decoder.len() + 1
+    }
+
+    fn step(&self, index: usize, stream: &Stream, tap: &mut dyn Tap) -> Result<Stream> {
+        Ok(self.advance(index, stream, tap)?.into())
+    }
+
+    fn output(&self, last: &Stream) -> Result<Output> {
         Output::of_objects(last)
     }
 

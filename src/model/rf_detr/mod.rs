@@ -27,6 +27,7 @@ use crate::model::output::{BOX, Output};
 use crate::model::patch_embed::PatchEmbed;
 use crate::model::positions;
 use crate::model::site::{Part, Site, SiteKind};
+use crate::model::stream::Stream;
 use crate::model::tap::Tap;
 use crate::model::tokens::{TokenLayout, Windows};
 use crate::model::vit_sites;
@@ -248,12 +249,9 @@ impl RfDetr {
     }
 }
 
-impl Network for RfDetr {
-    fn steps(&self) -> usize {
-        self.projection() + 2 + 3 * self.layers.len() + 1
-    }
-
-    fn step(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+impl RfDetr {
+    /// What a step makes of the stream.
+    fn advance(&self, index: usize, x: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let Some(half) = index.checked_sub(1) else { return self.embed(x, tap) };
         if half < 2 * self.blocks.len() {
             return self.half(half, x, tap);
@@ -265,12 +263,22 @@ impl Network for RfDetr {
             _ => self.answer(x, tap),
         }
     }
+}
+
+impl Network for RfDetr {
+    fn steps(&self) -> usize {
+        self.projection() + 2 + 3 * self.layers.len() + 1
+    }
+
+    fn step(&self, index: usize, stream: &Stream, tap: &mut dyn Tap) -> Result<Stream> {
+        Ok(self.advance(index, stream, tap)?.into())
+    }
 
     fn branch(&self) -> Option<usize> {
         Some(self.projection() + 1)
     }
 
-    fn output(&self, last: &Tensor) -> Result<Output> {
+    fn output(&self, last: &Stream) -> Result<Output> {
         Output::of_queries(last, self.cfg.classes, self.cfg.mask_grid())
     }
 
