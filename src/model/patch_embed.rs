@@ -47,8 +47,11 @@ impl PatchEmbed {
     /// # Errors
     /// When the input has another shape, or the tap refuses.
     pub fn forward(&self, pixels: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        let (b, c, _, _) = pixels.dims4()?;
+        let (b, c, height, width) = pixels.dims4()?;
         let ((rows, columns), (ph, pw)) = (self.grid, self.patch);
+        // What the last patches lack is zero.
+        let lacks = |side: usize, count: usize, patch: usize| (count * patch).saturating_sub(side) % patch;
+        let pixels = pixels.pad_with_zeros(2, 0, lacks(height, rows, ph))?.pad_with_zeros(3, 0, lacks(width, columns, pw))?;
         let patches =
             pixels.reshape((b, c, rows, ph, columns, pw))?.permute((0, 2, 4, 1, 3, 5))?.reshape((b, rows * columns, c * ph * pw))?;
         self.proj.forward(patches, tap)

@@ -14,13 +14,46 @@ pub struct Windows {
     /// Whether tokens see those of all windows too, and only stand in the order of windows.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
+    /// Whether the grid is shifted before it is padded to whole windows, as timm does, and not behind it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shifted_first: bool,
 }
 
 impl Windows {
     /// Windows of `size` rows and columns, shifted by `shift`, each for itself.
     #[must_use]
     pub const fn new(size: (usize, usize), shift: (usize, usize)) -> Self {
-        Self { size, shift, all: false }
+        Self { size, shift, all: false, shifted_first: false }
+    }
+
+    /// Rows and columns of a grid that is padded at the bottom and right to whole windows.
+    #[must_use]
+    pub const fn padded(&self, (rows, columns): (usize, usize)) -> (usize, usize) {
+        let (height, width) = self.size;
+        if height == 0 || width == 0 { (rows, columns) } else { (rows.next_multiple_of(height), columns.next_multiple_of(width)) }
+    }
+
+    /// Row and column among the windows of a token, counted window by window.
+    const fn within(&self, columns: usize, token: usize) -> (usize, usize) {
+        let (height, width) = self.size;
+        let (window, inside, across) = (token / (height * width), token % (height * width), columns / width);
+        (window / across * height + inside / width, window % across * width + inside % width)
+    }
+
+    /// Row and column of the grid to row and column among the windows.
+    const fn shifted(&self, grid: (usize, usize), (row, column): (usize, usize)) -> (usize, usize) {
+        let (rows, columns) = if self.shifted_first { grid } else { self.padded(grid) };
+        ((row + rows - self.shift.0) % rows, (column + columns - self.shift.1) % columns)
+    }
+
+    /// Row and column among the windows to row and column of the grid or of what it is padded with; whether that lies behind the grid.
+    const fn unshifted(&self, grid: (usize, usize), (row, column): (usize, usize)) -> ((usize, usize), bool) {
+        let (rows, columns) = if self.shifted_first { grid } else { self.padded(grid) };
+        if self.shifted_first && (row >= rows || column >= columns) {
+            return ((row, column), true);
+        }
+        let (row, column) = ((row + self.shift.0) % rows, (column + self.shift.1) % columns);
+        ((row, column), row >= grid.0 || column >= grid.1)
     }
 }
 
@@ -99,16 +132,28 @@ impl TokenLayout {
     const fn parts(&self) -> usize {
         match self.windows {
             Some(windows) => {
-                let area = windows.size.0 * windows.size.1;
-                self.grid.0 * self.grid.1 / if area == 0 { 1 } else { area }
+                let (area, (rows, columns)) = (windows.size.0 * windows.size.1, windows.padded(self.grid));
+                rows * columns / if area == 0 { 1 } else { area }
             }
             None => 1,
         }
     }
 
+    /// Tokens that fill the last windows up where the grid does not.
+    #[must_use]
+    pub const fn padding(&self) -> usize {
+        match self.windows {
+            Some(windows) => {
+                let (rows, columns) = windows.padded(self.grid);
+                rows * columns - self.grid.0 * self.grid.1
+            }
+            None => 0,
+        }
+    }
+
     /// Tokens that lie nowhere.
     const fn nowhere(&self) -> usize {
-        self.prefix * self.parts()
+        self.prefix * self.parts() + self.padding()
     }
 
     /// Number of tokens that see one another, `n`: those of a window, or all.
@@ -126,66 +171,101 @@ impl TokenLayout {
         self.tokens() / if self.window_tokens() == 0 { 1 } else { self.window_tokens() }
     }
 
+    /// Row and column among the windows of a token that is not before them; it may be padding.
+    const fn among(&self, windows: Windows, token: usize) -> Option<(usize, usize)> {
+        let of_window = self.prefix + windows.size.0 * windows.size.1;
+        match (token % of_window).checked_sub(self.prefix) {
+            Some(inside) => Some(windows.within(windows.padded(self.grid).1, token / of_window * (of_window - self.prefix) + inside)),
+            None => None,
+        }
+    }
+
+    /// The token at a row and column among the windows.
+    const fn token_among(&self, windows: Windows, (row, column): (usize, usize)) -> usize {
+        let (height, width) = windows.size;
+        let window = row / height * (windows.padded(self.grid).1 / width) + column / width;
+        window * (self.prefix + height * width) + self.prefix + row % height * width + column % width
+    }
+
     /// Row and column of a token in the grid, with the shift undone; `None` for tokens that lie nowhere.
     #[must_use]
     pub const fn place(&self, token: usize) -> Option<(usize, usize)> {
-        let (rows, columns) = self.grid;
         if token >= self.tokens() {
             return None;
         }
-        let Some(Windows { size: (height, width), shift, .. }) = self.windows else {
+        let Some(windows) = self.windows else {
             return match token.checked_sub(self.prefix) {
-                Some(patch) => Some((patch / columns, patch % columns)),
+                Some(patch) => Some((patch / self.grid.1, patch % self.grid.1)),
                 None => None,
             };
         };
-        let (window, inside) = (token / (self.prefix + height * width), token % (self.prefix + height * width));
-        let Some(inside) = inside.checked_sub(self.prefix) else { return None };
-        let across = columns / width;
-        let row = window / across * height + inside / width;
-        let column = window % across * width + inside % width;
-        Some(((row + shift.0) % rows, (column + shift.1) % columns))
+        let Some(among) = self.among(windows, token) else { return None };
+        match windows.unshifted(self.grid, among) {
+            (place, false) => Some(place),
+            (_, true) => None,
+        }
+    }
+
+    /// Row and column among the windows of a token, where it has such: two of a window that a shift brought together lie on both sides of
+    /// the last rows or columns that it moved.
+    #[must_use]
+    pub const fn is_wrapped(&self, token: usize) -> (bool, bool) {
+        let Some(windows) = self.windows else { return (false, false) };
+        let Some((row, column)) = self.among(windows, token) else { return (false, false) };
+        let (rows, columns) = windows.padded(self.grid);
+        (row + windows.shift.0 >= rows, column + windows.shift.1 >= columns)
     }
 
     /// The token at a row and column of the grid: the inverse of [`Self::place`].
     #[must_use]
     pub const fn token_at(&self, row: usize, column: usize) -> Option<usize> {
-        let (rows, columns) = self.grid;
-        if row >= rows || column >= columns {
+        if row >= self.grid.0 || column >= self.grid.1 {
             return None;
         }
-        let Some(Windows { size: (height, width), shift, .. }) = self.windows else {
-            return Some(self.prefix + row * columns + column);
-        };
-        let (row, column) = ((row + rows - shift.0) % rows, (column + columns - shift.1) % columns);
-        let window = row / height * (columns / width) + column / width;
-        Some(window * (self.prefix + height * width) + self.prefix + row % height * width + column % width)
+        match self.windows {
+            None => Some(self.prefix + row * self.grid.1 + column),
+            Some(windows) => Some(self.token_among(windows, windows.shifted(self.grid, (row, column)))),
+        }
     }
 
     /// The place of a token when tokens are counted as people read: those that lie nowhere first, then row by row over the picture.
     #[must_use]
     pub const fn order_of(&self, token: usize) -> usize {
-        match (self.place(token), self.windows) {
-            (Some((row, column)), _) => self.nowhere() + row * self.grid.1 + column,
-            (None, Some(Windows { size: (height, width), .. })) if self.prefix > 0 => {
-                let of_window = self.prefix + height * width;
-                token / of_window * self.prefix + token % of_window
-            }
-            (None, _) => token,
+        let Some(windows) = self.windows else { return token };
+        let Some(among) = self.among(windows, token) else {
+            let of_window = self.prefix + windows.size.0 * windows.size.1;
+            return token / of_window * self.prefix + token % of_window;
+        };
+        let ((rows, columns), (_, wide)) = (self.grid, windows.padded(self.grid));
+        match windows.unshifted(self.grid, among) {
+            ((row, column), false) => self.nowhere() + row * columns + column,
+            ((row, column), true) if row < rows => self.prefix * self.parts() + row * (wide - columns) + column - columns,
+            ((row, column), true) => self.prefix * self.parts() + rows * (wide - columns) + (row - rows) * wide + column,
         }
     }
 
     /// The token at a place of that order: the inverse of [`Self::order_of`].
     #[must_use]
     pub const fn token_in_order(&self, at: usize) -> usize {
-        match (at.checked_sub(self.nowhere()), self.windows) {
-            (Some(patch), _) if self.grid.1 > 0 => match self.token_at(patch / self.grid.1, patch % self.grid.1) {
+        let (before, columns) = (self.prefix * self.parts(), self.grid.1);
+        if let Some(patch) = at.checked_sub(self.nowhere())
+            && columns > 0
+        {
+            return match self.token_at(patch / columns, patch % columns) {
                 Some(token) => token,
                 None => at,
-            },
-            (None, Some(Windows { size: (height, width), .. })) => at / self.prefix * (self.prefix + height * width) + at % self.prefix,
-            _ => at,
+            };
         }
+        let Some(windows) = self.windows else { return at };
+        let Some(padding) = at.checked_sub(before) else {
+            return at / self.prefix * (self.prefix + windows.size.0 * windows.size.1) + at % self.prefix;
+        };
+        let (padded, beside) = (windows.padded(self.grid), windows.padded(self.grid).1 - columns);
+        let place = match padding.checked_sub(self.grid.0 * beside) {
+            Some(below) => (self.grid.0 + below / padded.1, below % padded.1),
+            None => (padding / beside, columns + padding % beside),
+        };
+        self.token_among(windows, if windows.shifted_first { place } else { windows.shifted(padded, place) })
     }
 
     /// The softmax row of a query token in a head: window by window, then head by head, then token by token.
@@ -241,6 +321,23 @@ mod tests {
         let queries = TokenLayout::of_queries(300);
         assert_eq!((queries.grid, queries.tokens(), TokenLayout::of_queries(7).grid), ((15, 20), 300, (1, 7)));
         assert_eq!((all.head_and_token(3, all.softmax_row(3, 2, 20)), all.key(20, 5)), ((2, 20), 5));
+    }
+
+    #[test]
+    fn padding_fills_the_last_windows_before_or_behind_a_shift() {
+        for (shift, shifted_first) in [((0, 0), false), ((1, 1), false), ((1, 1), true), ((2, 1), true)] {
+            let windows = Windows { shifted_first, ..Windows::new((3, 3), shift) };
+            let layout = TokenLayout::grid(0, (4, 5)).in_windows(windows);
+            assert_eq!((layout.tokens(), layout.padding(), layout.window_count(), layout.window_tokens()), (36, 16, 4, 9));
+            assert_eq!((0..36).filter(|token| layout.place(*token).is_none()).count(), 16);
+            assert!((0..36).all(|token| layout.token_in_order(layout.order_of(token)) == token));
+            assert!((0..20).all(|at| layout.place(layout.token_at(at / 5, at % 5).unwrap()) == Some((at / 5, at % 5))));
+            assert_eq!(layout.outside().count(), 16);
+        }
+        // Shifted by one behind the padding the first row comes last; before it, it is the last but two.
+        let layout = |shifted_first| TokenLayout::grid(0, (4, 3)).in_windows(Windows { shifted_first, ..Windows::new((3, 3), (1, 0)) });
+        assert_eq!((layout(false).place(15), layout(true).place(9), layout(true).place(15)), (Some((0, 0)), Some((0, 0)), None));
+        assert_eq!((layout(false).is_wrapped(15), layout(false).is_wrapped(12)), ((true, false), (false, false)));
     }
 
     #[test]

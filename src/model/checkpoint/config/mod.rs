@@ -22,7 +22,7 @@ use serde_json::Value;
 pub use detr::DetrConfig;
 pub use eomt::EomtConfig;
 pub use rf_detr::RfDetrConfig;
-pub use swin::{SwinConfig, SwinStage};
+pub use swin::{SwinConfig, SwinPadding, SwinStage};
 pub use vit::{Detection, Pool, VitConfig};
 
 use crate::error::{Error, Result};

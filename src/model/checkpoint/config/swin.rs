@@ -24,6 +24,20 @@ pub struct SwinStage {
     pub mlp_dim: usize,
 }
 
+/// How a library fills up windows that its grids do not fill, and which windows it shifts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SwinPadding {
+    /// timm: what is shifted is padded; shifted along an axis with several windows.
+    Timm,
+    /// transformers' classifiers: what is padded is shifted; shifted where both axes have several windows.
+    Transformers,
+    /// torchvision: what is padded is shifted; shifted along an axis with several windows.
+    Torchvision,
+    /// Backbones of detectors: what is padded is shifted, always.
+    Detector,
+}
+
 /// Sizes and variants of a Swin Transformer.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SwinConfig {
@@ -43,21 +57,30 @@ pub struct SwinConfig {
     pub qkv_bias: bool,
     /// Epsilon of the layer norms of the blocks and of the last one.
     pub norm_eps: f64,
+    /// How windows are filled up.
+    pub padding: SwinPadding,
 }
 
 impl SwinConfig {
-    /// Rows and columns of the grid of a stage.
+    /// Rows and columns of the grid of a stage: an odd one is filled up before its tokens are merged.
     #[must_use]
     pub const fn grid(&self, stage: usize) -> (usize, usize) {
-        ((self.image_size.0 / self.patch_size.0) >> stage, (self.image_size.1 / self.patch_size.1) >> stage)
+        let (rows, columns) = (self.image_size.0.div_ceil(self.patch_size.0), self.image_size.1.div_ceil(self.patch_size.1));
+        (rows.div_ceil(1 << stage), columns.div_ceil(1 << stage))
     }
 
-    /// How far the windows of a block are shifted down and right: every second block, and only along an axis with several windows.
+    /// How far the windows of a block are shifted down and right: every second block, where the library does.
     #[must_use]
     pub fn shift(&self, stage: usize, block: usize) -> (usize, usize) {
-        let window = self.stages[stage].window;
-        let along = |side: usize| if block % 2 == 1 && side > window { window / 2 } else { 0 };
-        let (rows, columns) = self.grid(stage);
+        let (window, (rows, columns)) = (self.stages[stage].window, self.grid(stage));
+        let along = |side: usize| {
+            let several = match self.padding {
+                SwinPadding::Timm | SwinPadding::Torchvision => side > window,
+                SwinPadding::Transformers => rows.min(columns) > window,
+                SwinPadding::Detector => true,
+            };
+            if block % 2 == 1 && several { window / 2 } else { 0 }
+        };
         (along(rows), along(columns))
     }
 
@@ -117,11 +140,6 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         notes.push(format!("input size is not in config.json: {}x{} assumed, so that the last stage is one window", size.0, size.1));
         size
     });
-    if layout == Layout::Transformers && image_size.0 != image_size.1 {
-        // There a window as high as the grid is not shifted sideways either, which `SwinConfig::shift` does not do.
-        let problem = format!("expected a square input, found {}x{} pixels", image_size.1, image_size.0);
-        return Err(Error::content(&checkpoint.name, problem, "name a checkpoint of timm for other shapes"));
-    }
     let head = weights.shape("head.fc.weight", 2)?;
     notes.push(format!(
         "from the tensors: {depths} blocks, {in_chans} input channel(s), {} classes, stored as {}",
@@ -141,28 +159,41 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         patch_norm: weights.has("patch_embed.norm.weight"),
         qkv_bias: weights.has("layers.0.blocks.0.attn.qkv.bias"),
         norm_eps,
+        padding: match layout {
+            Layout::Timm => SwinPadding::Timm,
+            Layout::Transformers => SwinPadding::Transformers,
+            Layout::Torchvision => SwinPadding::Torchvision,
+        },
     };
-    refuse_padding(checkpoint, &swin)?;
+    check_sizes(checkpoint, &swin)?;
     Ok(swin)
 }
 
-/// Where windows do not fill a grid, timm and transformers pad in different places; such sizes are refused instead of guessed.
-fn refuse_padding(checkpoint: &Checkpoint, swin: &SwinConfig) -> Result<()> {
-    let (height, width) = swin.image_size;
-    let mut whole = (swin.grid(0).0 * swin.patch_size.0, swin.grid(0).1 * swin.patch_size.1) == swin.image_size;
+/// Refuses heads that do not divide a width, and sizes that no library runs or each runs in its own way: cut patches, and windows that are
+/// larger than a grid.
+pub(super) fn check_sizes(checkpoint: &Checkpoint, swin: &SwinConfig) -> Result<()> {
+    let ((height, width), patch) = (swin.image_size, swin.patch_size);
     for (index, stage) in swin.stages.iter().enumerate() {
-        let (rows, columns) = swin.grid(index);
-        let last = index + 1 == swin.stages.len();
-        whole &= [rows, columns].iter().all(|side| *side > 0 && side.is_multiple_of(stage.window) && (last || side.is_multiple_of(2)));
         if stage.heads == 0 || !stage.dim.is_multiple_of(stage.heads) {
             let key = format!("layers.{index}.blocks.0.attn.relative_position_bias_table");
             return Err(checkpoint.weights.wrong(&key, format!("heads that divide width {}", stage.dim), format!("{} heads", stage.heads)));
         }
     }
-    if whole {
-        return Ok(());
+    let cut = !height.is_multiple_of(patch.0) || !width.is_multiple_of(patch.1);
+    if cut && matches!(swin.padding, SwinPadding::Timm | SwinPadding::Torchvision) || height == 0 || width == 0 {
+        let problem = format!("patches of {}x{} pixels do not fill an input of {width}x{height}", patch.1, patch.0);
+        return Err(Error::content(&checkpoint.name, problem, "correct the input size in config.json"));
     }
-    let windows = swin.stages.iter().map(|stage| stage.window.to_string()).collect::<Vec<_>>().join(", ");
-    let problem = format!("windows of {windows} tokens do not fill the grids of an input of {width}x{height} pixels");
-    Err(Error::content(&checkpoint.name, problem, "use the input size that the checkpoint was trained at"))
+    let fits = |(index, stage): (usize, &SwinStage)| swin.grid(index).0.min(swin.grid(index).1) >= stage.window;
+    if matches!(swin.padding, SwinPadding::Timm | SwinPadding::Transformers)
+        && let Some((index, stage)) = swin.stages.iter().enumerate().find(|stage| !fits(*stage))
+    {
+        let (rows, columns) = swin.grid(index);
+        let problem = format!(
+            "windows of {0}x{0} tokens are larger than the grid of stage {index}, {columns}x{rows}, of an input of {width}x{height} pixels",
+            stage.window
+        );
+        return Err(Error::content(&checkpoint.name, problem, "use the input size that the checkpoint was trained at"));
+    }
+    Ok(())
 }
