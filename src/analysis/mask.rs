@@ -5,15 +5,23 @@
 pub struct Mask {
     /// Rows and columns.
     pub size: (usize, usize),
-    /// Row by row.
+    /// Row by row; of a mask over a box the probabilities less a half.
     pub logits: Vec<f32>,
+    /// The box that it lies over, where that is not the whole input: left, top, right and bottom as shares. Outside it is nowhere.
+    pub within: Option<[f64; 4]>,
 }
+
+/// Samples a side by which masks over boxes are compared, over what both boxes take.
+const SAMPLES: usize = 64;
 
 impl Mask {
     /// Whether the pixel at shares `(across, down)` of the input is inside, between the middles of the mask's pixels; as
     /// `interpolate(mode="bilinear", align_corners=False)` has it.
     #[must_use]
     pub fn is_inside(&self, across: f64, down: f64) -> bool {
+        if let Some(within) = self.within {
+            return self.is_inside_box(within, across, down);
+        }
         let (rows, columns) = self.size;
         let axis = |share: f64, length: usize| {
             let at = (share * length as f64 - 0.5).clamp(0.0, length.saturating_sub(1) as f64);
@@ -25,6 +33,25 @@ impl Mask {
         let upper = at(top, left) * (1.0 - x) + at(top, right) * x;
         let lower = at(bottom, left) * (1.0 - x) + at(bottom, right) * x;
         upper * (1.0 - y) + lower * y > 0.0
+    }
+
+    /// The same of a mask over a box, as mmdet pastes it: `grid_sample` of the probabilities, which are zero outside.
+    fn is_inside_box(&self, [left, top, right, bottom]: [f64; 4], across: f64, down: f64) -> bool {
+        if !(left..right).contains(&across) || !(top..bottom).contains(&down) {
+            return false;
+        }
+        let (rows, columns) = self.size;
+        let (x, y) = ((across - left) / (right - left) * columns as f64 - 0.5, (down - top) / (bottom - top) * rows as f64 - 0.5);
+        let at = |row: f64, column: f64| {
+            let inside = row >= 0.0 && column >= 0.0 && row < rows as f64 && column < columns as f64;
+            let value = if inside { self.logits.get(row as usize * columns + column as usize) } else { None };
+            value.map_or(0.0, |value| f64::from(*value) + 0.5)
+        };
+        let (column, row) = (x.floor(), y.floor());
+        let (dx, dy) = (x - column, y - row);
+        let upper = at(row, column) * (1.0 - dx) + at(row, column + 1.0) * dx;
+        let lower = at(row + 1.0, column) * (1.0 - dx) + at(row + 1.0, column + 1.0) * dx;
+        upper * (1.0 - dy) + lower * dy >= 0.5
     }
 
     /// The box around what is inside: centre across and down, width and height, as shares of the input; all zero where nothing is.
@@ -54,9 +81,31 @@ impl Mask {
     /// Intersection over union with a mask of the same size; 0 where both are empty.
     #[must_use]
     pub fn iou(&self, other: &Self) -> f64 {
+        if let (Some(a), Some(b)) = (self.within, other.within) {
+            return self.iou_over((a, b), other);
+        }
         let (mut both, mut either) = (0_usize, 0_usize);
         for (a, b) in self.logits.iter().zip(&other.logits) {
             let (a, b) = (*a > 0.0, *b > 0.0);
+            both += usize::from(a && b);
+            either += usize::from(a || b);
+        }
+        if either == 0 { 0.0 } else { both as f64 / either as f64 }
+    }
+}
+
+impl Mask {
+    /// The same of masks over boxes, at samples of what both boxes take.
+    fn iou_over(&self, (a, b): ([f64; 4], [f64; 4]), other: &Self) -> f64 {
+        if a[0].max(b[0]) >= a[2].min(b[2]) || a[1].max(b[1]) >= a[3].min(b[3]) {
+            return 0.0;
+        }
+        let (left, top, right, bottom) = (a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3]));
+        let (mut both, mut either) = (0_usize, 0_usize);
+        for at in 0..SAMPLES * SAMPLES {
+            let share = |index: usize| (index as f64 + 0.5) / SAMPLES as f64;
+            let (across, down) = (left + share(at % SAMPLES) * (right - left), top + share(at / SAMPLES) * (bottom - top));
+            let (a, b) = (self.is_inside(across, down), other.is_inside(across, down));
             both += usize::from(a && b);
             either += usize::from(a || b);
         }
@@ -70,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_mask_is_inside_where_its_logits_are_and_overlaps_by_pixels() {
-        let of = |logits: [f32; 4]| Mask { size: (2, 2), logits: logits.to_vec() };
+        let of = |logits: [f32; 4]| Mask { size: (2, 2), logits: logits.to_vec(), within: None };
         let left = of([1.0, -1.0, 1.0, -1.0]);
         assert!(left.is_inside(0.1, 0.5) && left.is_inside(0.49, 0.9) && !left.is_inside(0.51, 0.1) && !left.is_inside(1.0, 1.0));
         assert!((left.iou(&of([1.0, 1.0, -1.0, -1.0])) - 1.0 / 3.0).abs() < 1e-12);

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::classes::{self, kl};
 pub use super::classes::{class_name, softmax};
 use super::mask::Mask;
-use super::objects::{self, ObjectsReport, Seen};
+use super::objects::{self, ObjectsReport, Seen, corners};
 use super::report::{ClassProbability, PredictionReport, Sensitivity};
 use crate::error::{Error, Result};
-use crate::model::output::THRESHOLD;
+use crate::model::output::{Objects, THRESHOLD};
 use crate::model::{Output, Scoring};
 
 /// Number of classes listed for each run.
@@ -37,6 +37,8 @@ pub struct Prediction {
     threshold: f64,
     /// The largest logit of a class at the place that a query started from, where there is a first stage.
     objectness: Vec<f32>,
+    /// Of a detector of regions what is seen, without names: its queries are regions.
+    found: Option<Vec<Seen>>,
     /// The same with proposals of its own, where those of the float run were pinned: what is seen.
     free: Option<Box<Self>>,
 }
@@ -106,7 +108,7 @@ impl Prediction {
                 Some(masks) => {
                     let (_, _, rows, columns) = masks.dims4()?;
                     let each = masks.get(picture)?.flatten_from(1)?.to_vec2::<f32>()?.into_iter();
-                    each.map(|logits| Arc::new(Mask { size: (rows, columns), logits })).collect()
+                    each.map(|logits| Arc::new(Mask { size: (rows, columns), logits, within: None })).collect()
                 }
                 None => Vec::new(),
             };
@@ -114,11 +116,13 @@ impl Prediction {
                 Some(first) => first.objectness.get(picture)?.to_vec1::<f32>()?,
                 None => Vec::new(),
             };
+            let (logits, objectness) = present(output, picture, logits, objectness)?;
+            let seen = output.objects.as_ref().map(|objects| of_regions(objects, picture)).transpose()?;
             let only = output.boxes.is_none() && !masks.is_empty();
             let (boxes, certainties) =
                 if only { masks.iter().map(|mask| (mask.around(), mask.certainty())).unzip() } else { (boxes, Vec::new()) };
             let (scoring, threshold, free) = (output.scoring, output.threshold, free[picture].take());
-            found.push(Self { logits, classes, scoring, boxes, masks, certainties, threshold, objectness, free });
+            found.push(Self { logits, classes, scoring, boxes, masks, certainties, threshold, objectness, found: seen, free });
         }
         Ok(found)
     }
@@ -145,6 +149,7 @@ impl Prediction {
             certainties: Vec::new(),
             threshold: THRESHOLD,
             objectness: Vec::new(),
+            found: None,
             free: None,
         }
     }
@@ -173,6 +178,9 @@ impl Prediction {
     pub fn seen(&self, labels: &[String]) -> Vec<Seen> {
         if let Some(free) = &self.free {
             return free.seen(labels);
+        }
+        if let Some(found) = &self.found {
+            return found.iter().map(|one| Seen { label: class_name(labels, one.class), ..one.clone() }).collect();
         }
         let mut seen = objects::seen(self.queries(), self.scoring, &self.boxes, labels);
         for (object, mask) in seen.iter_mut().zip(&self.masks) {
@@ -208,7 +216,7 @@ impl Prediction {
     /// Whether it is that of a detector.
     #[must_use]
     pub const fn detects(&self) -> bool {
-        !self.boxes.is_empty()
+        !self.boxes.is_empty() || self.found.is_some()
     }
 
     /// The most likely class, the first of equals; of a detector that of its most likely object.
@@ -224,6 +232,9 @@ impl Prediction {
     #[must_use]
     pub fn probability_of(&self, class: usize) -> f64 {
         let shown = self.free.as_deref().unwrap_or(self);
+        if let Some(found) = &shown.found {
+            return found.iter().filter(|one| one.class == class).map(|one| one.score).fold(0.0, f64::max);
+        }
         let of = |(query, logits): (usize, &[f32])| {
             let all = if shown.detects() { classes::of_objects(logits, shown.scoring) } else { softmax(logits) };
             all.get(class).copied().unwrap_or(0.0) * shown.certainties.get(query).copied().unwrap_or(1.0)
@@ -308,6 +319,38 @@ impl Prediction {
             quantized: quantized_top,
         }
     }
+}
+
+/// Logits and objectness of one picture without the slots that no proposal fills.
+fn present(output: &Output, picture: usize, logits: Vec<f32>, objectness: Vec<f32>) -> Result<(Vec<f32>, Vec<f32>)> {
+    let Some(first) = &output.first else { return Ok((logits, objectness)) };
+    let classes = output.logits.dim(2)?;
+    let index = first.proposals.get(picture)?.narrow(1, 0, 1)?.flatten_all()?.to_vec1::<f32>()?;
+    let there = || index.iter().map(|index| *index >= 0.0);
+    let logits = logits.chunks_exact(classes.max(1)).zip(there()).filter(|(_, there)| *there).flat_map(|(row, _)| row.iter().copied());
+    Ok((logits.collect(), objectness.iter().copied().zip(there()).filter(|(_, there)| *there).map(|(one, _)| one).collect()))
+}
+
+/// The objects of one picture of a detector of regions.
+fn of_regions(objects: &Objects, picture: usize) -> Result<Vec<Seen>> {
+    let masks = objects.masks.as_ref().map(|masks| masks.get(picture)).transpose()?;
+    let size = masks.as_ref().map(Tensor::dims3).transpose()?.map(|(_, rows, columns)| (rows, columns));
+    let mut pixels = match masks {
+        Some(masks) => masks.flatten_from(1)?.to_vec2::<f32>()?,
+        None => Vec::new(),
+    };
+    let mut found = Vec::new();
+    for (at, row) in objects.rows.get(picture)?.to_vec2::<f32>()?.into_iter().enumerate() {
+        let [class, probability, x, y, width, height, query] = row[..] else { continue };
+        if probability <= 0.0 {
+            continue;
+        }
+        let corners = corners([x, y, width, height]);
+        let of = |size| Arc::new(Mask { size, logits: pixels.get_mut(at).map(std::mem::take).unwrap_or_default(), within: Some(corners) });
+        let (query, class, score) = (query as usize, class as usize, f64::from(probability));
+        found.push(Seen { query, class, label: String::new(), score, corners, mask: size.map(of) });
+    }
+    Ok(found)
 }
 
 fn margin(top: &[ClassProbability]) -> f64 {

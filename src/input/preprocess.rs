@@ -51,6 +51,9 @@ pub enum Resize {
     /// Of a detector: as [`Self::Between`], both sides then cut down to multiples of the last number; smaller where that does not fit into the
     /// input, and at its upper left. What is left of the input is 0 after normalisation.
     Canvas(usize, usize, usize),
+    /// Of a detector of mmdet: the shorter side to the first length, or less where the longer one would become longer than the second, both sides
+    /// rounded; at the upper left of an input whose sides are multiples of the last number. What is left of it is 0 after normalisation.
+    Rounded(usize, usize, usize),
     /// As [`Self::Between`], at the upper left of the input; what is left of the input is black.
     Corner(usize, usize),
     /// Not at all.
@@ -107,7 +110,7 @@ impl Preprocess {
             return Err(Error::content(&picture.source, problem, "verify compares such a model on tensors"));
         }
         let raster = picture.raster.with_channels(self.channels);
-        if let Resize::Canvas(..) | Resize::Corner(..) = self.resize {
+        if let Resize::Canvas(..) | Resize::Corner(..) | Resize::Rounded(..) = self.resize {
             return self.on_canvas(&picture.source, raster);
         }
         let resized = self.resized(&picture.source, raster)?;
@@ -121,11 +124,20 @@ impl Preprocess {
         let (short, long, multiple) = match self.resize {
             Resize::Canvas(short, long, multiple) => (short, long, multiple),
             Resize::Corner(short, long) => (short, long, 1),
+            Resize::Rounded(short, long, _) => return Some(rounded(short, long, rows, columns)),
             _ => return None,
         };
         let cut = |side: usize| (side - side % multiple.max(1)).max(multiple);
         let (height, width) = between(short, long, rows, columns);
         Some((cut(height), cut(width)))
+    }
+
+    /// Rows and columns of the input that a picture needs by a detector's rule; none where the rule is another.
+    #[must_use]
+    pub fn input_for(&self, rows: usize, columns: usize) -> Option<(usize, usize)> {
+        let (height, width) = self.detector_size(rows, columns)?;
+        let Resize::Rounded(_, _, multiple) = self.resize else { return Some((height, width)) };
+        Some((height.next_multiple_of(multiple.max(1)), width.next_multiple_of(multiple.max(1))))
     }
 
     /// At the upper left of the input, as large as the detector's rule says or as fits.
@@ -214,6 +226,7 @@ impl Preprocess {
             Resize::Shortest(edge) => (edge, (edge * raster.width / raster.height).max(1)),
             Resize::Longest(edge) if upright => (edge, (edge * raster.width / raster.height).max(1)),
             Resize::Longest(edge) => ((edge * raster.height / raster.width).max(1), edge),
+            Resize::Rounded(short, long, _) => rounded(short, long, raster.height, raster.width),
             Resize::Between(short, long) | Resize::Corner(short, long) | Resize::Canvas(short, long, _) => {
                 between(short, long, raster.height, raster.width)
             }
@@ -318,6 +331,9 @@ impl Preprocess {
             Resize::Canvas(short, long, multiple) => {
                 format!("short side to {short}, long side to at most {long}, in steps of {multiple}, padded")
             }
+            Resize::Rounded(short, long, multiple) => {
+                format!("short side to {short}, long side to at most {long}, padded to multiples of {multiple}")
+            }
             Resize::Corner(short, long) => format!("short side to {short}, long side to at most {long}, the rest black"),
             Resize::None => "not resized".into(),
         };
@@ -332,6 +348,14 @@ fn between(short: usize, long: usize, rows: usize, columns: usize) -> (usize, us
     let exact = if most / least * short as f64 > long as f64 { long as f64 * least / most } else { short as f64 };
     let (edge, other) = ((exact.round_ties_even() as usize).max(1), ((exact * most / least) as usize).max(1));
     if columns <= rows { (other, edge) } else { (edge, other) }
+}
+
+/// The same as mmdet has it: both sides rounded.
+fn rounded(short: usize, long: usize, rows: usize, columns: usize) -> (usize, usize) {
+    let (least, most) = (rows.min(columns) as f64, rows.max(columns) as f64);
+    let scale = (long as f64 / most).min(short as f64 / least);
+    let side = |side: usize| ((side as f64 * scale + 0.5) as usize).max(1);
+    (side(rows), side(columns))
 }
 
 /// The box filter along the one direction that changes, in the steps of Pillow: where a box ends in the middle of a pixel, the rounding

@@ -99,6 +99,31 @@ impl Preprocess {
     }
 }
 
+impl Preprocess {
+    /// What mmdet's published configurations of Mask R-CNN do to pictures, for an input of rows and columns; there is no file that says it.
+    ///
+    /// # Errors
+    /// When a preprocessing configuration stands beside the checkpoint.
+    pub fn of_mmdet(preprocessor: Option<&Value>, size: (usize, usize)) -> Result<Self> {
+        if preprocessor.is_some() {
+            return Err(refused(FILE, "detectors of mmdet have no such file: what is meant by this one is not known".into()));
+        }
+        // (123.675, 116.28, 103.53) and (58.395, 57.12, 57.375) of 255.
+        Ok(Self {
+            size,
+            channels: 3,
+            resize: Resize::Rounded(800, 1333, 32),
+            interpolation: Interpolation::Bilinear,
+            rescale: 1.0 / 255.0,
+            mean: IMAGENET.0.to_vec(),
+            std: IMAGENET.1.to_vec(),
+            fill: vec![0; 3],
+            on_tensors: true,
+            from: "mmdet's published configurations".into(),
+        })
+    }
+}
+
 /// Whether a configuration of timm is one of the first, which have no `pretrained_cfg` around what it holds.
 fn flat(config: &Value) -> bool {
     const KEYS: [&str; 6] = ["mean", "std", "crop_pct", "crop_mode", "interpolation", "input_size"];

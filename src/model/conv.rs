@@ -1,12 +1,13 @@
 //! Convolutions over a grid of tokens `(B, rows columns, C)`, with a tap at their input: a layer over the neighbourhood of every token. The
 //! input is grouped by its channels, as that of any layer; the neighbourhoods are made behind the tap.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
+use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::kernels::{self, Weight};
-use crate::model::neighbourhood::Kernel;
+use crate::model::neighbourhood::{Grids, Kernel, Neighbourhoods};
 use crate::model::network::{LayerShape, Product, RightOperand, SiteInfo};
 use crate::model::ops::Linear;
 use crate::model::site::Site;
@@ -42,6 +43,9 @@ impl CustomOp1 for Depthwise {
         Ok(Some(gradient.contiguous()?.apply_op1_no_bwd(&Self { weights, ..self.clone() })?))
     }
 }
+
+/// Neighbourhoods that are there at once, where nobody asks for gradients: those of a large map take nine times its memory.
+const AT_ONCE: usize = 4096;
 
 /// A convolution; with stride 1 its output has the size of its input.
 #[derive(Debug)]
@@ -106,6 +110,14 @@ impl Conv {
     /// # Errors
     /// When the input has another shape, or the tap refuses.
     pub fn forward(&self, x: Tensor, grid: (usize, usize), tap: &mut dyn Tap) -> Result<Tensor> {
+        self.forward_over(x, &grid.into(), tap)
+    }
+
+    /// The same over grids one behind another, which it does not look out of; of a depthwise convolution one grid.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_over(&self, x: Tensor, grids: &Grids, tap: &mut dyn Tap) -> Result<Tensor> {
         if self.is_layer() {
             return self.linear.forward(x, tap);
         }
@@ -114,15 +126,46 @@ impl Conv {
         let taps = self.kernel.size * self.kernel.size;
         let weight = tap.weight(self.linear.site, &self.linear.weight)?;
         if !self.kernel.depthwise {
-            let near = self.kernel.unfold_tensor(&x, grid)?.reshape((b, (), channels * taps))?;
-            return self.linear.multiply(&near, &weight);
+            let (mut parts, mut start) = (Vec::new(), 0);
+            for (count, grid) in grids.runs() {
+                let length = count * grid.0 * grid.1;
+                let part = x.narrow(1, start, length)?.contiguous()?.reshape((b * count, grid.0 * grid.1, channels))?;
+                parts.push(self.convolve(&part, grid, &weight)?.reshape((b, (), self.linear.size().0))?);
+                start += length;
+            }
+            return if parts.len() == 1 { Ok(parts.remove(0)) } else { Ok(Tensor::cat(&parts, 1)?) };
         }
+        let grid = grids.each().next().unwrap_or_default();
         // A weight may be there only in the form for products: the product with one is the weight.
         let one = Tensor::eye(taps, x.dtype(), x.device())?.unsqueeze(0)?;
         let weight = kernels::linear(&one, &weight, None)?.squeeze(0)?; // (k k, C)
         let weights = weight.flatten_all()?.to_vec1::<f32>()?;
         let sums = x.contiguous()?.apply_op1(Depthwise { kernel: self.kernel, weights, grid })?;
         self.linear.shift(sums)
+    }
+
+    /// `(B, rows columns, C)` to `(B, outputs, C_out)`, some neighbourhoods at a time.
+    fn convolve(&self, x: &Tensor, grid: (usize, usize), weight: &Weight) -> Result<Tensor> {
+        let ((b, n, channels), (high, wide)) = (x.dims3()?, self.kernel.over(grid));
+        let inner = channels * self.kernel.size * self.kernel.size;
+        if x.track_op() {
+            return self.linear.multiply(&self.kernel.unfold_tensor(x, grid)?.reshape((b, (), inner))?, weight);
+        }
+        let outputs = high * wide;
+        let (pictures, places) = ((AT_ONCE / outputs.max(1)).max(1), (0..outputs).collect::<Vec<_>>());
+        kernels::with_values(x, |values| -> Result<Tensor> {
+            let mut parts = Vec::new();
+            for some in values.chunks(pictures * n * channels) {
+                for places in places.chunks(AT_ONCE) {
+                    let near: Vec<Vec<f32>> =
+                        some.par_chunks(n * channels).map(|picture| self.kernel.unfold_at(picture, grid, places)).collect();
+                    let near = Tensor::from_vec(near.concat(), (1, places.len() * (some.len() / (n * channels)), inner), &Device::Cpu)?;
+                    parts.push(self.linear.multiply(&near, weight)?);
+                }
+            }
+            let all = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1)? };
+            Ok(all.reshape((b, outputs, ()))?)
+        })?
     }
 
     /// Whether it is a layer over every token.
@@ -133,19 +176,25 @@ impl Conv {
     /// What is known of its input over a grid, in step `step`.
     #[must_use]
     pub fn site(&self, step: usize, grid: (usize, usize)) -> SiteInfo {
+        self.site_over(step, grid.into(), TokenLayout::grid(0, grid))
+    }
+
+    /// The same over grids one behind another, whose tokens lie as `layout` says.
+    #[must_use]
+    pub fn site_over(&self, step: usize, grids: Grids, layout: TokenLayout) -> SiteInfo {
         let (outputs, inner) = self.linear.size();
         let taps = self.kernel.size * self.kernel.size;
-        let tokens = grid.0 * grid.1;
+        let tokens = grids.tokens();
         let layer = LayerShape { name: self.name.clone(), outputs };
         let channels = if self.kernel.depthwise { outputs } else { inner / taps };
-        let info = SiteInfo::of_layer(self.linear.site, step, tokens, channels, layer).over(TokenLayout::grid(0, grid));
+        let info = SiteInfo::of_layer(self.linear.site, step, tokens, channels, layer).over(layout);
         if self.is_layer() {
             return info;
         }
-        let outside = self.kernel.over(grid);
+        let outside: usize = grids.each().map(|grid| self.kernel.over(grid)).map(|(high, wide)| high * wide).sum();
         let (count, columns) = if self.kernel.depthwise { (outputs, 1) } else { (1, outputs) };
-        let product = Product { count, rows: outside.0 * outside.1, inner, columns, right: RightOperand::Weight };
-        SiteInfo { product: Some(product), kernel: Some(self.kernel), ..info }
+        let product = Product { count, rows: outside, inner, columns, right: RightOperand::Weight };
+        SiteInfo { product: Some(product), near: Some(Neighbourhoods { kernel: self.kernel, grids }), ..info }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod conv;
 pub mod detection;
 pub mod detr;
 pub mod eomt;
+pub mod extents;
 pub mod graph;
 pub mod kernels;
 pub mod layer;
@@ -15,6 +16,8 @@ pub mod ops;
 pub mod output;
 pub mod patch_embed;
 pub mod positions;
+pub mod rcnn;
+pub mod regions;
 pub mod rf_detr;
 pub mod site;
 pub mod site_kind;
@@ -29,7 +32,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub use checkpoint::config::{Config, DetrConfig, EomtConfig, Pool, RfDetrConfig, SwinConfig, SwinStage, VitConfig};
+pub use checkpoint::config::{Config, DetrConfig, EomtConfig, Pool, RcnnConfig, RfDetrConfig, SwinConfig, SwinStage, VitConfig};
 pub use checkpoint::weights::Weights;
 pub use checkpoint::{BUILT_IN, Checkpoint, is_hub_id};
 pub use kernels::Weight;
@@ -40,7 +43,7 @@ pub use stream::Stream;
 pub use tap::{Identity, Recorder, Tap};
 pub use tokens::{TokenLayout, Windows};
 
-use checkpoint::{labels, names, names_detr, names_rf_detr};
+use checkpoint::{labels, names, names_detr, names_rcnn, names_rf_detr};
 
 use crate::error::{Error, Result};
 use crate::memory;
@@ -88,6 +91,8 @@ fn is_harmless(key: &str) -> bool {
 
 const ASSUMED_NAMES: &str = "1000 classes without names: those of ImageNet-1k are assumed (--labels FILE gives others)";
 
+const ASSUMED_COCO: &str = "80 classes without names: those of COCO in their order are assumed (--labels FILE gives others)";
+
 impl Model {
     /// Builds the network of a checkpoint.
     ///
@@ -103,6 +108,8 @@ impl Model {
             names_rf_detr::to_own
         } else if names_detr::is_one(&checkpoint.weights) {
             names_detr::to_own
+        } else if names_rcnn::is_one(&checkpoint.weights) {
+            names_rcnn::to_own
         } else {
             names::to_timm
         };
@@ -120,6 +127,7 @@ impl Model {
             Config::Swin(swin) => Box::new(swin::Swin::new(swin.clone(), &checkpoint.weights)?),
             Config::Detr(detr) => Box::new(detr::Detr::new((**detr).clone(), &checkpoint.weights)?),
             Config::Eomt(eomt) => Box::new(eomt::Eomt::new((**eomt).clone(), &checkpoint.weights)?),
+            Config::Rcnn(rcnn) => Box::new(rcnn::Rcnn::new((**rcnn).clone(), &checkpoint.weights)?),
             Config::RfDetr(detr) => Box::new(rf_detr::RfDetr::new((**detr).clone(), &checkpoint.weights)?),
         };
         let sites = network.sites();
@@ -135,6 +143,11 @@ impl Model {
         let (named, stale) = labels::of_config(checkpoint.config.as_ref(), config.classes());
         notes.extend(stale);
         let labels = named.or_else(|| {
+            if let Config::Rcnn(_) = config {
+                let assumed = labels::of_coco(config.classes())?;
+                notes.push(ASSUMED_COCO.into());
+                return Some(assumed);
+            }
             let assumed = labels::of_imagenet(config.in_chans(), config.classes())?;
             notes.push(ASSUMED_NAMES.into());
             Some(assumed)
@@ -199,7 +212,7 @@ impl Model {
     /// When the file cannot be read, or does not have a line for every class.
     pub fn name_classes(&mut self, path: &Path) -> Result<()> {
         self.labels = labels::of_file(path, self.config.classes())?;
-        self.notes.retain(|note| note != ASSUMED_NAMES);
+        self.notes.retain(|note| note != ASSUMED_NAMES && note != ASSUMED_COCO);
         Ok(())
     }
 

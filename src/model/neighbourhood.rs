@@ -17,6 +17,75 @@ pub struct Kernel {
     pub depthwise: bool,
 }
 
+/// Grids of tokens one behind another, none of which a convolution looks out of: levels of a pyramid, or regions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grids(Vec<(usize, (usize, usize))>);
+
+impl From<(usize, usize)> for Grids {
+    fn from(grid: (usize, usize)) -> Self {
+        Self(vec![(1, grid)])
+    }
+}
+
+impl Grids {
+    /// Several grids of other sizes.
+    #[must_use]
+    pub fn of_levels(levels: &[(usize, usize)]) -> Self {
+        Self(levels.iter().map(|grid| (1, *grid)).collect())
+    }
+
+    /// `count` grids of one size.
+    #[must_use]
+    pub fn of_regions(count: usize, grid: (usize, usize)) -> Self {
+        Self(vec![(count, grid)])
+    }
+
+    /// Grids of one size that stand one behind another: how many, and their rows and columns.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, (usize, usize))> {
+        self.0.iter().copied()
+    }
+
+    /// Rows and columns of every one.
+    pub fn each(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.0.iter().flat_map(|(count, grid)| std::iter::repeat_n(*grid, *count))
+    }
+
+    /// Tokens of all.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.0.iter().map(|(count, (rows, columns))| count * rows * columns).sum()
+    }
+}
+
+/// What a convolution sees of its input, and the grids of which that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbourhoods {
+    /// What is seen from one place.
+    pub kernel: Kernel,
+    /// The grids.
+    pub grids: Grids,
+}
+
+impl Neighbourhoods {
+    /// The neighbourhoods of tokens `(N, C)` of one picture, `(outputs, C size^2)`; of more than `most` every so-manieth.
+    #[must_use]
+    pub fn sample(&self, values: &[f32], most: usize) -> Vec<f32> {
+        let channels = values.len() / self.grids.tokens().max(1);
+        let outputs: usize = self.grids.each().map(|grid| self.kernel.over(grid)).map(|(high, wide)| high * wide).sum();
+        // A depthwise one has short neighbourhoods, one for each channel.
+        let every = if self.kernel.depthwise { 1 } else { outputs.div_ceil(most.max(1)).max(1) };
+        let (mut start, mut before, mut out) = (0_usize, 0_usize, Vec::new());
+        for grid in self.grids.each() {
+            let (high, wide) = self.kernel.over(grid);
+            let first = before.next_multiple_of(every) - before;
+            let places: Vec<usize> = (first..high * wide).step_by(every).collect();
+            out.extend(self.kernel.unfold_at(&values[start..start + grid.0 * grid.1 * channels], grid, &places));
+            (start, before) = (start + grid.0 * grid.1 * channels, before + high * wide);
+        }
+        out
+    }
+}
+
 impl Kernel {
     /// Rows and columns of the output over a grid.
     #[must_use]
@@ -27,11 +96,18 @@ impl Kernel {
     /// The neighbourhoods of tokens `(rows columns, C)` of one picture, one for each output: `(outputs, C size^2)`, of a depthwise one `(outputs
     /// C, size^2)`, which is the same in memory.
     #[must_use]
-    pub fn unfold(self, values: &[f32], (rows, columns): (usize, usize)) -> Vec<f32> {
+    pub fn unfold(self, values: &[f32], grid: (usize, usize)) -> Vec<f32> {
+        let (high, wide) = self.over(grid);
+        self.unfold_at(values, grid, &(0..high * wide).collect::<Vec<_>>())
+    }
+
+    /// The same at some of the outputs.
+    #[must_use]
+    pub fn unfold_at(self, values: &[f32], (rows, columns): (usize, usize), places: &[usize]) -> Vec<f32> {
         let (channels, k, half) = (values.len() / (rows * columns).max(1), self.size, self.size / 2);
-        let (high, wide) = self.over((rows, columns));
-        let mut out = vec![0.0; high * wide * channels * k * k];
-        out.par_chunks_mut((channels * k * k).max(1)).enumerate().for_each(|(at, out)| {
+        let wide = self.over((rows, columns)).1;
+        let mut out = vec![0.0; places.len() * channels * k * k];
+        out.par_chunks_mut((channels * k * k).max(1)).zip(places).for_each(|(out, at)| {
             let (row, column) = (at / wide * self.stride, at % wide * self.stride);
             for tap in 0..k * k {
                 let (Some(y), Some(x)) = ((row + tap / k).checked_sub(half), (column + tap % k).checked_sub(half)) else { continue };

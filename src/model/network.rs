@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::model::graph::{Graph, GraphTap, Value};
 use crate::model::kernels::Weight;
-use crate::model::neighbourhood::Kernel;
+use crate::model::neighbourhood::Neighbourhoods;
 use crate::model::ops::Factors;
 use crate::model::output::Output;
 use crate::model::site::{Site, SiteKind};
@@ -68,8 +68,8 @@ pub struct SiteInfo {
     pub heads: usize,
     /// The linear layer whose input the site is; `None` for operands of matrix products.
     pub layer: Option<LayerShape>,
-    /// The neighbourhood that its layer sees, where that is a convolution over more than one token.
-    pub kernel: Option<Kernel>,
+    /// The neighbourhoods that its layer sees, where that is a convolution over more than one token.
+    pub near: Option<Neighbourhoods>,
     /// The products whose left operand it is; `None` for keys and values, which are right operands.
     pub product: Option<Product>,
 }
@@ -80,7 +80,7 @@ impl SiteInfo {
     pub fn of_layer(site: Site, step: usize, tokens: usize, channels: usize, layer: LayerShape) -> Self {
         let product = Product { count: 1, rows: tokens, inner: channels, columns: layer.outputs, right: RightOperand::Weight };
         let layout = TokenLayout::grid(tokens, (0, 0));
-        Self { site, step, tokens, channels, layout, heads: 1, layer: Some(layer), kernel: None, product: Some(product) }
+        Self { site, step, tokens, channels, layout, heads: 1, layer: Some(layer), near: None, product: Some(product) }
     }
 
     /// The same with tokens that lie as `layout` says.
@@ -95,7 +95,7 @@ impl SiteInfo {
         let (keys, n, head_dim) = (layout.keys(), layout.window_tokens(), dim / heads);
         let operand = |kind, layout: TokenLayout, channels, product| {
             let (site, tokens) = (site(kind), layout.tokens());
-            Self { site, step, tokens, channels, layout, heads, layer: None, kernel: None, product }
+            Self { site, step, tokens, channels, layout, heads, layer: None, near: None, product }
         };
         let (count, seen) = (heads * layout.window_count(), layout.seen());
         let product = |inner, columns, right| Some(Product { count, rows: n, inner, columns, right });

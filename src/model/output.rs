@@ -33,6 +33,8 @@ pub struct Output {
     pub masks: Option<Tensor>,
     /// Of a detector with a first stage what its queries started from.
     pub first: Option<First>,
+    /// Of a detector of regions what is seen: the objects that come of its slots.
+    pub objects: Option<Objects>,
     /// The same with proposals of its own, where others were pinned.
     pub free: Option<Box<Output>>,
     /// Probability that an object must have to be shown, unless another is asked for.
@@ -50,7 +52,47 @@ pub struct First {
     pub references: Tensor,
 }
 
+/// The objects of a detector of regions, the likeliest first.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    /// `(B, D, 7)`: class, probability, box as shares of the input, and the slot that it came of. What is none has probability 0.
+    pub rows: Tensor,
+    /// Probabilities of the pixels of masks over the boxes, less a half: `(B, D, rows, columns)`.
+    pub masks: Option<Tensor>,
+}
+
+/// Probability from which on an object of a detector of regions is shown, unless another is asked for.
+pub const OF_REGIONS: f64 = 0.3;
+
+/// Left, top, right and bottom in pixels, `(B, N, 4)`, to centre and sides as shares of an input of rows and columns.
+fn shares(corners: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
+    let (upper, lower) = (corners.narrow(2, 0, 2)?, corners.narrow(2, 2, 2)?);
+    let size = Tensor::new(&[[[width as f32, height as f32]]], corners.device())?;
+    let (centre, sides) = (((&upper + &lower)? * 0.5)?, (lower - upper)?);
+    Ok(Tensor::cat(&[centre.broadcast_div(&size)?, sides.broadcast_div(&size)?], 2)?)
+}
+
 impl Output {
+    /// Of a detector of regions in inputs of `size`: the logits of regions `(B, R, K + 1)`, their proposals (index, and box in pixels) and logits of
+    /// those, the objects (class, probability, box in pixels, region), and their masks.
+    ///
+    /// # Errors
+    /// When a tensor has another shape.
+    pub fn of_regions(
+        logits: &Tensor,
+        (chosen, objectness): (&Tensor, &Tensor),
+        objects: &Tensor,
+        masks: Option<Tensor>,
+        size: (usize, usize),
+    ) -> Result<Self> {
+        let references = shares(&chosen.narrow(2, 1, BOX)?, size)?;
+        let first = First { proposals: chosen.detach(), objectness: objectness.clone(), references };
+        let boxes = shares(&objects.narrow(2, 2, BOX)?, size)?;
+        let rows = Tensor::cat(&[objects.narrow(2, 0, 2)?, boxes, objects.narrow(2, 2 + BOX, 1)?], 2)?;
+        let objects = Some(Objects { rows, masks });
+        Ok(Self { first: Some(first), objects, threshold: OF_REGIONS, ..Self::of(logits.clone(), Scoring::Softmax, None) })
+    }
+
     /// Of a classifier's logits `(B, K)`.
     ///
     /// # Errors
@@ -72,7 +114,7 @@ impl Output {
     }
 
     const fn of(logits: Tensor, scoring: Scoring, boxes: Option<Tensor>) -> Self {
-        Self { logits, scoring, boxes, masks: None, first: None, free: None, threshold: THRESHOLD }
+        Self { logits, scoring, boxes, masks: None, first: None, objects: None, free: None, threshold: THRESHOLD }
     }
 
     /// Of a network that segments, `(B, Q, K + rows columns)`: logits of classes and of masks, side by side.

@@ -27,11 +27,37 @@ pub enum Part {
     Cross,
     /// What makes masks of queries.
     Mask,
+    /// The feature pyramid: what makes maps of one width of those of a backbone's stages.
+    Neck,
+    /// What proposes regions on every level of the pyramid.
+    Rpn,
+    /// What gives regions their classes and boxes.
+    Boxes,
+    /// What gives regions their masks.
+    Masks,
 }
 
 impl Part {
     /// All of them, in the order of the forward pass.
-    pub const ALL: [Self; 7] = [Self::Backbone, Self::Projector, Self::Proposals, Self::Encoder, Self::Decoder, Self::Cross, Self::Mask];
+    pub const ALL: [Self; 11] = [
+        Self::Backbone,
+        Self::Projector,
+        Self::Proposals,
+        Self::Encoder,
+        Self::Decoder,
+        Self::Cross,
+        Self::Mask,
+        Self::Neck,
+        Self::Rpn,
+        Self::Boxes,
+        Self::Masks,
+    ];
+
+    /// Whether it is a part of a detector of regions, whose addresses have their numbers in other places: `boxes.2.conv.3`.
+    #[must_use]
+    pub const fn is_of_regions(self) -> bool {
+        matches!(self, Self::Neck | Self::Rpn | Self::Boxes | Self::Masks)
+    }
 
     /// The first word of its addresses; the backbone's have none.
     #[must_use]
@@ -44,12 +70,17 @@ impl Part {
             Self::Decoder => "decoder",
             Self::Cross => "cross",
             Self::Mask => "mask",
+            Self::Neck => "neck",
+            Self::Rpn => "rpn",
+            Self::Boxes => "boxes",
+            Self::Masks => "masks",
         }
     }
 }
 
 /// Address of one quantized operand. Its text form is stable: `patch`, `head`, `blocks.3.fc2`; in a network with stages
-/// `layers.2.blocks.3.fc2` and `layers.1.merge`; in other parts than the backbone `decoder.layers.1.fc1` and `proposals.out`.
+/// `layers.2.blocks.3.fc2` and `layers.1.merge`; in other parts than the backbone `decoder.layers.1.fc1` and `proposals.out`, and in those of a
+/// detector of regions `neck.lateral.2`, `rpn.cls`, and with the stage of a cascade `boxes.1.conv.3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Site {
     /// The part of the network.
@@ -90,6 +121,10 @@ impl Site {
 
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.part.is_of_regions() {
+            let number = |number: Option<u16>| number.map(|number| format!(".{number}")).unwrap_or_default();
+            return f.pad(&format!("{}{}.{}{}", self.part.name(), number(self.stage), self.kind, number(self.block)));
+        }
         let stage = self.stage.map(|stage| format!("layers.{stage}.")).unwrap_or_default();
         let (part, blocks) = match self.part {
             Part::Backbone => (String::new(), "blocks"),
@@ -113,7 +148,20 @@ impl FromStr for Site {
     fn from_str(s: &str) -> Result<Self, Error> {
         let malformed = || Error::setting("site", s, "an address such as `blocks.3.fc2`, `layers.2.blocks.3.fc2` or `head`");
         let parted = |part: &Part| s.strip_prefix(part.name()).and_then(|rest| Some((*part, rest.strip_prefix('.')?)));
-        let (part, stage, block, kind) = if let Some((part, rest)) = Part::ALL.iter().skip(1).find_map(parted) {
+        let parted = Part::ALL.iter().skip(1).find_map(parted);
+        if let Some((part, rest)) = parted.filter(|(part, _)| part.is_of_regions()) {
+            let number = |text: &str| text.parse::<u16>().ok();
+            let (stage, rest) = match rest.split_once('.') {
+                Some((first, rest)) if number(first).is_some() => (number(first), rest),
+                _ => (None, rest),
+            };
+            let (kind, block) = match rest.rsplit_once('.') {
+                Some((kind, last)) if number(last).is_some() => (kind, number(last)),
+                _ => (rest, None),
+            };
+            return Ok(Self { part, stage, block, kind: kind.parse().map_err(|_| malformed())? });
+        }
+        let (part, stage, block, kind) = if let Some((part, rest)) = parted {
             let (block, kind) = numbered(rest, "layers.").ok_or_else(malformed)?;
             (part, None, block, kind)
         } else {
@@ -241,6 +289,12 @@ mod tests {
             "decoder.ref.0",
             "projector.layers.2.cv1",
             "proposals.box.2",
+            "neck.lateral.2",
+            "rpn.conv",
+            "boxes.cls",
+            "boxes.fc.0",
+            "boxes.1.conv.3",
+            "masks.2.logits",
         ] {
             let site: Site = text.parse().unwrap();
             assert_eq!(site.to_string(), text);
@@ -258,6 +312,9 @@ mod tests {
             "decoder.",
             "decoder.blocks.1.fc1",
             "mask.layers.x.dw",
+            "boxes.1",
+            "boxes.conv.x",
+            "neck.1.2.3",
         ] {
             assert!(text.parse::<Site>().is_err(), "{text} is no address");
         }

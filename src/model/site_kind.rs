@@ -98,11 +98,21 @@ pub enum SiteKind {
     Map,
     /// Input of the layer that makes the queries' side of masks.
     Query,
+    /// A map of the backbone's, input of the convolution that gives it the width of the pyramid.
+    Lateral,
+    /// Input of a convolution of three by three.
+    Conv,
+    /// Input of a layer behind regions, all of their places side by side or behind another.
+    Fc,
+    /// Input of the layer that gives regions their boxes.
+    Reg,
+    /// Input of the layer that gives the pixels of masks their logits.
+    Logits,
 }
 
 impl SiteKind {
     /// All kinds, in the order of the forward pass.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 42] = [
         Self::Patch,
         Self::Qkv,
         Self::Qk,
@@ -140,6 +150,11 @@ impl SiteKind {
         Self::Pw,
         Self::Map,
         Self::Query,
+        Self::Lateral,
+        Self::Conv,
+        Self::Fc,
+        Self::Reg,
+        Self::Logits,
     ];
 
     /// The name used in addresses and flags.
@@ -183,6 +198,11 @@ impl SiteKind {
             Self::Pw => "pw",
             Self::Map => "map",
             Self::Query => "query",
+            Self::Lateral => "lateral",
+            Self::Conv => "conv",
+            Self::Fc => "fc",
+            Self::Reg => "reg",
+            Self::Logits => "logits",
         }
     }
 
@@ -227,6 +247,11 @@ impl SiteKind {
             Self::Pw => "input of the layer behind the depthwise convolution",
             Self::Map => "input of the layer of the map of masks",
             Self::Query => "input of the layer of the queries' side of masks",
+            Self::Lateral => "a map of the backbone, input of the convolution to the pyramid's width",
+            Self::Conv => "input of a convolution of 3x3",
+            Self::Fc => "input of a layer behind regions",
+            Self::Reg => "input of the layer of the boxes of regions",
+            Self::Logits => "input of the layer of the pixels of masks",
         }
     }
 
@@ -234,6 +259,7 @@ impl SiteKind {
     #[must_use]
     pub const fn is_first_or_last(self) -> bool {
         matches!(self, Self::Patch | Self::Stem | Self::Head | Self::HeadDist | Self::Cls | Self::Cls2 | Self::Box2)
+            || matches!(self, Self::Reg | Self::Logits)
     }
 
     /// Whether only detectors with a decoder have such sites.
@@ -243,12 +269,13 @@ impl SiteKind {
             self,
             Self::Qk | Self::VIn | Self::Value | Self::Sample | Self::Out | Self::Cv1 | Self::Cv2 | Self::Ref0 | Self::Ref1 | Self::Cls
         ) || matches!(self, Self::Dw | Self::Pw | Self::Map | Self::Query | Self::QIn | Self::KIn | Self::Cv3 | Self::Down | Self::Stem)
+            || matches!(self, Self::Lateral | Self::Conv | Self::Fc | Self::Reg | Self::Logits)
     }
 
     /// Whether it is the input of a convolution.
     #[must_use]
     pub const fn is_convolution(self) -> bool {
-        matches!(self, Self::Cv1 | Self::Cv2 | Self::Cv3 | Self::Down | Self::Stem | Self::Dw)
+        matches!(self, Self::Cv1 | Self::Cv2 | Self::Cv3 | Self::Down | Self::Stem | Self::Dw | Self::Lateral | Self::Conv)
     }
 
     /// Whether the site is a softmax attention, whose groups are over rows (method, section 5).

@@ -8,7 +8,7 @@ use candle_core::{D, Tensor};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use super::curvature::{Curvature, Gram};
+use super::curvature::{self, Curvature, Gram};
 use super::group::Alpha;
 use super::ranges::{self, Along};
 use super::uniform::Bounds;
@@ -64,8 +64,7 @@ pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut
     let mut calibration = Calibration::default();
     let mut excess: BTreeMap<Site, Excess> = BTreeMap::new();
     let mut grams: BTreeMap<Site, Gram> = BTreeMap::new();
-    let kernels_of: BTreeMap<Site, _> =
-        network.sites().into_iter().filter_map(|info| Some((info.site, (info.kernel?, info.layout.grid)))).collect();
+    let near_of: BTreeMap<Site, _> = network.sites().into_iter().filter_map(|info| Some((info.site, info.near?))).collect();
     for batch in batches {
         let sites = &mut calibration.sites;
         let recorder = Recorder(|site: Site, x: &Tensor| {
@@ -82,11 +81,12 @@ pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut
                 ranges.alpha = excess.alpha(site);
             }
             let mut add = |values: &[f32], columns| grams.entry(site).or_default().add(values, columns);
-            match (network.weight(site), kernels_of.get(&site)) {
+            match (network.weight(site), near_of.get(&site)) {
                 (None, _) => Ok(()),
+                (Some(weight), _) if weight.size().1 > curvature::WIDEST => Ok(()),
                 (Some(_), None) => kernels::with_values(x, |values| add(values, last))?,
-                (Some(weight), Some((kernel, grid))) => {
-                    let near = |values: &[f32]| values.chunks_exact(picture).flat_map(|one| kernel.unfold(one, *grid)).collect::<Vec<_>>();
+                (Some(weight), Some(near)) => {
+                    let near = |values: &[f32]| values.chunks_exact(picture).flat_map(|one| near.sample(one, NEAR)).collect::<Vec<_>>();
                     add(&kernels::with_values(x, near)?, weight.size().1)
                 }
             }
@@ -108,6 +108,8 @@ pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut
 
 /// Where inside a range the bound stands whose excess is measured, as a share of the extreme \[D\].
 const INSIDE: f32 = 0.5;
+/// Neighbourhoods of one picture that the rounding of a convolution's weights looks at \[D\].
+const NEAR: usize = 4096;
 /// Values of one picture and site that are kept.
 const SAMPLE: usize = 512;
 

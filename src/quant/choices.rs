@@ -94,7 +94,9 @@ impl Scope {
     pub const fn holds(self, site: Site) -> bool {
         match self {
             Self::All => true,
-            Self::Transformer => !(matches!(site.part, Part::Projector | Part::Mask) || site.kind.is_convolution()),
+            Self::Transformer => {
+                !(matches!(site.part, Part::Projector | Part::Mask | Part::Neck | Part::Rpn | Part::Masks) || site.kind.is_convolution())
+            }
             Self::Backbone => {
                 matches!(site.part, Part::Backbone)
                     && (site.block.is_some() || matches!(site.kind, SiteKind::Patch | SiteKind::Merge | SiteKind::Stem))

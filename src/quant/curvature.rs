@@ -9,6 +9,10 @@ use crate::model::kernels;
 /// What is added to the diagonal of `H`, as a share of its mean: GPTQ's.
 const DAMPING: f64 = 0.01;
 
+/// Inputs of a layer above which its weights are rounded to nearest \[D\]: the factor grows with their square, the time with their cube. The first
+/// layer behind regions has 12,544.
+pub const WIDEST: usize = 8192;
+
 /// The upper triangle of a square matrix, row by row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Triangle {

@@ -12,7 +12,7 @@ use safetensors::SafeTensors;
 
 use super::bits::BitWidth;
 use super::calibrate::{Calibration, SiteRanges};
-use super::curvature::{Curvature, Triangle};
+use super::curvature::{Curvature, Triangle, WIDEST};
 use super::fit::{Rule, SiteQuantizers};
 use super::group::Alpha;
 use super::method::{GeluShape, Method, SoftmaxShape, Stored};
@@ -251,9 +251,12 @@ pub fn read_calibration(name: String, bytes: &[u8], sites: &[SiteInfo]) -> Resul
         };
         let [lower, upper] = get("alpha")?.to_vec1::<f64>()?[..] else { return Err(broken("alpha", "two values".into())) };
         let values = get("values")?.to_vec1::<u32>()?.first().copied().unwrap_or(0) as usize;
-        let curvature = info.layer.as_ref().map(|_| read_curvature(&get, info.channels)).transpose()?;
+        // A convolution has more inputs than channels: all values of a neighbourhood.
+        let inputs = info.product.map_or(info.channels, |product| product.inner);
+        let rounded_by = info.layer.as_ref().filter(|_| inputs <= WIDEST);
+        let curvature = rounded_by.map(|_| read_curvature(&get, inputs)).transpose()?;
         let curvature = match curvature {
-            Some(None) => return Err(broken("inverse_factor", format!("a triangle for {} channels", info.channels))),
+            Some(None) => return Err(broken("inverse_factor", format!("a triangle for {inputs} inputs"))),
             found => found.flatten().map(Arc::new),
         };
         let ranges = SiteRanges {

@@ -239,7 +239,7 @@ impl<'p, F: FnMut(&Observation) -> Result<()>> IntegerTap<'p, F> {
     fn weight_of(&self, site: Site) -> Result<std::result::Result<&Arc<QuantizedWeight>, &'static str>> {
         let plan = self.plan.site(site)?;
         Ok(match &plan.weight {
-            _ if plan.info.kernel.is_some() => Err("it is a convolution"),
+            _ if plan.info.near.is_some() => Err("it is a convolution"),
             _ if plan.bits.is_float() => Err("its input stays in float"),
             None => Err("its weight stays in float"),
             Some(weight) if weight.per_channel().is_none() => Err("its weight has more than one scale for an output channel"),

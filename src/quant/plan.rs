@@ -9,11 +9,12 @@ use rayon::prelude::*;
 use super::bits::{BitWidth, GroupCount};
 use super::calibrate::Calibration;
 use super::choices::Arithmetic;
+use super::curvature::WIDEST;
 use super::fit::SiteQuantizers;
 use super::method::{Fit, Scheme};
 use super::settings::Settings;
 use super::weight::{self, QuantizedWeight};
-use super::weight_scheme::WeightScheme;
+use super::weight_scheme::{Rounding, WeightScheme};
 use crate::error::{Error, Result};
 use crate::model::{Model, Site, SiteInfo, Weight};
 use crate::progress::Cancel;
@@ -215,6 +216,8 @@ impl FitCache {
 
     fn weight(&self, model: &Model, calibration: &Calibration, site: Site, scheme: WeightScheme) -> Result<Option<Arc<QuantizedWeight>>> {
         let Some(float) = model.network().weight(site) else { return Ok(None) };
+        // Too many inputs for GPTQ; the model's notes say so.
+        let scheme = if float.size().1 > WIDEST { WeightScheme { rounding: Rounding::Nearest, ..scheme } } else { scheme };
         if let Some(known) = self.weights.lock().unwrap_or_else(PoisonError::into_inner).get(&(site, scheme)) {
             return Ok(known.clone());
         }

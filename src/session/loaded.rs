@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use super::options::Options;
 use crate::error::{Error, Result};
 use crate::input::{Picture, PictureSet, PictureSource, Preprocess, builtin};
-use crate::model::{Model, Site, SitePattern, TokenLayout};
+use crate::model::{Config, Model, Site, SitePattern, TokenLayout};
 use crate::progress::Progress;
+use crate::quant::curvature::WIDEST;
 use crate::quant::{FitCache, Settings, files};
 
 /// What photograph models should be calibrated on.
@@ -65,6 +66,12 @@ impl LoadedModel {
             fastrand::Rng::with_seed(options.settings.seed).shuffle(&mut pictures.pictures);
         }
         let preprocess = sized(&mut model, &pictures, options)?;
+        for info in model.sites().to_vec() {
+            let inputs = info.layer.and(info.product).map_or(0, |product| product.inner);
+            if inputs > WIDEST {
+                model.notes.push(format!("{}: {inputs} inputs are too many for GPTQ, its weights are rounded to nearest", info.site));
+            }
+        }
         let config = &model.config;
         let idle = |pattern: &&SitePattern| !model.sites().iter().any(|info| pattern.matches(info.site));
         let own = options.settings.overrides.iter().map(|own| ("--site-groups, --site-abits or --site-wbits", &own.sites));
@@ -138,6 +145,9 @@ impl LoadedModel {
 /// When its preprocessing configuration is unusable.
 pub fn preprocessing(model: &Model) -> Result<Preprocess> {
     let config = &model.config;
+    if let Config::Rcnn(_) = config {
+        return Preprocess::of_mmdet(model.raw_preprocessor.as_ref(), config.image_size());
+    }
     Preprocess::from_config(model.raw_config.as_ref(), model.raw_preprocessor.as_ref(), config.in_chans(), config.image_size())
 }
 
@@ -157,7 +167,7 @@ fn sized(model: &mut Model, pictures: &PictureSet, options: &Options) -> Result<
     let first = || -> Result<Option<(usize, usize)>> {
         let Some(source) = pictures.pictures.first() else { return Ok(None) };
         let raster = source.load()?.raster;
-        Ok(preprocess.detector_size(raster.height, raster.width))
+        Ok(preprocess.input_for(raster.height, raster.width))
     };
     let size = options.input_size.map_or_else(first, |size| Ok(Some(size)))?.unwrap_or(model.config.image_size());
     model.resize(size, options.max_memory)?;

@@ -210,7 +210,7 @@ impl Truth {
     pub fn input_size(&self, session: &Session) -> Result<Option<(usize, usize)>> {
         let Some((_, first)) = self.pictures.first() else { return Ok(None) };
         let raster = first.load()?.raster;
-        Ok(session.opened().preprocess.detector_size(raster.height, raster.width))
+        Ok(session.opened().preprocess.input_for(raster.height, raster.width))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod merge;
 pub mod mixed;
 pub mod perturbation;
 pub mod perturbation_report;
+pub mod regions;
 pub mod repair;
 pub mod sensitivity;
 pub mod shard;

@@ -6,6 +6,7 @@ use candle_core::{D, Tensor};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::regions::{self, Regions};
 use crate::error::Result;
 use crate::memory::BATCH;
 use crate::model::{Identity, Model, Output, Weights, forward};
@@ -30,6 +31,9 @@ pub struct Verification {
     pub largest_logit: f32,
     /// What the difference may be.
     pub tolerance: f32,
+    /// What was matched of the sets of a detector of regions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regions: Option<Regions>,
     /// Pictures with the same top-1.
     pub same_top1: usize,
     /// Whether the difference is within the tolerance.
@@ -38,7 +42,7 @@ pub struct Verification {
 
 /// The inputs of a reference file, each as what stands before its names: of `input` with `logits`, or for each TAG of `TAG.pixel_values` with
 /// `TAG.logits`; of a detector with `pred_boxes`, and with `init_reference_points` and `pred_masks` where the file has them; of a network
-/// that segments `class_queries_logits` and `masks_queries_logits` instead.
+/// that segments `class_queries_logits` and `masks_queries_logits` instead; of a detector of regions what [`regions`] reads.
 fn cases(file: &Weights) -> Vec<(String, String)> {
     let tags: Vec<String> = file.keys().filter_map(|key| key.strip_suffix("pixel_values").map(str::to_string)).collect();
     if tags.is_empty() {
@@ -67,7 +71,7 @@ pub fn verify(model: &mut Model, expected: &Path, tolerance: f32) -> Result<Veri
     let file = Weights::open(&name, &[expected])?;
     let queries = model.config.queries();
     let (mut largest_difference, mut largest_logit, mut same_top1, mut all) = (0.0_f32, 0.0_f32, 0, 0);
-    let mut masks: Option<f32> = None;
+    let (mut masks, mut regions): (Option<f32>, Option<Regions>) = (None, None);
     for (tag, of_input) in cases(&file) {
         let found = file.shape(&of_input, 4)?;
         if queries.is_some() && (found[2], found[3]) != model.config.image_size() {
@@ -80,6 +84,12 @@ pub fn verify(model: &mut Model, expected: &Path, tolerance: f32) -> Result<Veri
             return Err(file.wrong(&of_input, expected, format!("shape {found:?}")));
         }
         let (pictures, input) = (found[0], file.get(&of_input, &found)?);
+        if regions::is_one(&file) && pictures == 1 && tag.is_empty() {
+            let compared = regions::compare(model, &file, &input)?;
+            (largest_difference, largest_logit, masks) = (compared.difference, compared.largest, compared.masks);
+            (same_top1, all, regions) = (usize::from(compared.same), 1, Some(compared.regions));
+            break;
+        }
         for start in (0..pictures).step_by(BATCH) {
             let count = BATCH.min(pictures - start);
             let ours = forward(model.network(), &input.narrow(0, start, count)?, &mut Identity)?;
@@ -121,7 +131,8 @@ pub fn verify(model: &mut Model, expected: &Path, tolerance: f32) -> Result<Veri
         largest_logit,
         tolerance,
         same_top1,
-        within: largest_difference <= tolerance && masks.unwrap_or(0.0) <= MASKS * tolerance,
+        within: largest_difference <= tolerance && masks.unwrap_or(0.0) <= MASKS * tolerance && regions.as_ref().is_none_or(Regions::all),
+        regions,
         largest_mask_difference: masks,
     })
 }

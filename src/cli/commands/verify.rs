@@ -37,6 +37,11 @@ impl Verify {
         if found.within {
             return Ok(());
         }
+        if let Some(regions) = found.regions.as_ref().filter(|regions| !regions.all()) {
+            let ((all, proposed), (objects, seen)) = (regions.proposals, regions.objects);
+            let problem = format!("{proposed} of {all} proposals and {seen} of {objects} objects of the reference are found, expected all");
+            return Err(Error::content(found.model, problem, "check that model and reference belong together"));
+        }
         let masks = found.largest_mask_difference.filter(|_| found.largest_difference <= *tolerance);
         let problem = match masks {
             Some(masks) => format!("the masks differ by {masks:e}, expected at most ten times {tolerance:e}"),

@@ -93,8 +93,14 @@ pub fn verification(v: &Verification, output: &Output) -> Result<()> {
             let sign = if v.largest_difference <= v.tolerance { "<=" } else { ">" };
             let masks = v.largest_mask_difference.map(|masks| format!(", of masks {masks:e} (ten times as much may be)"));
             let masks = masks.unwrap_or_default();
+            let regions = v.regions.as_ref().map_or_else(String::new, |found| {
+                format!(
+                    ", {} of {} proposals and {} of {} objects found (boxes within {:e} pixels)",
+                    found.proposals.1, found.proposals.0, found.objects.1, found.objects.0, found.largest_box_difference
+                )
+            });
             format!(
-                "{} against {}: largest difference {difference} {sign} {tolerance}{masks} (logits up to {:.2}), same top-1 in {} of {}\n",
+                "{} against {}: largest difference {difference} {sign} {tolerance}{masks} (logits up to {:.2}), same top-1 in {} of {}{regions}\n",
                 clean(&v.model),
                 clean(&v.expected),
                 v.largest_logit,

@@ -54,6 +54,16 @@ fn listed(value: &Value, classes: usize) -> Result<Vec<String>, usize> {
     Ok(names)
 }
 
+/// The classes of COCO in the order of their numbers there, without the gaps.
+const COCO: &str = "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush";
+
+/// The names of COCO, for a detector that has so many classes and no names of its own.
+#[must_use]
+pub fn of_coco(classes: usize) -> Option<Vec<String>> {
+    let names: Vec<String> = COCO.split(", ").map(str::to_string).collect();
+    (names.len() == classes).then_some(names)
+}
+
 /// The names of ImageNet-1k, for a photograph model that has so many classes and no names of its own.
 #[must_use]
 pub fn of_imagenet(in_chans: usize, classes: usize) -> Option<Vec<String>> {

@@ -10,6 +10,7 @@ pub mod hub;
 pub mod labels;
 pub mod names;
 pub mod names_detr;
+pub mod names_rcnn;
 pub mod names_rf_detr;
 mod shards;
 pub mod weights;

@@ -18,6 +18,10 @@ pub enum Layout {
     Transformers,
     /// torchvision.
     Torchvision,
+    /// mmdet, version 2.
+    Mmdet,
+    /// mmdet, version 3.
+    Mmdet3,
 }
 
 impl Layout {
@@ -28,6 +32,8 @@ impl Layout {
             Self::Timm => "timm",
             Self::Transformers => "transformers",
             Self::Torchvision => "torchvision",
+            Self::Mmdet => "mmdet",
+            Self::Mmdet3 => "mmdet 3",
         }
     }
 }
@@ -307,7 +313,7 @@ pub(super) fn timm_name(key: &str) -> String {
 }
 
 /// timm's present name for one of a Swin checkpoint.
-fn swin_name(key: &str, early: bool, shallow: bool) -> String {
+pub(super) fn swin_name(key: &str, early: bool, shallow: bool) -> String {
     let merging = key.strip_prefix("layers.").and_then(|rest| rest.split_once(".downsample."));
     if let Some((stage, part)) = merging.filter(|_| early)
         && let Ok(stage) = stage.parse::<u16>()

@@ -20,6 +20,7 @@ use crate::model::checkpoint::config::DetrConfig;
 use crate::model::checkpoint::config::detr::QUERIES;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::conv::{Conv, weight_of};
+use crate::model::extents::extents;
 use crate::model::kernels::Weight;
 use crate::model::layer::{BoxLayers, LayerNamed, site};
 use crate::model::network::{Network, SiteInfo};
@@ -95,18 +96,6 @@ pub struct Detr {
     norm: Norm,
     class: LayerNamed,
     boxes: BoxLayers,
-}
-
-/// How many rows and columns of pixels `(B, C, height, width)` are not padding, `(B, 1, 2)`.
-fn extents(pixels: &Tensor) -> Result<Tensor> {
-    let (b, _, height, width) = pixels.dims4()?;
-    let any = pixels.detach().abs()?.max(1)?.to_vec3::<f32>()?;
-    let extent = |picture: &Vec<Vec<f32>>| {
-        let rows = picture.iter().rposition(|row| row.iter().any(|v| *v != 0.0)).map_or(height, |last| last + 1);
-        let columns = picture.iter().filter_map(|row| row.iter().rposition(|v| *v != 0.0)).max().map_or(width, |last| last + 1);
-        [rows as f32, columns as f32]
-    };
-    Ok(Tensor::from_vec(any.iter().flat_map(extent).collect::<Vec<_>>(), (b, 1, 2), &Device::Cpu)?)
 }
 
 impl Detr {

@@ -62,6 +62,7 @@ struct PatchMerging {
     norm: Norm,
     reduction: Linear,
     from: (usize, usize), // the grid before it
+    unfolded: bool,       // whether the four stand channel by channel
 }
 
 impl PatchMerging {
@@ -73,6 +74,7 @@ impl PatchMerging {
             norm: Norm::new(weights, &name("norm"), 4 * from, EPS)?,
             reduction: Linear::new(weights, &name("reduction"), merge(stage), (to, 4 * from), false)?,
             from: cfg.grid(stage - 1),
+            unfolded: cfg.unfolded,
         })
     }
 
@@ -82,7 +84,9 @@ impl PatchMerging {
         let (rows, columns) = self.from;
         let x = x.reshape((b, rows, columns, dim))?.pad_with_zeros(1, 0, rows % 2)?.pad_with_zeros(2, 0, columns % 2)?;
         let (rows, columns) = (rows.div_ceil(2), columns.div_ceil(2));
-        let fours = x.reshape((b, rows, 2, columns, 2, dim))?.permute((0, 1, 3, 4, 2, 5))?.reshape((b, rows * columns, 4 * dim))?;
+        let fours = x.reshape((b, rows, 2, columns, 2, dim))?;
+        let fours = if self.unfolded { fours.permute((0, 1, 3, 5, 2, 4))? } else { fours.permute((0, 1, 3, 4, 2, 5))? };
+        let fours = fours.reshape((b, rows * columns, 4 * dim))?;
         self.reduction.forward(self.norm.forward(&fours)?, tap)
     }
 }

@@ -185,7 +185,7 @@ pub(super) fn check(checkpoint: &Checkpoint, layout: Layout, config: &Config, no
         Config::Vit(vit) => claims.vit(vit)?,
         Config::Swin(swin) => claims.swin(swin)?,
         // Their configurations are read strictly, key by key.
-        Config::RfDetr(_) | Config::Eomt(_) | Config::Detr(_) => return Ok(()),
+        Config::RfDetr(_) | Config::Eomt(_) | Config::Detr(_) | Config::Rcnn(_) => return Ok(()),
     }
     if claims.said.timm && layout != Layout::Transformers {
         let outside = |key: &&&str| {

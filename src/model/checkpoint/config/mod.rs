@@ -7,6 +7,7 @@ mod dinov2;
 pub mod eomt;
 mod keys;
 
+pub mod rcnn;
 pub mod rf_detr;
 mod said;
 mod strict;
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 pub use detr::DetrConfig;
 pub use eomt::EomtConfig;
+pub use rcnn::RcnnConfig;
 pub use rf_detr::RfDetrConfig;
 pub use swin::{SwinConfig, SwinPadding, SwinStage};
 pub use vit::{Detection, Pool, VitConfig};
@@ -47,6 +49,9 @@ pub enum Config {
     Eomt(Box<EomtConfig>),
     /// DETR.
     Detr(Box<DetrConfig>),
+    /// Mask R-CNN and its cascade, on a Swin Transformer.
+    #[serde(rename = "r-cnn")]
+    Rcnn(Box<RcnnConfig>),
 }
 
 impl Config {
@@ -60,6 +65,10 @@ impl Config {
         let mut notes = vec![format!("names as {} writes them", layout.name())];
         let swin = weights.has("layers.0.blocks.0.norm1.weight");
         keys::check_type(checkpoint)?;
+        if rcnn::is_one(weights) {
+            let config = Self::Rcnn(Box::new(rcnn::infer(checkpoint, layout, &mut notes)?));
+            return Ok((config, notes));
+        }
         if weights.has(rf_detr::QUERIES) {
             let config = Self::RfDetr(Box::new(rf_detr::infer(checkpoint, &mut notes)?));
             return Ok((config, notes));
@@ -103,6 +112,7 @@ impl Config {
             Self::RfDetr(detr) => detr.backbone.image_size,
             Self::Eomt(eomt) => eomt.backbone.image_size,
             Self::Detr(detr) => detr.image_size,
+            Self::Rcnn(rcnn) => rcnn.backbone.image_size,
         }
     }
 
@@ -114,7 +124,7 @@ impl Config {
             Self::Swin(swin) => swin.in_chans,
             Self::RfDetr(detr) => detr.backbone.in_chans,
             Self::Eomt(eomt) => eomt.backbone.in_chans,
-            Self::Detr(_) => 3,
+            Self::Detr(_) | Self::Rcnn(_) => 3,
         }
     }
 
@@ -127,6 +137,7 @@ impl Config {
             Self::RfDetr(detr) => detr.classes,
             Self::Eomt(eomt) => eomt.classes,
             Self::Detr(detr) => detr.classes,
+            Self::Rcnn(rcnn) => rcnn.classes,
         }
     }
 
@@ -139,19 +150,24 @@ impl Config {
             Self::RfDetr(detr) => Some(detr.queries),
             Self::Eomt(eomt) => Some(eomt.queries),
             Self::Detr(detr) => Some(detr.queries),
+            Self::Rcnn(rcnn) => Some(rcnn.proposals),
         }
     }
 
     /// Probability that an object must have to be shown, unless another is asked for.
     #[must_use]
     pub const fn threshold(&self) -> f64 {
-        if let Self::Eomt(_) = self { eomt::THRESHOLD } else { crate::model::output::THRESHOLD }
+        match self {
+            Self::Eomt(_) => eomt::THRESHOLD,
+            Self::Rcnn(_) => crate::model::output::OF_REGIONS,
+            _ => crate::model::output::THRESHOLD,
+        }
     }
 
     /// Whether it takes inputs of any size, which a session chooses.
     #[must_use]
     pub const fn takes_any_size(&self) -> bool {
-        matches!(self, Self::Vit(VitConfig { detection: Some(_), .. }) | Self::Detr(_))
+        matches!(self, Self::Vit(VitConfig { detection: Some(_), .. }) | Self::Detr(_) | Self::Rcnn(_))
     }
 
     /// The same for another input size, in rows and columns of pixels.
@@ -162,6 +178,7 @@ impl Config {
             Self::RfDetr(detr) => detr.backbone.image_size = size,
             Self::Eomt(eomt) => eomt.backbone.image_size = size,
             Self::Detr(detr) => detr.image_size = size,
+            Self::Rcnn(rcnn) => rcnn.backbone.image_size = size,
         }
     }
 
@@ -207,6 +224,18 @@ impl Config {
                 };
                 maps.chain([of(tokens, detr.encoder), of(detr.queries.max(tokens), detr.decoder)]).collect()
             }
+            Self::Rcnn(rcnn) => {
+                let swin = &rcnn.backbone;
+                let stage = |(index, stage): (usize, &SwinStage)| {
+                    let (rows, columns) = swin.grid(index);
+                    let seen = stage.window * stage.window;
+                    (stage.depth as u64, block(rows.saturating_mul(columns), seen, stage.dim, stage.heads, stage.mlp_dim))
+                };
+                let cells: usize = rcnn.levels().iter().map(|(rows, columns)| rows.saturating_mul(*columns)).sum();
+                let regions = (rcnn.stages * (1 + rcnn.convs) * rcnn.proposals * 49 + 500 * 100 * rcnn.stages).saturating_mul(rcnn.dim);
+                let of_maps = (cells as u64).saturating_mul(6 * rcnn.dim as u64).saturating_add(regions as u64);
+                swin.stages.iter().enumerate().map(stage).chain([(1, (of_maps, 0))]).collect()
+            }
             Self::Eomt(eomt) => {
                 let (vit, (rows, columns)) = (&eomt.backbone, eomt.mask_grid());
                 let map = (rows as u64).saturating_mul(columns as u64).saturating_mul(4 * vit.embed_dim as u64);
@@ -244,6 +273,7 @@ impl Config {
             Self::RfDetr(detr) => detr.describe(),
             Self::Eomt(eomt) => eomt.describe(),
             Self::Detr(detr) => detr.describe(),
+            Self::Rcnn(rcnn) => rcnn.describe(),
         }
     }
 }
@@ -253,8 +283,8 @@ impl Config {
 fn require_classifier(weights: &Weights, head: &str) -> Result<()> {
     // mmdet's names: a head beside the backbone that proposes regions.
     if let Some(name) = weights.names_in_file().find(|name| name.starts_with("rpn_head.") || name.starts_with("roi_head.")) {
-        let problem = format!("`{name}`: a Mask R-CNN or Cascade Mask R-CNN with mmdet's names, which igq does not compute yet");
-        return Err(Error::content(weights.file(), problem, "name a classifier, or a YOLOS detector"));
+        let problem = format!("`{name}`: a detector with mmdet's names and another head than a Mask R-CNN's or Cascade Mask R-CNN's");
+        return Err(Error::content(weights.file(), problem, "name a Mask R-CNN or Cascade Mask R-CNN with a Swin Transformer"));
     }
     let needed = ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "layers.0.blocks.0.attn.qkv.weight", "pos_embed"];
     if !needed.iter().any(|key| weights.has(key)) {

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::checkpoint::config::{declared_blocks, declared_eps, declared_size, lookup, patch_embed};
 use crate::model::checkpoint::names::Layout;
+use crate::model::checkpoint::weights::Weights;
 
 /// One stage: blocks of one width on one grid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -59,6 +60,9 @@ pub struct SwinConfig {
     pub norm_eps: f64,
     /// How windows are filled up.
     pub padding: SwinPadding,
+    /// Whether merged tokens stand channel by channel (torch's Unfold, mmdet 3) and not one behind another.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unfolded: bool,
 }
 
 impl SwinConfig {
@@ -103,13 +107,8 @@ impl SwinConfig {
     }
 }
 
-/// Reads what a Swin checkpoint is, whose tensors have timm's names by now. `notes` gets a line for all that was inferred.
-///
-/// # Errors
-/// When the tensors are not those of a Swin Transformer, or contradict each other or the configuration.
-pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -> Result<SwinConfig> {
-    let (weights, config) = (&checkpoint.weights, checkpoint.config.as_ref());
-    let (_, in_chans, patch_size) = patch_embed(weights)?;
+/// The stages that a checkpoint with timm's names has.
+pub(super) fn stages(weights: &Weights) -> Result<Vec<SwinStage>> {
     let mut stages = Vec::new();
     while weights.has(&format!("layers.{}.blocks.0.norm1.weight", stages.len())) {
         let name = |block: usize, part: &str| format!("layers.{}.blocks.{block}.{part}", stages.len());
@@ -127,6 +126,17 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
             mlp_dim: weights.shape(&name(0, "mlp.fc1.weight"), 2)?[0],
         });
     }
+    Ok(stages)
+}
+
+/// Reads what a Swin checkpoint is, whose tensors have timm's names by now. `notes` gets a line for all that was inferred.
+///
+/// # Errors
+/// When the tensors are not those of a Swin Transformer, or contradict each other or the configuration.
+pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -> Result<SwinConfig> {
+    let (weights, config) = (&checkpoint.weights, checkpoint.config.as_ref());
+    let (_, in_chans, patch_size) = patch_embed(weights)?;
+    let stages = stages(weights)?;
     let depths = json!(stages.iter().map(|stage| stage.depth).collect::<Vec<_>>());
     declared_blocks(checkpoint, "layers", &["depths"], &depths)?;
     if let Some(pool) = lookup(config, "global_pool").and_then(Value::as_str).filter(|pool| *pool != "avg") {
@@ -163,7 +173,9 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
             Layout::Timm => SwinPadding::Timm,
             Layout::Transformers => SwinPadding::Transformers,
             Layout::Torchvision => SwinPadding::Torchvision,
+            Layout::Mmdet | Layout::Mmdet3 => SwinPadding::Detector,
         },
+        unfolded: layout == Layout::Mmdet3,
     };
     check_sizes(checkpoint, &swin)?;
     Ok(swin)
