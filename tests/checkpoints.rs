@@ -278,6 +278,14 @@ fn sizes_of_a_swin_are_taken_or_refused_as_its_library_does() {
     ] {
         refused(sized(name, from, to).path(), &[problem, size]);
     }
+    // A table of a window that is much larger than its grid is small, and its bias is not.
+    let vast = edited("torchvision_swin_padded", |mut tensors| {
+        for (_, tensor) in tensors.iter_mut().filter(|(key, _)| key.ends_with("relative_position_bias_table")) {
+            *tensor = zeros(&[599 * 599, tensor.dims()[1]], DType::F32);
+        }
+        tensors
+    });
+    refused(vast.path(), &["GiB of memory", "--max-memory"]);
 }
 
 #[test]
