@@ -246,14 +246,46 @@ fn a_swin_that_does_not_fit_is_refused() {
     broken("timm_swin", |t| t.retain(|key, _| !key.starts_with("layers.1.blocks.1")), &["[2,2] blocks", "[2,1] blocks"]);
     broken("timm_swin", |t| t.retain(|key, _| !key.starts_with("head")), &["head.fc.weight", "backbone"]);
     broken("timm_swin", |t| drop(t.insert("absolute_pos_embed".into(), zeros(&[1, 256, 24], DType::F32))), &["does not know"]);
-    let copy = edited("timm_swin", |tensors| tensors);
-    let config = fs::read_to_string(copy.path().join("config.json")).unwrap().replace("\"img_size\": 32", "\"img_size\": 40");
-    fs::write(copy.path().join("config.json"), config).unwrap();
-    refused(copy.path(), &["windows of 4, 4 tokens do not fill", "40x40"]);
-    let copy = edited("hf_swin", |tensors| tensors);
-    let config = fs::read_to_string(golden("hf_swin/config.json")).unwrap().replace("\"image_size\": 32", "\"image_size\": [32, 16]");
-    fs::write(copy.path().join("config.json"), config).unwrap();
-    refused(copy.path(), &["square input", "16x32"]);
+}
+
+/// Windows that do not fill a grid are padded as the library does; what no library computes, or each in its own way, is refused by name.
+#[test]
+fn sizes_of_a_swin_are_taken_or_refused_as_its_library_does() {
+    let sized = |name: &str, from: &str, to: &str| {
+        let copy = edited(name, |tensors| tensors);
+        let path = copy.path().join("config.json");
+        let config = fs::read_to_string(&path).unwrap().replace([' ', '\n'], "");
+        assert!(config.contains(from), "{config}");
+        fs::write(path, config.replace(from, to)).unwrap();
+        copy
+    };
+    for (name, from, to, size) in [
+        ("timm_swin", "\"img_size\":32", "\"img_size\":40", (40, 40)),
+        ("hf_swin", "\"image_size\":32", "\"image_size\":[32,16]", (32, 16)),
+        ("hf_swin", "\"image_size\":32", "\"image_size\":[31,45]", (31, 45)),
+        ("torchvision_swin_padded", "[26,22]", "[2,94]", (2, 94)),
+    ] {
+        let copy = sized(name, from, to);
+        assert_eq!(Model::open(copy.path().to_str().unwrap()).unwrap().config.image_size(), size, "{name}");
+    }
+    let larger = "windows of 4x4 tokens are larger than the grid of stage 1";
+    let cut = "patches of 2x2 pixels do not fill an input of";
+    for (name, from, to, problem, size) in [
+        ("timm_swin", "\"img_size\":32", "\"img_size\":12", larger, "3x3, of an input of 12x12"),
+        ("timm_swin", "\"img_size\":32", "\"img_size\":33", cut, "33x33"),
+        ("hf_swin", "\"image_size\":32", "\"image_size\":[32,12]", larger, "3x8, of an input of 12x32"),
+        ("torchvision_swin_padded", "[26,22]", "[25,22]", cut, "22x25"),
+    ] {
+        refused(sized(name, from, to).path(), &[problem, size]);
+    }
+    // A table of a window that is much larger than its grid is small, and its bias is not.
+    let vast = edited("torchvision_swin_padded", |mut tensors| {
+        for (_, tensor) in tensors.iter_mut().filter(|(key, _)| key.ends_with("relative_position_bias_table")) {
+            *tensor = zeros(&[599 * 599, tensor.dims()[1]], DType::F32);
+        }
+        tensors
+    });
+    refused(vast.path(), &["GiB of memory", "--max-memory"]);
 }
 
 #[test]

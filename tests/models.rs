@@ -8,7 +8,11 @@ use std::fs;
 
 use candle_core::{DType, Device, Tensor};
 use common::cli::{command, igq, refused, stdout};
-use common::{edited, golden, tensors};
+use common::{difference, edited, golden, tensors};
+use igq::model::{Identity, Model, forward_from, trace};
+use igq::progress::Cancel;
+use igq::quant::Settings;
+use igq::session::{Options, Session};
 use serde_json::Value;
 
 #[test]
@@ -20,6 +24,50 @@ fn every_golden_folder_verifies_within_a_ten_thousandth() {
         let found: Value = serde_json::from_str(&stdout(&["verify", model, "--expected", expected, "--format", "json"])).unwrap();
         assert_eq!((&found["within"], &found["same_top1"]), (&Value::Bool(true), &found["pictures"]), "{found}");
         assert!(found["largest_difference"].as_f64().unwrap() <= 1e-4, "{found}");
+    }
+}
+
+/// Where windows do not fill a grid, in all three libraries: 32 bits are float bit for bit, fewer bits more wrong, and a pass that starts
+/// at any step ends in the same logits.
+#[test]
+fn a_swin_with_padded_windows_obeys_the_laws() {
+    // Tokens and padding of the first stage, which has one head and windows of 4x4.
+    for (name, tokens, padding) in [
+        ("timm_swin_padded", 16 * 24, 16 * 24 - 13 * 22),
+        ("hf_swin_padded", 16 * 24, 16 * 24 - 13 * 22),
+        ("torchvision_swin_padded", 16 * 12, 16 * 12 - 13 * 11),
+    ] {
+        let folder = golden(name);
+        let options = Options { model: folder.to_str().unwrap().into(), ..Options::default() };
+        let session = Session::open(&options, &|_| ()).unwrap();
+        let run = |bits: u8| {
+            let bits = bits.to_string().parse().unwrap();
+            let settings = Settings { wbits: bits, abits: bits, sbits: bits, ..Settings::default() };
+            session.run(0, &settings, &Cancel::default()).unwrap()
+        };
+        let float = run(32);
+        assert_eq!(float.quantized.prediction, float.base.float.prediction, "{name}");
+        let worst = [4, 8].map(|bits| {
+            let outcome = run(bits);
+            let attention = outcome.report.site("layers.0.blocks.1.attn".parse().unwrap()).unwrap();
+            let layout = attention.layout;
+            assert_eq!(
+                (attention.channels, attention.assignment.len(), layout.tokens(), layout.padding()),
+                (tokens, tokens, tokens, padding)
+            );
+            assert_eq!((layout.window_count(), layout.window_tokens()), (tokens / 16, 16), "{name}");
+            outcome.report.sites.iter().filter_map(|site| site.local.error.sqnr_db).fold(f64::MAX, f64::min)
+        });
+        assert!(worst[0] < worst[1], "{name}: {worst:?} dB at 4 and 8 bits");
+
+        let model = Model::open(folder.to_str().unwrap()).unwrap();
+        let pixels = tensors(folder.join("expected.safetensors"))["input"].clone();
+        let whole = trace(model.network(), &pixels, &mut Identity).unwrap();
+        assert_eq!(whole.boundaries.len(), model.network().steps(), "{name}");
+        for (step, boundary) in whole.boundaries.iter().enumerate() {
+            let output = forward_from(model.network(), step, boundary, &mut Identity).unwrap();
+            assert_eq!(difference(&output.logits, &whole.output.logits), 0.0, "{name}: step {step}");
+        }
     }
 }
 

@@ -365,3 +365,30 @@ fn attention_within_windows_is_drawn_where_the_window_lies() {
         assert_eq!(app.attention().unwrap().layout.place(app.token), Some(place));
     }
 }
+
+#[test]
+fn padding_of_windows_is_counted_and_named_and_comes_last() {
+    let model = common::golden("timm_swin_padded").to_str().unwrap().to_string();
+    let session = Session::open(&Options { model, calibration_images: 4, ..Options::default() }, &|_| ()).unwrap();
+    let mut app = App::new(session.opened().info(), Settings::default(), LOOK);
+    let first = app.request();
+    let outcome = answer(&mut app, &session, &first);
+    app.view = view("attention");
+    // A grid of 13x22 in windows of 4x4: 98 tokens of padding.
+    assert!(app.select(Site::in_block(1, SiteKind::Attn).in_stage(0)));
+    detail(&mut app, &session, &outcome);
+    let layout = app.attention().unwrap().layout;
+    let text = |app: &App, width, height| frame::to_text(&frame::render(app, width, height).unwrap());
+    // What timm shifts before it pads has come to the last windows: two patches of them see 14 tokens of padding.
+    app.token = layout.token_at(1, 1).unwrap();
+    for (width, height) in [(80, 24), (120, 40)] {
+        let text = text(&app, width, height);
+        assert!(text.contains("row of 1,1 ") && text.contains("98 tokens of padding") && text.contains("pad 46"), "{text}");
+        assert!(!text.contains("class 0:") && !text.contains("padding 1:"), "{text}");
+    }
+    app.token = layout.token_at(12, 21).unwrap();
+    press(&mut app, KeyCode::Char('l'));
+    assert_eq!((layout.place(app.token), layout.order_of(app.token)), (None, 0), "padding is behind the last patch");
+    let text = text(&app, 120, 40);
+    assert!(text.contains("row of padding 0") && text.contains("padding 0: group") && text.contains("of 98"), "{text}");
+}

@@ -4,7 +4,7 @@
 use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Style};
+use ratatui::style::Color;
 
 use super::spec::{ViewSpec, no_csv, no_study, waiting};
 use crate::analysis::detail::AttentionMap;
@@ -20,7 +20,7 @@ use crate::tui::keys::{Action, bind};
 use crate::tui::theme::group_digit;
 use crate::tui::widget::patches::{self, Patch, Window};
 use crate::tui::widget::table::{Column, Table};
-use crate::tui::widget::{panel, picture, put, short};
+use crate::tui::widget::{heat, panel, picture, put, short};
 
 pub const SPEC: ViewSpec = ViewSpec {
     name: "attention",
@@ -48,11 +48,11 @@ pub const SPEC: ViewSpec = ViewSpec {
     csv: no_csv,
 };
 
-/// The tokens in the order in which they lie over the picture.
+/// The tokens in the order in which they lie over the picture, padding behind them.
 fn tokens(app: &App) -> Walk {
     let stops = app.attention().map_or_else(Vec::new, |map| {
-        let layout = map.layout;
-        (0..layout.tokens()).map(|at| Hit::Token(layout.token_in_order(at))).collect()
+        let (layout, padding) = (map.layout, map.layout.padding());
+        (padding..layout.tokens()).chain(0..padding).map(|at| Hit::Token(layout.token_in_order(at))).collect()
     });
     Walk::new(stops, Some(Hit::Token(app.token)))
 }
@@ -166,6 +166,7 @@ impl Shown<'_> {
 fn name_in(layout: TokenLayout, token: usize) -> String {
     match layout.place(token) {
         Some(_) if layout.queries => format!("query {token}"),
+        None if layout.padding() > 0 => format!("padding {}", layout.order_of(token)),
         None if layout.windows.is_some() => format!("class {}", layout.order_of(token)),
         None if token == 0 && layout.prefix != 0 => "class".into(),
         // Of a detector: as its objects name them.
@@ -193,24 +194,26 @@ fn draw(app: &App, area: Rect, buf: &mut Buffer) -> Hits {
     hits
 }
 
+/// The groups of tokens that lie nowhere: of many only that of the first or of the one under the cursor, and how many they are.
+fn groups_outside(app: &App, shown: &Shown) -> String {
+    let (many, padding) = (shown.layout.prefix > MANY, shown.layout.padding());
+    let grouped = |token: usize| {
+        let group = shown.group(shown.row(app, token)).map_or_else(|| "float".into(), |g| format!("group {}", group_digit(g)));
+        format!("{}: {group}", shown.token_name(token))
+    };
+    if padding > 0 {
+        let under_cursor = shown.layout.place(app.token).is_none();
+        return if under_cursor { format!("{} of {padding}", grouped(app.token)) } else { format!("{padding} tokens of padding") };
+    }
+    let shown_ones = shown.layout.outside().filter(|t| !many || *t == 0 || *t == app.token);
+    shown_ones.map(grouped).collect::<Vec<_>>().join("  ")
+}
+
 fn draw_groups(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let count = shown.report.quantizers.len();
     let inner = panel(buf, area, &format!("groups · {} · head {} of {}", shown.report.site, app.head + 1, shown.map.heads), app.look);
-    let many = shown.layout.prefix > MANY;
-    let class: Vec<String> = shown
-        .layout
-        .outside()
-        .filter(|t| !many || *t == 0 || *t == app.token)
-        .map(|t| {
-            format!(
-                "{}: {}",
-                shown.token_name(t),
-                shown.group(shown.row(app, t)).map_or_else(|| "float".into(), |g| format!("group {}", group_digit(g)))
-            )
-        })
-        .collect();
     let style = if shown.layout.place(app.token).is_none() { app.look.selected() } else { app.look.dim() };
-    let class = class.join("  ");
+    let class = groups_outside(app, shown);
     put(buf, inner, 0, 0, &class, style);
     // The part of a grid that is too large, where there is room to say so.
     let part = shown.window(app, shown.layout, inner).map(|window| window.part(shown.layout.grid)).unwrap_or_default();
@@ -246,9 +249,10 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
     let class: Vec<String> = outside.map(|v| format!("class {}", short(v))).collect();
     let words = format!("{}  largest {} {}", class.join("  "), if mapped.queries { "query" } else { "patch" }, short(peak));
     put(buf, inner, 0, 0, &words, app.look.dim());
-    if inner.width as usize >= words.len() + 2 + SCALE + 10 {
-        scale(
-            app,
+    if inner.width as usize >= words.len() + 2 + heat::SCALE + 10 {
+        heat::scale(
+            app.look,
+            app.map == Map::Difference,
             peak,
             Rect { x: inner.x + words.len() as u16 + 2, width: inner.width - words.len() as u16 - 2, height: 1, ..inner },
             buf,
@@ -263,25 +267,6 @@ fn draw_map(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
         Patch { ground, level: level(v).abs(), digit, selected }
     };
     shown.draw(app, mapped, patch, inner, buf)
-}
-
-/// Cells of the colour scale.
-const SCALE: usize = 10;
-
-/// What the colours of the map stand for: from 0 (or less than 0) to the largest.
-fn scale(app: &App, peak: f64, area: Rect, buf: &mut Buffer) {
-    let signed = app.map == Map::Difference;
-    let from = if signed { short(-peak) } else { "0".to_string() };
-    put(buf, area, 0, 0, &from, app.look.dim());
-    let left = from.len() as u16 + 1;
-    for step in 0..SCALE as u16 {
-        let share = f64::from(step) / (SCALE - 1) as f64;
-        let at = if signed { 2.0 * share - 1.0 } else { share };
-        let color = if signed { app.look.signed(at) } else { app.look.heat(at) };
-        let glyph = if app.look.has_color() && !app.look.ascii { " ".to_string() } else { app.look.ramp(at.abs()).to_string() };
-        put(buf, area, left + step, 0, &glyph, Style::new().bg(color));
-    }
-    put(buf, area, left + SCALE as u16 + 1, 0, &short(peak), app.look.dim());
 }
 
 /// The map of every head, half a cell high a patch, as many as there is room for around the present one.
@@ -314,30 +299,18 @@ fn draw_heads(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) -> Hits {
             let token = mapped.token_at(half * rows / (2 * height), column * columns / width)?;
             values[token].map(|v| if peak > 0.0 { v / peak } else { 0.0 })
         };
-        thumbnail(app, at, Rect { y: place.y + 1, height: place.height.saturating_sub(1), ..place }, buf);
+        heat::thumbnail(
+            app.look,
+            app.map == Map::Difference,
+            at,
+            Rect { y: place.y + 1, height: place.height.saturating_sub(1), ..place },
+            buf,
+        );
         let style = if head == app.head { app.look.selected() } else { app.look.dim() };
         put(buf, place, 0, 0, &format!("{} {}", head + 1, short(peak)), style);
         hits.add(place, Hit::Head(head));
     }
     hits
-}
-
-/// A small map, two values a cell.
-fn thumbnail(app: &App, at: impl Fn(usize, usize) -> Option<f64>, area: Rect, buf: &mut Buffer) {
-    let look = app.look;
-    let color = |v: Option<f64>| v.map_or(Color::Reset, |v| if app.map == Map::Difference { look.signed(v) } else { look.heat(v) });
-    for row in 0..area.height {
-        for column in 0..area.width {
-            let Some(cell) = buf.cell_mut((area.x + column, area.y + row)) else { continue };
-            let (top, bottom) = (at(usize::from(column), 2 * usize::from(row)), at(usize::from(column), 2 * usize::from(row) + 1));
-            if look.has_color() && !look.ascii {
-                cell.set_char('▀').set_fg(color(top)).set_bg(color(bottom));
-            } else {
-                let level = top.unwrap_or(0.0).abs().max(bottom.unwrap_or(0.0).abs());
-                cell.set_char(look.ramp(level));
-            }
-        }
-    }
 }
 
 /// The picture, each patch as bright as the row under the cursor attends to it.
@@ -384,7 +357,8 @@ fn draw_row(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
     let code =
         |key: usize| if step > 0.0 { after.get(key).map_or_else(String::new, |v| format!("{:.0}", v / step)) } else { String::new() };
     let columns = vec![
-        Column::new("key", 8, |&key: &usize| name_in(shown.layout.keys(), shown.layout.key(app.token, key))),
+        // Short, so that the number of a token of padding is seen.
+        Column::new("key", 8, |&key: &usize| name_in(shown.layout.keys(), shown.layout.key(app.token, key)).replace("padding", "pad")),
         Column::new("float", 7, |&key: &usize| probability(float, key)).right(),
         Column::new("before", 7, |&key: &usize| probability(before, key)).right(),
         Column::new("after", 7, |&key: &usize| probability(after, key)).right(),
@@ -412,7 +386,8 @@ fn draw_quantizers(app: &App, shown: &Shown, area: Rect, buf: &mut Buffer) {
         .by(app.by)
         .selected(shown.group(shown.row(app, app.token)))
         .style(|r| look.group(r.0, report.quantizers.len()));
-    let title = format!("{} row quantizers · {bits} · all heads", report.quantizers.len());
+    let count = report.quantizers.len();
+    let title = format!("{count} row quantizer{} · {bits} · all heads", if count == 1 { "" } else { "s" });
     let (inner, _) = table.draw(&title, look, area, buf);
     if report.quantizers.is_empty() {
         put(buf, inner, 0, 1, "this softmax stays in float: nothing is grouped", look.dim());

@@ -2,6 +2,7 @@
 
 pub mod bars;
 pub mod boxes;
+pub mod heat;
 pub mod histogram;
 pub mod masks;
 pub mod patches;

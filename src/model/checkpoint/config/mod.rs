@@ -207,9 +207,11 @@ impl Config {
             Self::Vit(vit) => vec![(vit.depth as u64, block(vit.tokens(), vit.tokens(), vit.embed_dim, vit.heads, vit.mlp_dim))],
             Self::Swin(swin) => {
                 let stage = |(index, stage): (usize, &SwinStage)| {
-                    let (rows, columns) = swin.grid(index);
-                    let seen = stage.window * stage.window;
-                    (stage.depth as u64, block(rows.saturating_mul(columns), seen, stage.dim, stage.heads, stage.mlp_dim))
+                    // With what fills the last windows up, of which one may be larger than its grid.
+                    let ((rows, columns), window) = (swin.grid(index), stage.window.max(1));
+                    let tokens = rows.next_multiple_of(window).saturating_mul(columns.next_multiple_of(window));
+                    let seen = window.saturating_mul(window);
+                    (stage.depth as u64, block(tokens, seen, stage.dim, stage.heads, stage.mlp_dim))
                 };
                 swin.stages.iter().enumerate().map(stage).collect()
             }
