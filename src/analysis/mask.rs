@@ -7,12 +7,23 @@ pub struct Mask {
     pub size: (usize, usize),
     /// Row by row; of a mask over a box the probabilities less a half.
     pub logits: Vec<f32>,
-    /// The box that it lies over, where that is not the whole input: left, top, right and bottom as shares. Outside it is nowhere.
-    pub within: Option<[f64; 4]>,
+    /// The box that it lies over, where that is not the whole input. Outside it is nowhere.
+    pub within: Option<Within>,
 }
 
-/// Samples a side by which masks over boxes are compared, over what both boxes take.
-const SAMPLES: usize = 64;
+/// The box of a mask that does not lie over the whole input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Within {
+    /// Left, top, right and bottom as shares of the input.
+    pub corners: [f64; 4],
+    /// How much of the input is inside of the mask.
+    pub area: f64,
+}
+
+/// Samples a side by which masks over boxes are measured.
+const SAMPLES: usize = 56;
+/// The least intersection over union that is measured; below it an upper bound does.
+const LEAST: f64 = 0.3;
 
 impl Mask {
     /// Whether the pixel at shares `(across, down)` of the input is inside, between the middles of the mask's pixels; as
@@ -20,7 +31,7 @@ impl Mask {
     #[must_use]
     pub fn is_inside(&self, across: f64, down: f64) -> bool {
         if let Some(within) = self.within {
-            return self.is_inside_box(within, across, down);
+            return self.is_inside_box(within.corners, across, down);
         }
         let (rows, columns) = self.size;
         let axis = |share: f64, length: usize| {
@@ -95,27 +106,53 @@ impl Mask {
 }
 
 impl Mask {
-    /// The same of masks over boxes, at samples of what both boxes take.
-    fn iou_over(&self, (a, b): ([f64; 4], [f64; 4]), other: &Self) -> f64 {
-        if a[0].max(b[0]) >= a[2].min(b[2]) || a[1].max(b[1]) >= a[3].min(b[3]) {
-            return 0.0;
-        }
-        let (left, top, right, bottom) = (a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3]));
-        let (mut both, mut either) = (0_usize, 0_usize);
-        for at in 0..SAMPLES * SAMPLES {
-            let share = |index: usize| (index as f64 + 0.5) / SAMPLES as f64;
-            let (across, down) = (left + share(at % SAMPLES) * (right - left), top + share(at / SAMPLES) * (bottom - top));
-            let (a, b) = (self.is_inside(across, down), other.is_inside(across, down));
-            both += usize::from(a && b);
-            either += usize::from(a || b);
-        }
-        if either == 0 { 0.0 } else { both as f64 / either as f64 }
+    /// A mask over a box (left, top, right, bottom as shares of the input), of the probabilities of its pixels less a half.
+    #[must_use]
+    pub fn over(corners: [f64; 4], size: (usize, usize), probabilities: Vec<f32>) -> Self {
+        let mut mask = Self { size, logits: probabilities, within: Some(Within { corners, area: 0.0 }) };
+        let area = share_inside(corners, |across, down| mask.is_inside(across, down));
+        mask.within = Some(Within { corners, area });
+        mask
     }
+
+    /// Intersection over union of masks over boxes, at samples of what the boxes share.
+    fn iou_over(&self, (a, b): (Within, Within), other: &Self) -> f64 {
+        let ([left, top, right, bottom], other_corners) = (a.corners, b.corners);
+        let shared = [left.max(other_corners[0]), top.max(other_corners[1]), right.min(other_corners[2]), bottom.min(other_corners[3])];
+        let of = |both: f64| if a.area + b.area > both { both / (a.area + b.area - both) } else { f64::from(u8::from(both > 0.0)) };
+        // More than this they cannot share; most pairs end here.
+        let most = ((shared[2] - shared[0]).max(0.0) * (shared[3] - shared[1]).max(0.0)).min(a.area).min(b.area);
+        if of(most) < LEAST {
+            return of(most);
+        }
+        of(share_inside(shared, |across, down| self.is_inside(across, down) && other.is_inside(across, down)).min(most))
+    }
+}
+
+/// How much of the input, as a share, is inside of a box and of what `is_inside` says.
+fn share_inside([left, top, right, bottom]: [f64; 4], is_inside: impl Fn(f64, f64) -> bool) -> f64 {
+    let at = |index: usize, from: f64, to: f64| from + (index as f64 + 0.5) / SAMPLES as f64 * (to - from);
+    let inside = (0..SAMPLES * SAMPLES).filter(|i| is_inside(at(i % SAMPLES, left, right), at(i / SAMPLES, top, bottom))).count();
+    inside as f64 / (SAMPLES * SAMPLES) as f64 * ((right - left) * (bottom - top)).max(0.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// torch: `grid_sample` of [[0.9, 0.2], [0.8, 0.1]] over a box from 2 to 6 of 8 pixels, as mmdet pastes masks, at least a half.
+    #[test]
+    fn a_mask_over_a_box_is_where_it_is_pasted() {
+        let of = |left: f64| Mask::over([left, 0.25, left + 0.5, 0.75], (2, 2), vec![0.4, -0.3, 0.3, -0.4]);
+        let mask = of(0.25);
+        let row = |y: usize| -> String {
+            let inside = |x: usize| mask.is_inside((x as f64 + 0.5) / 8.0, (y as f64 + 0.5) / 8.0);
+            (0..8).map(|x| if inside(x) { '#' } else { '.' }).collect()
+        };
+        let rows: Vec<String> = (0..8).map(row).collect();
+        assert_eq!(rows, ["........", "........", "..##....", "..##....", "..##....", "........", "........", "........"], "{rows:?}");
+        assert!((mask.iou(&mask) - 1.0).abs() < 0.05 && mask.iou(&of(0.3)) > 0.5 && mask.iou(&of(0.5)) < 0.3 && mask.iou(&of(0.8)) == 0.0);
+    }
 
     #[test]
     fn a_mask_is_inside_where_its_logits_are_and_overlaps_by_pixels() {

@@ -346,7 +346,7 @@ fn of_regions(objects: &Objects, picture: usize) -> Result<Vec<Seen>> {
             continue;
         }
         let corners = corners([x, y, width, height]);
-        let of = |size| Arc::new(Mask { size, logits: pixels.get_mut(at).map(std::mem::take).unwrap_or_default(), within: Some(corners) });
+        let of = |size| Arc::new(Mask::over(corners, size, pixels.get_mut(at).map(std::mem::take).unwrap_or_default()));
         let (query, class, score) = (query as usize, class as usize, f64::from(probability));
         found.push(Seen { query, class, label: String::new(), score, corners, mask: size.map(of) });
     }

@@ -9,6 +9,7 @@ use candle_core::Tensor;
 use super::prediction::Prediction;
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::model::output::First;
 use crate::model::{Network, Recorder, Site, Stream, Trace, trace};
 use crate::progress::Cancel;
 use crate::quant::run::{Observation, Start, run_observed, run_traced_observed};
@@ -102,8 +103,8 @@ pub struct QuantizedRun {
     pub sites: BTreeMap<Site, SiteRun>,
     /// Residual stream at the boundaries; entry 0 is the pixels.
     boundaries: Vec<Stream>,
-    /// The proposals of the float run, with which everything but the objects is computed.
-    pinned: Option<Tensor>,
+    /// What the first stage of the float run chose, with which everything but the objects is computed.
+    pinned: Option<First>,
 }
 
 impl QuantizedRun {
@@ -146,7 +147,7 @@ impl QuantizedRun {
         };
         let trace = run_traced_observed(network, Start::stream(first, &start).pinned(&float.trace.output), plan, cancel, observe)?;
         boundaries.extend(trace.boundaries);
-        let pinned = float.trace.output.first.as_ref().map(|first| first.proposals.clone());
+        let pinned = float.trace.output.first.clone();
         Ok(Self { prediction: Prediction::of_one(&trace.output)?, sites, boundaries, pinned })
     }
 

@@ -264,6 +264,10 @@ impl Tap for Watch<'_> {
     fn proposals(&mut self, chosen: Tensor) -> Result<Tensor> {
         self.0.proposals(chosen)
     }
+
+    fn objects(&mut self, found: Tensor) -> Result<Tensor> {
+        self.0.objects(found)
+    }
 }
 
 /// What a pass says and the input of every step, from which [`forward_from`] can go on.

@@ -50,6 +50,8 @@ pub struct First {
     pub objectness: Tensor,
     /// `(B, Q, 4)`: the reference box of the query.
     pub references: Tensor,
+    /// Of a detector of regions the objects that masks are made of, `(B, D, 7)`: class, probability, box in pixels, and region.
+    pub objects: Option<Tensor>,
 }
 
 /// The objects of a detector of regions, the likeliest first.
@@ -86,7 +88,7 @@ impl Output {
         size: (usize, usize),
     ) -> Result<Self> {
         let references = shares(&chosen.narrow(2, 1, BOX)?, size)?;
-        let first = First { proposals: chosen.detach(), objectness: objectness.clone(), references };
+        let first = First { proposals: chosen.detach(), objectness: objectness.clone(), references, objects: Some(objects.detach()) };
         let boxes = shares(&objects.narrow(2, 2, BOX)?, size)?;
         let rows = Tensor::cat(&[objects.narrow(2, 0, 2)?, boxes, objects.narrow(2, 2 + BOX, 1)?], 2)?;
         let objects = Some(Objects { rows, masks });
@@ -140,7 +142,7 @@ impl Output {
             all.narrow(2, start - length, length)?.contiguous()
         };
         let (logits, boxes) = (part(classes)?, part(BOX)?);
-        let first = First { proposals: part(1 + BOX)?, objectness: part(1)?.squeeze(2)?, references: part(BOX)? };
+        let first = First { proposals: part(1 + BOX)?, objectness: part(1)?.squeeze(2)?, references: part(BOX)?, objects: None };
         let masks = match mask {
             Some((rows, columns)) => Some(part(rows * columns)?.reshape((b, queries, rows, columns))?),
             None => None,

@@ -363,7 +363,11 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for IntegerTap<'_, F> {
     }
 
     fn proposals(&mut self, chosen: Tensor) -> Result<Tensor> {
-        self.pins.pin(chosen)
+        self.pins.proposals(chosen)
+    }
+
+    fn objects(&mut self, found: Tensor) -> Result<Tensor> {
+        self.pins.objects(found)
     }
 
     fn frees(&mut self) -> bool {

@@ -1,25 +1,35 @@
-//! Proposals of a first stage that are pinned to those of a float run, so that every query means the same in both.
+//! What the first stage of a float run chose, pinned in other runs, so that every query means the same in both.
 
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::model::output::First;
 
-/// The proposals that a tap pins.
+/// What a tap pins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pins<'p> {
-    chosen: Option<&'p Tensor>,
+    first: Option<&'p First>,
     freed: bool,
 }
 
 impl<'p> Pins<'p> {
-    /// These, if there are any.
-    pub const fn of(chosen: Option<&'p Tensor>) -> Self {
-        Self { chosen, freed: false }
+    /// What this first stage chose, if there is one.
+    pub const fn of(first: Option<&'p First>) -> Self {
+        Self { first, freed: false }
     }
 
     /// The pinned proposals, or where there are none what was `chosen`.
-    pub fn pin(&self, chosen: Tensor) -> Result<Tensor> {
-        match self.chosen.filter(|_| !self.freed) {
+    pub fn proposals(&self, chosen: Tensor) -> Result<Tensor> {
+        self.pin(chosen, |first| Some(&first.proposals))
+    }
+
+    /// The same of the objects that masks are made of.
+    pub fn objects(&self, found: Tensor) -> Result<Tensor> {
+        self.pin(found, |first| first.objects.as_ref())
+    }
+
+    fn pin(&self, chosen: Tensor, of: impl Fn(&'p First) -> Option<&'p Tensor>) -> Result<Tensor> {
+        match self.first.filter(|_| !self.freed).and_then(of) {
             Some(pinned) if pinned.dims() == chosen.dims() => Ok(pinned.clone()),
             Some(pinned) => {
                 let problem = format!("expected {:?} proposals, found {:?}", pinned.dims(), chosen.dims());
@@ -31,7 +41,7 @@ impl<'p> Pins<'p> {
 
     /// Whether some were pinned and no longer are.
     pub const fn free(&mut self) -> bool {
-        let first = self.chosen.is_some() && !self.freed;
+        let first = self.first.is_some() && !self.freed;
         self.freed = true;
         first
     }

@@ -9,6 +9,7 @@ use super::integer::{IntegerTap, Multiplied};
 use super::pins::Pins;
 use super::plan::Plan;
 use crate::error::Result;
+use crate::model::output::First;
 use crate::model::{Network, Output, Stream, Trace, forward_from, trace_from};
 use crate::progress::Cancel;
 
@@ -17,7 +18,7 @@ use crate::progress::Cancel;
 pub struct Start<'s> {
     step: usize,
     stream: Stream,
-    pins: Option<&'s Tensor>,
+    pins: Option<&'s First>,
 }
 
 impl<'s> Start<'s> {
@@ -43,12 +44,12 @@ impl<'s> Start<'s> {
     /// run says what it finds with proposals of its own beside it, as [`Output::free`].
     #[must_use]
     pub fn pinned(self, float: &'s Output) -> Self {
-        self.with(float.first.as_ref().map(|first| &first.proposals))
+        self.with(float.first.as_ref())
     }
 
-    /// The same with proposals `(B, Q, 5)`, if there are any.
+    /// The same with what a first stage chose, if there is one.
     #[must_use]
-    pub fn with(self, pins: Option<&'s Tensor>) -> Self {
+    pub fn with(self, pins: Option<&'s First>) -> Self {
         Self { pins, ..self }
     }
 }

@@ -105,7 +105,7 @@ impl Rcnn {
         // The mean over the stages; what is no proposal says nothing.
         let there = chosen.detach().narrow(2, 0, 1)?.ne(f64::from(NONE))?.to_dtype(DType::F32)?;
         let logits = (all / self.heads.len() as f64)?.broadcast_mul(&there)?;
-        let found = self.objects(stage, &regions, &logits, &said.changes, chosen, &extents)?;
+        let found = tap.objects(self.objects(stage, &regions, &logits, &said.changes, chosen, &extents)?)?;
         let taken = [maps.clone(), extent.clone(), chosen.clone(), objectness.clone(), logits];
         Ok(Stream { x: found, taken: taken.into() })
     }
