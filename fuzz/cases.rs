@@ -149,7 +149,8 @@ fn holds_prepared(preprocess: &Preprocess, picture: &Picture) {
         | Resize::Within(height, width)
         | Resize::Between(height, width)
         | Resize::Corner(height, width)
-        | Resize::Canvas(height, width, _) => (height, width),
+        | Resize::Canvas(height, width, _)
+        | Resize::Rounded(height, width, _) => (height, width),
     };
     let area = |height: usize, width: usize| height.saturating_mul(width);
     if (1 << 20..1 << 32).contains(&area(height, width)) || area(preprocess.size.0, preprocess.size.1) > 1 << 20 {

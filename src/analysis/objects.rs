@@ -78,7 +78,7 @@ pub struct Seen {
 impl Seen {
     /// Overlap of both boxes, and of both masks where there are any.
     fn overlap(&self, other: &Self) -> Overlap {
-        let masks = self.mask.as_ref().zip(other.mask.as_ref()).map(|(a, b)| a.iou(b));
+        let masks = self.mask.as_ref().zip(other.mask.as_ref()).and_then(|(a, b)| a.iou(b));
         Overlap { boxes: iou(&self.corners, &other.corners), masks }
     }
 }
@@ -91,7 +91,7 @@ struct Overlap {
 }
 
 impl Overlap {
-    /// What decides: that of the masks, where there are any.
+    /// What decides: that of the masks, where there are any that are not empty.
     fn decides(self) -> f64 {
         self.masks.unwrap_or(self.boxes)
     }

@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn every_second_cell_of_a_mask_is_tinted_or_holds_its_letter() {
-        let mask = Mask { size: (1, 2), logits: vec![1.0, -1.0] };
+        let mask = Mask { size: (1, 2), logits: vec![1.0, -1.0], within: None };
         let area = Rect::new(0, 0, 8, 2);
         for (depth, ascii) in [(Depth::True, false), (Depth::Sixteen, true)] {
             let look = Look { theme: Theme::DARK, own: &[], ascii, depth };
