@@ -254,6 +254,17 @@ impl Prediction {
         each.sum::<f64>() / self.objectness.len().max(1) as f64
     }
 
+    /// The mean of the KL of all queries, and what the first stage has a say in.
+    fn kl_of(&self, each: &[f64], float: &Self) -> f64 {
+        each.iter().sum::<f64>() / each.len().max(1) as f64 + self.first_kl(float)
+    }
+
+    /// `KL(p_float || p_this)` in nats, the mean over queries.
+    #[must_use]
+    pub fn kl(&self, float: &Self) -> f64 {
+        self.kl_of(&self.each_kl(float), float)
+    }
+
     /// The objects of this against those of the float prediction of the same picture; none of classifiers.
     #[must_use]
     pub fn objects(&self, float: &Self, labels: &[String]) -> Option<ObjectsReport> {
@@ -267,7 +278,7 @@ impl Prediction {
     #[must_use]
     pub fn against(&self, float: &Self) -> Divergence {
         let each = self.each_kl(float);
-        let kl = each.iter().sum::<f64>() / each.len().max(1) as f64 + self.first_kl(float);
+        let kl = self.kl_of(&each, float);
         let changed = if self.detects() {
             ObjectsReport::new(float.seen(&[]), self.seen(&[]), each, float.threshold).changed()
         } else {

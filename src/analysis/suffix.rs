@@ -89,6 +89,17 @@ impl Reference {
         Ok(self.compare_each(&predictions))
     }
 
+    /// The mean KL alone, for which a detector runs once and makes no masks.
+    ///
+    /// # Errors
+    /// When `cancel` was called.
+    pub fn kl(&self, network: &dyn Network, before: &[Trace], first: usize, plan: &Plan, cancel: &Cancel) -> Result<f64> {
+        let run = |trace: &Trace| Prediction::of(&run(network, Start::at(trace, first).for_kl(), plan, cancel)?);
+        let predictions = before.par_iter().map(run).collect::<Result<Vec<_>>>()?.concat();
+        let each = predictions.iter().zip(&self.predictions).map(|(this, float)| this.kl(float));
+        Ok(each.sum::<f64>() / self.images().max(1) as f64)
+    }
+
     /// The mean of [`Self::each`].
     ///
     /// # Errors

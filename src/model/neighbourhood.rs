@@ -69,13 +69,16 @@ pub struct Neighbourhoods {
 impl Neighbourhoods {
     /// The neighbourhoods of tokens `(N, C)` of one picture, `(outputs, C size^2)`; of more than `most` every so-manieth.
     #[must_use]
-    pub fn sample(&self, values: &[f32], most: usize) -> Vec<f32> {
-        let channels = values.len() / self.grids.tokens().max(1);
+    pub fn sample(&self, values: &[f32], channels: usize, most: usize) -> Vec<f32> {
         let outputs: usize = self.grids.each().map(|grid| self.kernel.over(grid)).map(|(high, wide)| high * wide).sum();
         // A depthwise one has short neighbourhoods, one for each channel.
         let every = if self.kernel.depthwise { 1 } else { outputs.div_ceil(most.max(1)).max(1) };
         let (mut start, mut before, mut out) = (0_usize, 0_usize, Vec::new());
         for grid in self.grids.each() {
+            // A picture may have fewer regions.
+            if start >= values.len() {
+                break;
+            }
             let (high, wide) = self.kernel.over(grid);
             let first = before.next_multiple_of(every) - before;
             let places: Vec<usize> = (first..high * wide).step_by(every).collect();

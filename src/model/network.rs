@@ -265,7 +265,7 @@ impl Tap for Watch<'_> {
         self.0.proposals(chosen)
     }
 
-    fn objects(&mut self, found: Tensor) -> Result<Tensor> {
+    fn objects(&mut self, found: Tensor) -> Result<Option<Tensor>> {
         self.0.objects(found)
     }
 }

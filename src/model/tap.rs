@@ -60,12 +60,13 @@ pub trait Tap {
         Ok(chosen)
     }
 
-    /// The objects that a detector of regions makes masks of, `(B, D, 7)`: class, probability, box, and region. What is returned is what the masks are of.
+    /// The objects that a detector of regions makes masks of, `(B, D, 7)`: class, probability, box, and region. What is returned is what the masks are
+    /// of; none where nobody looks at masks.
     ///
     /// # Errors
     /// When what is pinned has another shape.
-    fn objects(&mut self, found: Tensor) -> Result<Tensor> {
-        Ok(found)
+    fn objects(&mut self, found: Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(found))
     }
 
     /// Called behind a pass: whether its proposals were pinned, so that it runs once more from the first stage on with those of its own.

@@ -86,7 +86,8 @@ pub fn calibrate(network: &dyn Network, batches: &[Tensor], cancel: &Cancel, mut
                 (Some(weight), _) if weight.size().1 > curvature::WIDEST => Ok(()),
                 (Some(_), None) => kernels::with_values(x, |values| add(values, last))?,
                 (Some(weight), Some(near)) => {
-                    let near = |values: &[f32]| values.chunks_exact(picture).flat_map(|one| near.sample(one, NEAR)).collect::<Vec<_>>();
+                    let near =
+                        |values: &[f32]| values.chunks_exact(picture).flat_map(|one| near.sample(one, last, NEAR)).collect::<Vec<_>>();
                     add(&kernels::with_values(x, near)?, weight.size().1)
                 }
             }

@@ -57,7 +57,7 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
         self.pins.proposals(chosen)
     }
 
-    fn objects(&mut self, found: Tensor) -> Result<Tensor> {
+    fn objects(&mut self, found: Tensor) -> Result<Option<Tensor>> {
         self.pins.objects(found)
     }
 

@@ -9,13 +9,25 @@ use crate::model::output::First;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pins<'p> {
     first: Option<&'p First>,
+    looks: Looks,
     freed: bool,
+}
+
+/// What somebody looks at in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looks {
+    /// How far its prediction is from that of the float run, and nothing else: it does not run a second time, and makes no masks.
+    AtKl,
+    /// What it predicts.
+    AtPrediction,
+    /// Its operands too.
+    AtOperands,
 }
 
 impl<'p> Pins<'p> {
     /// What this first stage chose, if there is one.
-    pub const fn of(first: Option<&'p First>) -> Self {
-        Self { first, freed: false }
+    pub const fn of(first: Option<&'p First>, looks: Looks) -> Self {
+        Self { first, looks, freed: false }
     }
 
     /// The pinned proposals, or where there are none what was `chosen`.
@@ -23,9 +35,15 @@ impl<'p> Pins<'p> {
         self.pin(chosen, |first| Some(&first.proposals))
     }
 
-    /// The same of the objects that masks are made of.
-    pub fn objects(&self, found: Tensor) -> Result<Tensor> {
-        self.pin(found, |first| first.objects.as_ref())
+    /// The same of the objects that masks are made of. The masks of pinned ones are operands, and no prediction.
+    pub fn objects(&self, found: Tensor) -> Result<Option<Tensor>> {
+        if self.looks == Looks::AtKl || self.looks == Looks::AtPrediction && self.first.is_some() && !self.freed {
+            return Ok(None);
+        }
+        match self.first.filter(|_| !self.freed) {
+            Some(first) => Ok(Some(first.objects.clone().unwrap_or(found))),
+            None => Ok(Some(found)),
+        }
     }
 
     fn pin(&self, chosen: Tensor, of: impl Fn(&'p First) -> Option<&'p Tensor>) -> Result<Tensor> {
@@ -41,7 +59,7 @@ impl<'p> Pins<'p> {
 
     /// Whether some were pinned and no longer are.
     pub const fn free(&mut self) -> bool {
-        let first = self.first.is_some() && !self.freed;
+        let first = self.first.is_some() && !self.freed && !matches!(self.looks, Looks::AtKl);
         self.freed = true;
         first
     }

@@ -6,7 +6,7 @@ use super::choices::Arithmetic;
 use super::fake::FakeQuantize;
 pub use super::fake::{Observation, fake_quantize, fake_quantize_picture};
 use super::integer::{IntegerTap, Multiplied};
-use super::pins::Pins;
+use super::pins::{Looks, Pins};
 use super::plan::Plan;
 use crate::error::Result;
 use crate::model::output::First;
@@ -19,6 +19,7 @@ pub struct Start<'s> {
     step: usize,
     stream: Stream,
     pins: Option<&'s First>,
+    kl_only: bool,
 }
 
 impl<'s> Start<'s> {
@@ -31,7 +32,7 @@ impl<'s> Start<'s> {
     /// At the input of `step`, which is `stream`.
     #[must_use]
     pub fn stream(step: usize, stream: &Stream) -> Self {
-        Self { step, stream: stream.clone(), pins: None }
+        Self { step, stream: stream.clone(), pins: None, kl_only: false }
     }
 
     /// At the input of `step`, as `trace` left it, with the proposals of its first stage, where it has one.
@@ -52,6 +53,16 @@ impl<'s> Start<'s> {
     pub fn with(self, pins: Option<&'s First>) -> Self {
         Self { pins, ..self }
     }
+
+    /// The same where nobody looks at anything but the KL: what a detector sees with proposals of its own is left out, and so are its masks.
+    #[must_use]
+    pub fn for_kl(self) -> Self {
+        Self { kl_only: true, ..self }
+    }
+
+    const fn pins(&self, looks: Looks) -> Pins<'s> {
+        Pins::of(self.pins, if self.kl_only { Looks::AtKl } else { looks })
+    }
 }
 
 /// Runs `network` from `start` on as `plan` says. With [`run_observed`] and [`run_traced_observed`], which keep more, the only place that puts a
@@ -61,7 +72,10 @@ impl<'s> Start<'s> {
 /// When the plan does not cover a site, or `cancel` was called.
 pub fn run(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<Output> {
     match plan.arithmetic {
-        Arithmetic::FakeQuantized => run_observed(network, start, plan, cancel, |_| Ok(())),
+        Arithmetic::FakeQuantized => {
+            let (pins, observe) = (start.pins(Looks::AtPrediction), |_: &Observation| Ok(()));
+            forward_from(network, start.step, &start.stream, &mut FakeQuantize { plan, cancel, observe, pins })
+        }
         Arithmetic::Integer => Ok(run_integer(network, start, plan, cancel)?.0),
     }
 }
@@ -74,7 +88,7 @@ pub fn run_observed<F>(network: &dyn Network, start: Start, plan: &Plan, cancel:
 where
     F: FnMut(&Observation) -> Result<()>,
 {
-    let pins = Pins::of(start.pins);
+    let pins = start.pins(Looks::AtOperands);
     match plan.arithmetic {
         Arithmetic::FakeQuantized => forward_from(network, start.step, &start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
         Arithmetic::Integer => forward_from(network, start.step, &start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
@@ -97,7 +111,7 @@ pub fn run_traced_observed<F>(network: &dyn Network, start: Start, plan: &Plan, 
 where
     F: FnMut(&Observation) -> Result<()>,
 {
-    let pins = Pins::of(start.pins);
+    let pins = start.pins(Looks::AtOperands);
     match plan.arithmetic {
         Arithmetic::FakeQuantized => trace_from(network, start.step, &start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
         Arithmetic::Integer => trace_from(network, start.step, &start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
@@ -109,7 +123,7 @@ where
 /// # Errors
 /// As [`run`].
 pub fn run_integer(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<(Output, Multiplied)> {
-    let mut tap = IntegerTap::new(plan, cancel, Pins::of(start.pins), None::<fn(&Observation) -> Result<()>>);
+    let mut tap = IntegerTap::new(plan, cancel, start.pins(Looks::AtPrediction), None::<fn(&Observation) -> Result<()>>);
     let output = forward_from(network, start.step, &start.stream, &mut tap)?;
     Ok((output, tap.told))
 }

@@ -41,6 +41,15 @@ impl Tap for Probe {
         self.seen.push((site, x.detach(), zero));
         Ok(probed)
     }
+
+    fn proposals(&mut self, chosen: Tensor) -> Result<Tensor> {
+        // The KL is that of pinned ones.
+        Ok(chosen.detach())
+    }
+
+    fn objects(&mut self, _found: Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
 }
 
 /// Fast perturbations of all `sites` from one forward and one backward pass over the pictures.
@@ -90,7 +99,7 @@ fn fisher_of_part(
     cancel.check()?;
     let trace = trace(network, part, &mut Identity)?;
     // The KL of a detector is the mean over its queries, each a row of its own.
-    let queries = trace.output.logits.dim(1)?.max(1) as f64;
+    let queries = slots(&trace.output)?;
     let directions = statistics(&trace.output)
         .into_iter()
         .map(|(tensor, scoring)| {
@@ -125,6 +134,16 @@ fn fisher_of_part(
         upper = Some(starts.iter().map(of_start).collect::<candle_core::Result<_>>()?);
     }
     Ok(sums)
+}
+
+/// Queries of a picture; of a detector of regions those that a proposal fills, the mean over the pictures.
+fn slots(output: &Output) -> Result<f64> {
+    let (pictures, queries, _) = output.logits.dims3()?;
+    let filled = match &output.first {
+        Some(first) => first.proposals.narrow(2, 0, 1)?.flatten_all()?.to_vec1::<f32>()?.iter().filter(|index| **index >= 0.0).count(),
+        None => pictures * queries,
+    };
+    Ok(filled.max(1) as f64 / pictures.max(1) as f64)
 }
 
 /// The sum of all tensors, each along its direction.

@@ -214,7 +214,7 @@ pub fn mixed(
         let at = |&bits: &BitWidth| {
             let plan = session.site_plan(&with(&[own(info.site, None, Some(bits), None)]), info)?;
             let plan = SitePlan { quantizers: None, bits: BitWidth::FLOAT, ..plan };
-            let omega = reference.effect(network, reference.traces(), info.step, &float.with(plan), cancel)?.kl;
+            let omega = reference.kl(network, reference.traces(), info.step, &float.with(plan), cancel)?;
             Ok((own(info.site, None, Some(bits), None), omega))
         };
         let found = widths.iter().map(at).collect::<Result<Vec<_>>>()?;

@@ -119,7 +119,7 @@ pub fn exact(
     sites.par_iter().try_for_each(|(info, plans)| {
         let omega = plans.iter().map(|plan| {
             let plan = base.with(plan.clone());
-            Ok(reference.effect(network, before, info.step, &plan, cancel)?.kl)
+            reference.kl(network, before, info.step, &plan, cancel)
         });
         found(SitePerturbation { site: info.site, omega: omega.collect::<Result<_>>()? });
         Ok(())

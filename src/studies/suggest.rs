@@ -283,7 +283,7 @@ fn units(session: &Session, settings: &Settings, fast: bool, cancel: &Cancel, pr
             };
             Ok::<_, Error>((overrides, cost, left, right))
         };
-        let effect = |plan: &Plan| Ok::<_, Error>(reference.effect(network, reference.traces(), info.step, plan, cancel)?.kl);
+        let effect = |plan: &Plan| reference.kl(network, reference.traces(), info.step, plan, cancel);
         let both = |left: SitePlan, right: SitePlan| {
             if left.info.site == right.info.site {
                 return float.with(SitePlan { weight: right.weight, ..left });

@@ -105,12 +105,12 @@ impl Rcnn {
         // The mean over the stages; what is no proposal says nothing.
         let there = chosen.detach().narrow(2, 0, 1)?.ne(f64::from(NONE))?.to_dtype(DType::F32)?;
         let logits = (all / self.heads.len() as f64)?.broadcast_mul(&there)?;
-        let found = tap.objects(self.objects(stage, &regions, &logits, &said.changes, chosen, &extents)?)?;
+        let found = self.objects(stage, &regions, &logits, &said.changes, chosen, &extents)?;
         let taken = [maps.clone(), extent.clone(), chosen.clone(), objectness.clone(), logits];
         Ok(Stream { x: found, taken: taken.into() })
     }
 
-    /// The objects of every picture, `(B, 100, 7)`; what is none has probability 0 and no size.
+    /// The objects of every picture, `(B, D, 7)`, as many as the picture with the most has; what is none has probability 0 and no size.
     fn objects(
         &self,
         stage: usize,
@@ -122,32 +122,37 @@ impl Rcnn {
     ) -> Result<Tensor> {
         let (logits, changes) = (logits.detach().to_vec3::<f32>()?, changes.detach().to_vec3::<f32>()?);
         let chosen = chosen.to_vec3::<f32>()?;
-        let mut rows = Vec::with_capacity(regions.len() * OBJECTS * OBJECT);
+        let mut of_pictures = Vec::with_capacity(regions.len());
         for (picture, regions) in regions.iter().enumerate() {
             let count = chosen[picture].iter().take_while(|row| row[0] > NONE).count();
             let (logits, changes) = (&logits[picture][..count], &changes[picture][..count]);
-            let found = self.heads[stage].objects(&regions[..count], logits, changes, extents[picture]);
+            of_pictures.push(self.heads[stage].objects(&regions[..count], logits, changes, extents[picture]));
+        }
+        let count = of_pictures.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let mut rows = Vec::with_capacity(regions.len() * count * OBJECT);
+        for (picture, found) in of_pictures.iter().enumerate() {
             let row = |Found { class, probability, region: [left, top, right, bottom], proposal }: &Found| {
                 [*class as f32, *probability, *left, *top, *right, *bottom, *proposal as f32]
             };
             rows.extend(found.iter().flat_map(row));
-            rows.resize((picture + 1) * OBJECTS * OBJECT, 0.0);
+            rows.resize((picture + 1) * count * OBJECT, 0.0);
         }
-        Ok(Tensor::from_vec(rows, (regions.len(), OBJECTS, OBJECT), &Device::Cpu)?)
+        Ok(Tensor::from_vec(rows, (regions.len(), count, OBJECT), &Device::Cpu)?)
     }
 
-    /// The masks of the objects, `(B, 100, 28 28)`: the mean of all stages, less a half.
+    /// The masks of the objects, `(B, D, 28 28)`: the mean of all stages, less a half. None where nobody looks at them.
     fn mask(&self, stream: &Stream, tap: &mut dyn Tap) -> Result<Stream> {
         let [maps, _, chosen, objectness, logits] = taken(stream)?;
         let mut kept = vec![chosen.clone(), objectness.clone(), logits.clone()];
-        if !self.masks.is_empty() {
-            let classes = stream.detach().narrow(2, 0, 1)?.to_dtype(DType::U32)?.unsqueeze(3)?;
-            let held = self.held(maps, &regions(&stream.narrow(2, 2, BOX)?.contiguous()?.into())?, masks::SIZE)?;
+        let found = if self.masks.is_empty() { None } else { tap.objects(stream.x.clone())? };
+        if let Some(found) = &found {
+            let classes = found.detach().narrow(2, 0, 1)?.to_dtype(DType::U32)?.unsqueeze(3)?;
+            let held = self.held(maps, &regions(&found.narrow(2, 2, BOX)?.contiguous()?.into())?, masks::SIZE)?;
             let each = self.masks.iter().map(|masks| masks.forward(held.clone(), &classes, tap)).collect::<Result<Vec<_>>>()?;
             let mean = (Tensor::stack(&each, 0)?.sum(0)? / each.len() as f64)?;
             kept.push((mean - 0.5)?);
         }
-        Ok(Stream { x: stream.x.clone(), taken: kept })
+        Ok(Stream { x: found.unwrap_or_else(|| stream.x.clone()), taken: kept })
     }
 
     /// Slots of the prediction: regions of a picture.
@@ -222,7 +227,7 @@ impl Network for Rcnn {
 
     fn output(&self, last: &Stream) -> Result<Output> {
         let size = self.cfg.backbone.image_size;
-        let mask = last.taken.get(3).map(|masks| masks.reshape((masks.dim(0)?, OBJECTS, MASK, MASK))).transpose()?;
+        let mask = last.taken.get(3).map(|masks| masks.reshape((masks.dim(0)?, masks.dim(1)?, MASK, MASK))).transpose()?;
         match last.taken.as_slice() {
             [chosen, objectness, logits, ..] => Output::of_regions(logits, (chosen, objectness), &last.x, mask, size),
             _ => Err(Error::content("this network", "a part of the last stream is missing", "report this")),

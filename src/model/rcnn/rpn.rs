@@ -62,20 +62,24 @@ impl Rpn {
     }
 
     /// What the levels `(B, N, d)` propose in pictures of some extent: index and box in pixels `(B, R, 5)`, and the logit of an object
-    /// `(B, R)`. Where a picture has fewer than `R` proposals the last ones have the index [`NONE`] and no size. A tap may pin them.
+    /// `(B, R)`, `R` as many as the picture with the most has. Of the others the last ones have the index [`NONE`] and no size. A tap may pin them.
     pub fn forward(&self, maps: &Tensor, levels: &[(usize, usize)], extents: &[Extent], tap: &mut dyn Tap) -> Result<(Tensor, Tensor)> {
         let (b, ..) = maps.dims3()?;
         let grids = Grids::of_levels(levels);
         let x = self.conv.forward_over(maps.clone(), &grids, tap)?.relu()?;
         let logits = self.class.forward_over(x.clone(), &grids, tap)?.reshape((b, ()))?; // (B, 3 N)
         let changes = self.boxes.forward_over(x, &grids, tap)?.detach().reshape((b, (), BOX))?;
-        let mut rows = Vec::new();
-        let count = self.count(levels);
+        let mut of_pictures = Vec::with_capacity(b);
         for (picture, extent) in extents.iter().enumerate() {
-            let (logits, changes) =
-                (logits.get(picture)?.detach().to_vec1::<f32>()?, changes.get(picture)?.flatten_all()?.to_vec1::<f32>()?);
+            let logits = logits.get(picture)?.detach().to_vec1::<f32>()?;
+            let changes = changes.get(picture)?.flatten_all()?.to_vec1::<f32>()?;
             let mut chosen = self.choose(&logits, &changes, levels, *extent);
-            chosen.truncate(count);
+            chosen.truncate(self.most);
+            of_pictures.push(chosen);
+        }
+        let count = of_pictures.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let mut rows = Vec::new();
+        for chosen in of_pictures {
             rows.extend(chosen.iter().flat_map(|(index, [left, top, right, bottom])| [*index as f32, *left, *top, *right, *bottom]));
             rows.extend((chosen.len()..count).flat_map(|_| [NONE, 0.0, 0.0, 0.0, 0.0]));
         }
