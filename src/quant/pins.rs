@@ -18,6 +18,8 @@ pub(super) struct Pins<'p> {
 pub(super) enum Looks {
     /// How far its prediction is from that of the float run, and nothing else: it does not run a second time, and makes no masks.
     AtKl,
+    /// What it predicts, masks left out.
+    AtBoxes,
     /// What it predicts.
     AtPrediction,
     /// Its operands too.
@@ -37,7 +39,7 @@ impl<'p> Pins<'p> {
 
     /// The same of the objects that masks are made of. The masks of pinned ones are operands, and no prediction.
     pub fn objects(&self, found: Tensor) -> Result<Option<Tensor>> {
-        if self.looks == Looks::AtKl || self.looks == Looks::AtPrediction && self.first.is_some() && !self.freed {
+        if matches!(self.looks, Looks::AtKl | Looks::AtBoxes) || self.looks == Looks::AtPrediction && self.first.is_some() && !self.freed {
             return Ok(None);
         }
         match self.first.filter(|_| !self.freed) {

@@ -19,7 +19,7 @@ pub struct Start<'s> {
     step: usize,
     stream: Stream,
     pins: Option<&'s First>,
-    kl_only: bool,
+    looks: Option<Looks>,
 }
 
 impl<'s> Start<'s> {
@@ -32,7 +32,7 @@ impl<'s> Start<'s> {
     /// At the input of `step`, which is `stream`.
     #[must_use]
     pub fn stream(step: usize, stream: &Stream) -> Self {
-        Self { step, stream: stream.clone(), pins: None, kl_only: false }
+        Self { step, stream: stream.clone(), pins: None, looks: None }
     }
 
     /// At the input of `step`, as `trace` left it, with the proposals of its first stage, where it has one.
@@ -57,11 +57,17 @@ impl<'s> Start<'s> {
     /// The same where nobody looks at anything but the KL: what a detector sees with proposals of its own is left out, and so are its masks.
     #[must_use]
     pub fn for_kl(self) -> Self {
-        Self { kl_only: true, ..self }
+        Self { looks: Some(Looks::AtKl), ..self }
     }
 
-    const fn pins(&self, looks: Looks) -> Pins<'s> {
-        Pins::of(self.pins, if self.kl_only { Looks::AtKl } else { looks })
+    /// The same without masks: objects are matched by their boxes.
+    #[must_use]
+    pub fn without_masks(self) -> Self {
+        Self { looks: Some(Looks::AtBoxes), ..self }
+    }
+
+    fn pins(&self, looks: Looks) -> Pins<'s> {
+        Pins::of(self.pins, self.looks.unwrap_or(looks))
     }
 }
 
