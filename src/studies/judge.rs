@@ -118,7 +118,12 @@ impl Judged {
             metrics::bootstrap_mean(&gains)
         });
         let Some((name, (mean, low, high))) = best.map(|best| &best.measured.name).zip(gain) else {
-            return (None, "Nothing uniform lies within the budget to hold it against.".into());
+            let why = if best.is_some() {
+                "One picture is too few to judge by: give more calibration pictures."
+            } else {
+                "Nothing uniform lies within the budget to hold it against."
+            };
+            return (None, why.into());
         };
         let by = format!("{mean:.4} [{low:.4}, {high:.4}] nats on {} images that it was not found on", self.kl.len());
         let verdict = match (low > 0.0, high < 0.0) {
