@@ -136,6 +136,9 @@ pub struct ObjectsReport {
     /// Whether the KL is that of pinned proposals.
     #[serde(skip)]
     pinned: bool,
+    /// Whether it is that of regions, of which objects are what is left, and not of queries.
+    #[serde(skip)]
+    of_regions: bool,
 }
 
 /// Centre and sides to left, top, right and bottom.
@@ -228,7 +231,7 @@ impl ObjectsReport {
         let overlaps: Vec<f64> = matched.iter().flatten().map(|(_, overlap)| overlap.decides()).collect();
         let mean_iou = (!overlaps.is_empty()).then(|| overlaps.iter().sum::<f64>() / overlaps.len() as f64);
         let counts = (ours.len(), theirs.len());
-        Self { threshold, counts, mean_iou, objects, queries: (float, quantized), kl, pinned: false }
+        Self { threshold, counts, mean_iou, objects, queries: (float, quantized), kl, pinned: false, of_regions: false }
     }
 
     /// The same where the KL is that of pinned proposals and the objects are not: the query of a new object says nothing of it.
@@ -241,10 +244,24 @@ impl ObjectsReport {
         self
     }
 
+    /// The same of a detector whose slots are regions.
+    #[must_use]
+    pub fn of_regions(self, of_regions: bool) -> Self {
+        Self { of_regions, ..self }
+    }
+
+    /// What its KL is a mean over: one, and several.
+    #[must_use]
+    pub const fn slot(&self) -> (&'static str, &'static str) {
+        if self.of_regions { ("region", "regions") } else { ("query", "queries") }
+    }
+
     /// The same objects over another threshold.
     #[must_use]
     pub fn at(&self, threshold: f64) -> Self {
-        Self::new(self.queries.0.clone(), self.queries.1.clone(), self.kl.clone(), threshold).pinned(self.pinned)
+        Self::new(self.queries.0.clone(), self.queries.1.clone(), self.kl.clone(), threshold)
+            .pinned(self.pinned)
+            .of_regions(self.of_regions)
     }
 
     /// How many objects have a fate.
@@ -274,7 +291,7 @@ impl ObjectsReport {
                     quantized.label,
                     percent(quantized.score)
                 ),
-                _ => "The model has no queries.".into(),
+                _ => "Neither run sees anything.".into(),
             };
         }
         let named = |fate: Fate| -> Vec<String> {

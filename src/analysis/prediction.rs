@@ -271,6 +271,7 @@ impl Prediction {
         self.detects().then(|| {
             ObjectsReport::new(float.seen(labels), self.seen(labels), self.each_kl(float), float.threshold)
                 .pinned(!self.objectness.is_empty())
+                .of_regions(self.found.is_some())
         })
     }
 

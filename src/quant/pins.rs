@@ -50,7 +50,8 @@ impl<'p> Pins<'p> {
 
     fn pin(&self, chosen: Tensor, of: impl Fn(&'p First) -> Option<&'p Tensor>) -> Result<Tensor> {
         match self.first.filter(|_| !self.freed).and_then(of) {
-            Some(pinned) if pinned.dims() == chosen.dims() => Ok(pinned.clone()),
+            // A detector of regions proposes fewer where more of them overlap.
+            Some(pinned) if (pinned.dim(0)?, pinned.dim(2)?) == (chosen.dim(0)?, chosen.dim(2)?) => Ok(pinned.clone()),
             Some(pinned) => {
                 let problem = format!("expected {:?} proposals, found {:?}", pinned.dims(), chosen.dims());
                 Err(Error::content("pinned proposals", problem, "report this"))

@@ -19,6 +19,17 @@ pub struct SiteChoices {
     pub counts: Vec<GroupCount>,
     /// What each costs and does.
     pub choices: Vec<Choice>,
+    /// The count that it keeps where no count changes the KL.
+    pub keeps: Option<GroupCount>,
+}
+
+impl SiteChoices {
+    /// The place of the count that it keeps, or of the largest that is no larger than `level`; none where counts change the KL.
+    fn kept(&self, level: Option<GroupCount>) -> Option<usize> {
+        let keeps = self.keeps?;
+        let most = level.map_or(keeps, |level| level.min(keeps));
+        Some(self.counts.iter().rposition(|count| *count <= most).unwrap_or(0))
+    }
 }
 
 /// All that an allocation is solved from.
@@ -91,12 +102,10 @@ impl Table {
         counts.sort_by_key(|(_, count)| *count);
         let choices = |info: &SiteInfo| {
             let found = perturbation.of(info.site)?;
-            // What has no say in the KL, as boxes and masks have none in that of classes, keeps its count: no count would be too small.
+            // What has no say in the KL, as boxes and masks have none in that of classes, keeps its count while the budget bears it: no count
+            // would be too small.
             let own = settings.groups(info.site);
-            if found.omega.iter().all(|omega| *omega == 0.0) && counts.iter().any(|(_, count)| *count == own) {
-                let bops = bops::of_site(info, sites, settings).total();
-                return Some(SiteChoices { site: info.site, counts: vec![own], choices: vec![Choice { bops, omega: 0.0 }] });
-            }
+            let silent = found.omega.iter().all(|omega| *omega == 0.0) && counts.iter().any(|(_, count)| *count == own);
             let at = |&(index, count): &(usize, GroupCount)| {
                 let cost = bops::of_site(info, sites, &settings.with_counts([(info.site, count)]));
                 Choice { bops: cost.total(), omega: found.omega[index] }
@@ -105,6 +114,7 @@ impl Table {
                 site: info.site,
                 counts: counts.iter().map(|(_, count)| *count).collect(),
                 choices: counts.iter().map(at).collect(),
+                keeps: silent.then_some(own),
             })
         };
         let rest = sites.iter().filter(|info| perturbation.of(info.site).is_none());
@@ -130,16 +140,26 @@ impl Table {
     /// # Errors
     /// When even the smallest counts exceed it.
     pub fn solve(&self, budget: u64) -> Result<Allocation> {
-        let choices = self.choices();
-        let solved = match budget.checked_sub(self.rest) {
-            Some(room) => solve::solve(&choices, room)?,
-            None => None,
-        };
-        let picked = solved.ok_or_else(|| {
-            let least = format!("at least {} bit operations, those of the smallest counts", self.span().0);
-            Error::setting("budget", budget, least)
-        })?;
-        Ok(self.allocation(budget, &picked))
+        // What has no say in the KL gives way together, from the largest of its counts down.
+        let mut levels: Vec<GroupCount> = self.sites.iter().filter(|s| s.keeps.is_some()).flat_map(|s| s.counts.clone()).collect();
+        levels.sort_by(|a, b| b.cmp(a));
+        levels.dedup();
+        let levels = if levels.is_empty() { vec![None] } else { levels.into_iter().map(Some).collect() };
+        let Some(room) = budget.checked_sub(self.rest) else { return Err(self.too_small(budget)) };
+        for level in levels {
+            let kept: Vec<Option<usize>> = self.sites.iter().map(|s| s.kept(level)).collect();
+            let choices = |(s, kept): (&SiteChoices, &Option<usize>)| kept.map_or_else(|| s.choices.clone(), |at| vec![s.choices[at]]);
+            let choices: Vec<Vec<Choice>> = self.sites.iter().zip(&kept).map(choices).collect();
+            if let Some(picked) = solve::solve(&choices, room)? {
+                let picked: Vec<usize> = picked.iter().zip(&kept).map(|(at, kept)| kept.unwrap_or(*at)).collect();
+                return Ok(self.allocation(budget, &picked));
+            }
+        }
+        Err(self.too_small(budget))
+    }
+
+    fn too_small(&self, budget: u64) -> Error {
+        Error::setting("budget", budget, format!("at least {} bit operations, those of the smallest counts", self.span().0))
     }
 
     /// Budgets at which the best counts are known without a solver, and their sum of single-site KL in nats ([`solve::hull`]).
@@ -149,7 +169,7 @@ impl Table {
     }
 
     fn choices(&self) -> Vec<Vec<Choice>> {
-        self.sites.iter().map(|s| s.choices.clone()).collect()
+        self.sites.iter().map(|s| s.kept(None).map_or_else(|| s.choices.clone(), |at| vec![s.choices[at]])).collect()
     }
 
     /// The allocation of one count for all sites; none where it is not a candidate.

@@ -72,10 +72,10 @@ pub fn fact(app: &App, name: &str) -> Option<String> {
         "patches" => return Some((app.info.tokens.tokens() - app.info.tokens.prefix).to_string()),
         "tokens" => return Some(app.info.tokens.tokens().to_string()),
         "gives" => {
-            let queries = app.prediction()?.objects.as_ref().map(|found| found.kl.len());
-            return Some(queries.map_or_else(
+            let slots = app.prediction()?.objects.as_ref().map(|found| (found.kl.len(), found.slot().1));
+            return Some(slots.map_or_else(
                 || "a probability for each class".into(),
-                |queries| format!("each of {queries} detection tokens a class, or none, and a box"),
+                |(count, slots)| format!("each of {count} {slots} a class, or none, and a box"),
             ));
         }
         "blocks" => return Some(app.info.sites.iter().filter(|s| s.kind == SiteKind::Fc2).count().to_string()),

@@ -134,7 +134,8 @@ fn report_text(report: &Report, preset: &str, heading: &str) -> String {
     let rows = (0..p.float.len()).map(|i| vec![(i + 1).to_string(), cell(p.float.get(i)), cell(p.quantized.get(i))]);
     if let Some(found) = &p.objects {
         text += &objects::table_of(found, preset);
-        text += &format!("\n\nKL {:.5} a query{}\n{}\n\n", p.kl, if p.flipped { ", CHANGED" } else { "" }, clean(&report.verdict));
+        text +=
+            &format!("\n\nKL {:.5} a {}{}\n{}\n\n", p.kl, found.slot().0, if p.flipped { ", CHANGED" } else { "" }, clean(&report.verdict));
     } else {
         text += &table(preset, &["rank", "float", "quantized"], rows).to_string();
         text += &format!(

@@ -253,8 +253,8 @@ impl Network for Rcnn {
     }
 
     fn resize(&mut self, size: (usize, usize)) -> Result<bool> {
-        if size.0 < 32 || size.1 < 32 {
-            return Err(Error::setting("--input-size", format!("{}x{}", size.1, size.0), "at least 32x32, one cell of the last stage"));
+        if size.0 < 16 || size.1 < 16 {
+            return Err(Error::setting("--input-size", format!("{}x{}", size.1, size.0), "at least 16x16"));
         }
         self.cfg.backbone.image_size = size;
         self.backbone.over(&self.cfg.backbone)?;

@@ -171,12 +171,13 @@ fn list_of_objects(app: &App, snapshot: &Snapshot, objects: &ObjectsReport, area
             },
         )
     };
-    let mut lines = vec![format!("KL {} a query, mean of {} queries", short(p.kl), objects.kl.len())];
+    let (slot, slots) = objects.slot();
+    let mut lines = vec![format!("KL {} a {slot}, mean of {} {slots}", short(p.kl), objects.kl.len())];
     if let Some((_, object)) = rows.get(app.object) {
         let query = objects::query(object).unwrap_or_default();
         lines.push(match objects::token(app, object) {
-            Some(token) => format!("query {query}: its row in Attention is token {token}"),
-            None => format!("query {query}"),
+            Some(token) => format!("{slot} {query}: its row in Attention is token {token}"),
+            None => format!("{slot} {query}"),
         });
         lines.push(format!("box float {}  quantized {}", pixels(object.float.as_ref()), pixels(object.quantized.as_ref())));
     }
