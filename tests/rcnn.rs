@@ -373,10 +373,12 @@ fn variants_that_the_tensors_tell_are_computed() {
     assert_eq!(flat(&output.logits), flat(&whole.logits), "classes are the same");
 }
 
+/// What is done to the tensors of a checkpoint.
+type Change = fn(&mut HashMap<String, Tensor>);
+
 #[test]
 fn what_is_not_computed_is_refused_by_name() {
     let all = weights("cascade_mask_rcnn_swin");
-    type Change = fn(&mut HashMap<String, Tensor>);
     let cases: [(&str, Change); 8] = [
         ("neck.fpn_convs.4.conv.weight", |w| {
             let more = w["neck.fpn_convs.3.conv.weight"].clone();

@@ -18,6 +18,7 @@ impl Shapes {
         match variant.body {
             Body::Yolos { depth, size, mid, .. } => self.yolos(variant, depth, size, mid),
             Body::RfDetr { image, layers, queries, masks, .. } => self.rf_detr(variant, image, (layers, queries), masks),
+            Body::Rcnn { depths, heads, cascade } => self.rcnn(variant, depths, heads, cascade),
             Body::Vit { .. } | Body::Swin { .. } => return false,
         }
         true
@@ -180,6 +181,6 @@ pub fn config(variant: &Variant) -> Option<Value> {
             }
             Some(config)
         }
-        Body::Vit { .. } | Body::Swin { .. } => None,
+        Body::Vit { .. } | Body::Swin { .. } | Body::Rcnn { .. } => None,
     }
 }

@@ -4,6 +4,7 @@
 //! `cargo run --release --example make_checkpoint -- deit_tiny OUT_DIR [SEED]`
 
 mod detectors;
+mod regions;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,6 +23,8 @@ enum Body {
     Yolos { depth: usize, heads: usize, size: (usize, usize), mid: bool },
     /// A windowed DINOv2-S with a deformable decoder: the input size, windows along a side, layers and queries of the decoder; masks where `masks`.
     RfDetr { image: usize, windows: usize, layers: usize, queries: usize, masks: bool },
+    /// A Mask R-CNN on a Swin Transformer, or its cascade of three stages.
+    Rcnn { depths: &'static [usize], heads: &'static [usize], cascade: bool },
 }
 
 /// A network by name.
@@ -56,6 +59,15 @@ const SWIN: Variant = Variant {
     body: Body::Swin { depths: &[2, 2, 18, 2], heads: &[4, 8, 16, 32], window: 7 },
     ..VIT
 };
+const MASK_RCNN: Variant = Variant {
+    name: "mask_rcnn_swin_tiny",
+    architecture: "MaskRCNN",
+    patch: 4,
+    width: 96,
+    classes: 80,
+    body: Body::Rcnn { depths: &[2, 2, 6, 2], heads: &[3, 6, 12, 24], cascade: false },
+    ..VIT
+};
 const MINI: Variant = Variant {
     name: "vit_mini",
     architecture: "vit_tiny_patch16_224",
@@ -66,7 +78,7 @@ const MINI: Variant = Variant {
     body: Body::Vit { depth: 3, heads: 3, distilled: false },
     ..VIT
 };
-const VARIANTS: [Variant; 13] = [
+const VARIANTS: [Variant; 15] = [
     Variant {
         name: "deit_tiny",
         architecture: "deit_tiny_patch16_224",
@@ -123,6 +135,12 @@ const VARIANTS: [Variant; 13] = [
         classes: 91,
         body: Body::RfDetr { image: 312, windows: 1, layers: 4, queries: 100, masks: true },
         ..VIT
+    },
+    MASK_RCNN,
+    Variant {
+        name: "cascade_mask_rcnn_swin_tiny",
+        body: Body::Rcnn { depths: &[2, 2, 6, 2], heads: &[3, 6, 12, 24], cascade: true },
+        ..MASK_RCNN
     },
     Variant {
         name: "swin_tiny",
@@ -220,7 +238,7 @@ impl Shapes {
                 shapes.norm("norm", width);
                 shapes.linear("head.fc", classes, width);
             }
-            Body::Yolos { .. } | Body::RfDetr { .. } => {}
+            Body::Yolos { .. } | Body::RfDetr { .. } | Body::Rcnn { .. } => {}
         }
         shapes
     }
@@ -240,25 +258,27 @@ fn truncated_normal(random: &mut fastrand::Rng) -> f32 {
 /// Norms scale channels by 0.4 to 2.7, so that channels differ as they do in trained networks; everything else is near zero.
 fn values(name: &str, shape: &[usize], random: &mut fastrand::Rng) -> Vec<f32> {
     let is_norm = (name.contains("norm") || name.contains(".bn.") || name.contains("projector.stages.0.1")) && name.ends_with(".weight");
-    let scales = is_norm || name.ends_with(".lambda1");
+    let scales = is_norm || name.ends_with(".lambda1") || name.ends_with(".running_var");
     // What a detector that was never trained starts with: few objects.
     let rare = name.contains("class_embed") && shape.len() == 1;
+    // Some classes of a region must be likely, or nothing would be masked.
+    let spread = if name.ends_with("fc_cls.weight") { 0.3 } else { 0.02 };
     let value = |_| {
         if scales {
             (0.5 * truncated_normal(random)).exp()
         } else if rare {
             -(99f32.ln())
         } else {
-            0.02 * truncated_normal(random)
+            spread * truncated_normal(random)
         }
     };
     (0..shape.iter().product()).map(value).collect()
 }
 
-/// `config.json` as timm writes it; `model_args` only where the architecture's name does not say it all.
-fn config(variant: &Variant) -> Value {
+/// `config.json` as timm writes it; `model_args` only where the architecture's name does not say it all. mmdet writes none.
+fn config(variant: &Variant) -> Option<Value> {
     if let Some(config) = detectors::config(variant) {
-        return config;
+        return Some(config);
     }
     let (mean, std) = if variant.imagenet { ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) } else { ([0.5; 3], [0.5; 3]) };
     let (pool, classifier, args, width) = match &variant.body {
@@ -271,6 +291,7 @@ fn config(variant: &Variant) -> Value {
             ("avg", json!("head.fc"), args, variant.width << (depths.len() - 1))
         }
         Body::Yolos { .. } | Body::RfDetr { .. } => ("token", Value::Null, Value::Null, variant.width),
+        Body::Rcnn { .. } => return None,
     };
     let mut config = json!({
         "architecture": variant.architecture,
@@ -299,7 +320,7 @@ fn config(variant: &Variant) -> Value {
             config["model_args"][key] = json!(value);
         }
     }
-    config
+    Some(config)
 }
 
 /// Writes the network called `name` to `folder`; the same seed gives the same file.
@@ -319,7 +340,10 @@ pub fn make(name: &str, folder: &Path, seed: u64) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let metadata = [("format".to_string(), "pt".to_string())].into();
     igq::quant::files::write_tensors(&folder.join("model.safetensors"), &tensors, metadata)?;
-    igq::atomic_write::write_whole(&folder.join("config.json"), format!("{:#}\n", config(variant)).as_bytes())
+    match config(variant) {
+        Some(config) => igq::atomic_write::write_whole(&folder.join("config.json"), format!("{config:#}\n").as_bytes()),
+        None => Ok(()),
+    }
 }
 
 fn main() -> Result<()> {

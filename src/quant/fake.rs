@@ -58,7 +58,7 @@ impl<F: FnMut(&Observation) -> Result<()>> Tap for FakeQuantize<'_, F> {
     }
 
     fn objects(&mut self, found: Tensor) -> Result<Option<Tensor>> {
-        self.pins.objects(found)
+        Ok(self.pins.objects(found))
     }
 
     fn frees(&mut self) -> bool {

@@ -17,13 +17,13 @@ pub(super) struct Pins<'p> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Looks {
     /// How far its prediction is from that of the float run, and nothing else: it does not run a second time, and makes no masks.
-    AtKl,
+    Kl,
     /// What it predicts, masks left out.
-    AtBoxes,
+    Boxes,
     /// What it predicts.
-    AtPrediction,
+    Prediction,
     /// Its operands too.
-    AtOperands,
+    Operands,
 }
 
 impl<'p> Pins<'p> {
@@ -34,22 +34,7 @@ impl<'p> Pins<'p> {
 
     /// The pinned proposals, or where there are none what was `chosen`.
     pub fn proposals(&self, chosen: Tensor) -> Result<Tensor> {
-        self.pin(chosen, |first| Some(&first.proposals))
-    }
-
-    /// The same of the objects that masks are made of. The masks of pinned ones are operands, and no prediction.
-    pub fn objects(&self, found: Tensor) -> Result<Option<Tensor>> {
-        if matches!(self.looks, Looks::AtKl | Looks::AtBoxes) || self.looks == Looks::AtPrediction && self.first.is_some() && !self.freed {
-            return Ok(None);
-        }
-        match self.first.filter(|_| !self.freed) {
-            Some(first) => Ok(Some(first.objects.clone().unwrap_or(found))),
-            None => Ok(Some(found)),
-        }
-    }
-
-    fn pin(&self, chosen: Tensor, of: impl Fn(&'p First) -> Option<&'p Tensor>) -> Result<Tensor> {
-        match self.first.filter(|_| !self.freed).and_then(of) {
+        match self.first.filter(|_| !self.freed).map(|first| &first.proposals) {
             // A detector of regions proposes fewer where more of them overlap.
             Some(pinned) if (pinned.dim(0)?, pinned.dim(2)?) == (chosen.dim(0)?, chosen.dim(2)?) => Ok(pinned.clone()),
             Some(pinned) => {
@@ -60,9 +45,19 @@ impl<'p> Pins<'p> {
         }
     }
 
+    /// The same of the objects that masks are made of. The masks of pinned ones are operands, and no prediction.
+    pub fn objects(&self, found: Tensor) -> Option<Tensor> {
+        let pinned = self.first.filter(|_| !self.freed);
+        match (self.looks, pinned) {
+            (Looks::Kl | Looks::Boxes, _) | (Looks::Prediction, Some(_)) => None,
+            (Looks::Operands, Some(first)) => Some(first.objects.clone().unwrap_or(found)),
+            (_, None) => Some(found),
+        }
+    }
+
     /// Whether some were pinned and no longer are.
     pub const fn free(&mut self) -> bool {
-        let first = self.first.is_some() && !self.freed && !matches!(self.looks, Looks::AtKl);
+        let first = self.first.is_some() && !self.freed && !matches!(self.looks, Looks::Kl);
         self.freed = true;
         first
     }

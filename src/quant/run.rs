@@ -57,13 +57,13 @@ impl<'s> Start<'s> {
     /// The same where nobody looks at anything but the KL: what a detector sees with proposals of its own is left out, and so are its masks.
     #[must_use]
     pub fn for_kl(self) -> Self {
-        Self { looks: Some(Looks::AtKl), ..self }
+        Self { looks: Some(Looks::Kl), ..self }
     }
 
     /// The same without masks: objects are matched by their boxes.
     #[must_use]
     pub fn without_masks(self) -> Self {
-        Self { looks: Some(Looks::AtBoxes), ..self }
+        Self { looks: Some(Looks::Boxes), ..self }
     }
 
     fn pins(&self, looks: Looks) -> Pins<'s> {
@@ -79,7 +79,7 @@ impl<'s> Start<'s> {
 pub fn run(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<Output> {
     match plan.arithmetic {
         Arithmetic::FakeQuantized => {
-            let (pins, observe) = (start.pins(Looks::AtPrediction), |_: &Observation| Ok(()));
+            let (pins, observe) = (start.pins(Looks::Prediction), |_: &Observation| Ok(()));
             forward_from(network, start.step, &start.stream, &mut FakeQuantize { plan, cancel, observe, pins })
         }
         Arithmetic::Integer => Ok(run_integer(network, start, plan, cancel)?.0),
@@ -94,7 +94,7 @@ pub fn run_observed<F>(network: &dyn Network, start: Start, plan: &Plan, cancel:
 where
     F: FnMut(&Observation) -> Result<()>,
 {
-    let pins = start.pins(Looks::AtOperands);
+    let pins = start.pins(Looks::Operands);
     match plan.arithmetic {
         Arithmetic::FakeQuantized => forward_from(network, start.step, &start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
         Arithmetic::Integer => forward_from(network, start.step, &start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
@@ -117,7 +117,7 @@ pub fn run_traced_observed<F>(network: &dyn Network, start: Start, plan: &Plan, 
 where
     F: FnMut(&Observation) -> Result<()>,
 {
-    let pins = start.pins(Looks::AtOperands);
+    let pins = start.pins(Looks::Operands);
     match plan.arithmetic {
         Arithmetic::FakeQuantized => trace_from(network, start.step, &start.stream, &mut FakeQuantize { plan, cancel, observe, pins }),
         Arithmetic::Integer => trace_from(network, start.step, &start.stream, &mut IntegerTap::new(plan, cancel, pins, Some(observe))),
@@ -129,7 +129,7 @@ where
 /// # Errors
 /// As [`run`].
 pub fn run_integer(network: &dyn Network, start: Start, plan: &Plan, cancel: &Cancel) -> Result<(Output, Multiplied)> {
-    let mut tap = IntegerTap::new(plan, cancel, start.pins(Looks::AtPrediction), None::<fn(&Observation) -> Result<()>>);
+    let mut tap = IntegerTap::new(plan, cancel, start.pins(Looks::Prediction), None::<fn(&Observation) -> Result<()>>);
     let output = forward_from(network, start.step, &start.stream, &mut tap)?;
     Ok((output, tap.told))
 }

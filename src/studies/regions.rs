@@ -51,7 +51,7 @@ struct Given<'g> {
     theirs: &'g [Vec<f32>],
     found: usize,
     largest: f32,
-    given: bool,
+    done: bool,
 }
 
 /// The largest distance of a side.
@@ -61,11 +61,11 @@ fn apart(a: &[f32], b: &[f32]) -> f32 {
 
 impl Tap for Given<'_> {
     fn frees(&mut self) -> bool {
-        !std::mem::replace(&mut self.given, true)
+        !std::mem::replace(&mut self.done, true)
     }
 
     fn proposals(&mut self, chosen: Tensor) -> Result<Tensor> {
-        if self.given {
+        if self.done {
             return Ok(chosen);
         }
         let ours = chosen.get(0)?.to_vec2::<f32>()?;
@@ -92,7 +92,7 @@ pub(super) fn compare(model: &Model, file: &Weights, pixels: &Tensor) -> Result<
         Ok(file.get(name, &[shape[0], width])?.to_vec2::<f32>()?)
     };
     let theirs = rows("proposals", 4)?;
-    let mut given = Given { theirs: &theirs, found: 0, largest: 0.0, given: false };
+    let mut given = Given { theirs: &theirs, found: 0, largest: 0.0, done: false };
     let trace = trace(network, pixels, &mut given)?;
     let (found, mut largest_box_difference) = (given.found, given.largest);
     let output = &trace.output;

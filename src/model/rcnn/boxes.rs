@@ -139,9 +139,10 @@ impl Head {
         let classes = probabilities.first().map_or(0, |row| row.len() - 1);
         let mut all = Vec::new();
         for class in 0..classes {
-            let likely: Vec<usize> = (0..regions.len()).filter(|at| probabilities[*at][class] > LEAST).collect();
+            let of = |at: &usize| probabilities.get(*at).map_or(0.0, |row| row[class]);
+            let likely: Vec<usize> = (0..regions.len()).filter(|at| of(at) > LEAST).collect();
             let boxes: Vec<Region> = likely.iter().map(|at| self.of_class(regions[*at], &changes[*at], class, extent)).collect();
-            let scores: Vec<f32> = likely.iter().map(|at| probabilities[*at][class]).collect();
+            let scores: Vec<f32> = likely.iter().map(of).collect();
             all.extend(suppress(&boxes, &scores, OVERLAP).into_iter().map(|at| Found {
                 class,
                 probability: scores[at],
