@@ -390,5 +390,5 @@ fn padding_of_windows_is_counted_and_named_and_comes_last() {
     press(&mut app, KeyCode::Char('l'));
     assert_eq!((layout.place(app.token), layout.order_of(app.token)), (None, 0), "padding is behind the last patch");
     let text = text(&app, 120, 40);
-    assert!(text.contains("row of padding 0") && text.contains("padding 0: group") && text.contains("of 98"), "{text}");
+    assert!(text.contains("row of padding 0") && text.contains("padding 0: group") && text.contains("(98 tokens of padding)"), "{text}");
 }

@@ -308,7 +308,11 @@ impl ObjectsReport {
         };
         let part = |fate: Fate| match (self.count(fate), fate) {
             (0, _) => None,
-            (n, Fate::Kept) => Some(format!("{n} kept{}", self.mean_iou.map(|iou| format!(" (mean IoU {iou:.2})")).unwrap_or_default())),
+            (n, Fate::Kept) => {
+                let kept = self.objects.iter().filter(|object| object.fate == Fate::Kept);
+                let sum: f64 = kept.filter_map(|object| object.mask_iou.or(object.iou)).sum();
+                Some(format!("{n} kept (mean IoU {:.2})", sum / n as f64))
+            }
             (n, Fate::Moved) => Some(format!("{n} moved")),
             (n, fate) => Some(format!("{n} {} ({}{})", fate.name(), named(fate)[..n.min(2)].join("; "), if n > 2 { "; .." } else { "" })),
         };

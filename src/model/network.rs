@@ -162,7 +162,7 @@ pub trait Network: Send + Sync {
     /// When the tap refuses, or the network cannot be drawn.
     fn draw(&self, _graph: &mut Graph, _pixels: &Value, _tap: &mut dyn GraphTap) -> Result<Value> {
         let expected = "a plain ViT (ViT, DeiT, DINOv2): windows and decoders are not drawn yet; the quantized weights of every network can be exported";
-        Err(Error::setting("network", "a Swin or an RF-DETR", expected))
+        Err(Error::setting("network", "another", expected))
     }
 
     /// How the tokens of a site lie over the picture.

@@ -223,7 +223,7 @@ impl SiteKind {
             Self::Proj => "input of the attention's output projection",
             Self::Value => "the map that is sampled, input of its projection",
             Self::Sample => "input of the layers that say where and how to sample",
-            Self::Out => "input of an output projection",
+            Self::Out => "input of an output layer",
             Self::Fc1 => "input of the first MLP layer",
             Self::Fc2 => "input of the second MLP layer, after GELU",
             Self::Merge => "input of the layer that merges two by two tokens",

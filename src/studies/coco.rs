@@ -14,7 +14,7 @@ use crate::analysis::objects::{Fate, Seen as Object};
 use crate::analysis::{Prediction, SCHEMA_VERSION};
 use crate::error::{Error, Result};
 use crate::input::{LeftOut, PictureSource};
-use crate::model::{Output, SiteInfo};
+use crate::model::{Config, Output, SiteInfo};
 use crate::progress::{Cancel, Progress};
 use crate::quant::{Method, Plan, Settings, Start, run};
 use crate::session::Session;
@@ -122,6 +122,11 @@ fn annotated(session: &Session, file: &Path, folder: Option<&Path>, limit: Optio
     let mut dataset: Dataset = serde_json::from_str(&text).map_err(|e| broken(format!("not such annotations ({e})")))?;
     let model = &session.opened().model;
     let (categories, how) = categories(&dataset.categories, &model.labels, model.config.classes());
+    // mmdet's classes have no gaps, as COCO's numbers have: a number says nothing.
+    if let (Config::Rcnn(_), true) = (&model.config, model.labels.is_empty()) {
+        let problem = "the classes of the model have no names, and numbers of mmdet's classes are not those of the file";
+        return Err(Error::content(&model.name, problem, "give their names, one a line, with --labels"));
+    }
     let matched = categories.iter().flatten().count();
     if matched == 0 {
         let theirs: Vec<&str> = dataset.categories.iter().take(5).map(|c| c.name.as_str()).collect();

@@ -144,7 +144,13 @@ impl Table {
         let mut levels: Vec<GroupCount> = self.sites.iter().filter(|s| s.keeps.is_some()).flat_map(|s| s.counts.clone()).collect();
         levels.sort_by(|a, b| b.cmp(a));
         levels.dedup();
-        let levels = if levels.is_empty() { vec![None] } else { levels.into_iter().map(Some).collect() };
+        // It takes no more than its share: what a count for all sites within the budget would give it.
+        let all_at = |level: GroupCount| -> u64 {
+            let of = |s: &SiteChoices| s.choices[s.counts.iter().rposition(|count| *count <= level).unwrap_or(0)].bops;
+            self.rest + self.sites.iter().map(of).sum::<u64>()
+        };
+        let fair = levels.iter().position(|level| all_at(*level) <= budget).unwrap_or(levels.len().saturating_sub(1));
+        let levels = if levels.is_empty() { vec![None] } else { levels.into_iter().skip(fair).map(Some).collect() };
         let Some(room) = budget.checked_sub(self.rest) else { return Err(self.too_small(budget)) };
         for level in levels {
             let kept: Vec<Option<usize>> = self.sites.iter().map(|s| s.kept(level)).collect();

@@ -133,7 +133,8 @@ pub fn repair(
     };
     let Some(cheapest) = found.first().cloned() else {
         let nearest = nearest.map(|(kl, name)| format!("; {name} comes nearest (KL {kl:.3})")).unwrap_or_default();
-        let text = format!("Nothing of {total} changes brings the float class back with a KL of {target}{nearest}.");
+        let back = if session.opened().model.config.queries().is_some() { "all objects of the float run" } else { "the float class" };
+        let text = format!("Nothing of {total} changes brings {back} back with a KL of {target}{nearest}.");
         let changes = Vec::new();
         return Ok(Suggestion { settings: settings.clone(), changes, before, after: before, reached: false, alternatives: found, text });
     };

@@ -23,11 +23,13 @@ pub fn flips(report: &FlipReport, output: &Output) -> Result<()> {
         vec![f.index.to_string(), f.picture.clone(), truth, format!("{:.4}", p.kl), top(&p.float), top(&p.quantized)]
     };
     let rows = || report.flips.iter().map(row);
+    let detects = report.flips.iter().any(|flip| flip.prediction.objects.is_some());
+    let what = if detects { "objects; the five likeliest" } else { "class; the five most likely classes" };
     let text = match output.format {
         Format::Json => json(report)?,
         Format::Csv => csv(HEADER, rows())?,
         Format::Text | Format::Markdown => format!(
-            "{}{}, {}\n{} of {} images of {} change their class; the five most likely classes in percent, the largest KL first{}\n\n{}\n",
+            "{}{}, {}\n{} of {} images of {} change their {what} in percent, the largest KL first{}\n\n{}\n",
             if report.partial { "PARTIAL, interrupted: " } else { "" },
             clean(&report.model),
             report.settings.describe(),

@@ -203,7 +203,8 @@ fn groups_outside(app: &App, shown: &Shown) -> String {
     };
     if padding > 0 {
         let under_cursor = shown.layout.place(app.token).is_none();
-        return if under_cursor { format!("{} of {padding}", grouped(app.token)) } else { format!("{padding} tokens of padding") };
+        let all = format!("{padding} tokens of padding");
+        return if under_cursor { format!("{}  ({all})", grouped(app.token)) } else { all };
     }
     let shown_ones = shown.layout.outside().filter(|t| !many || *t == 0 || *t == app.token);
     shown_ones.map(grouped).collect::<Vec<_>>().join("  ")

@@ -64,11 +64,11 @@ impl Config {
         let weights = &checkpoint.weights;
         let mut notes = vec![format!("names as {} writes them", layout.name())];
         let swin = weights.has("layers.0.blocks.0.norm1.weight");
-        keys::check_type(checkpoint)?;
         if rcnn::is_one(weights) {
             let config = Self::Rcnn(Box::new(rcnn::infer(checkpoint, layout, &mut notes)?));
             return Ok((config, notes));
         }
+        keys::check_type(checkpoint)?;
         if weights.has(rf_detr::QUERIES) {
             let config = Self::RfDetr(Box::new(rf_detr::infer(checkpoint, &mut notes)?));
             return Ok((config, notes));

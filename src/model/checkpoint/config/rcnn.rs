@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::strict::Part;
+use super::strict::{MMDET, Part};
 use super::swin::{self, SwinConfig, SwinPadding};
 use crate::error::{Error, Result};
 use crate::model::checkpoint::Checkpoint;
@@ -101,9 +101,11 @@ fn count(weights: &Weights, name: impl Fn(usize) -> String) -> usize {
 /// When the tensors are not those of one that igq computes, or a `config.json` beside them says anything that they do not.
 pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -> Result<RcnnConfig> {
     let weights = &checkpoint.weights;
-    if let Some(keys) = checkpoint.config.as_ref().and_then(Value::as_object) {
+    if let Some(config) = &checkpoint.config {
         // mmdet writes none; what somebody puts beside it may name classes.
-        Part { file: &checkpoint.name, keys, place: "", class: "mmdet" }.check(&[], &["label_names"])?;
+        let none = || Error::content(&checkpoint.name, "config.json: expected an object", "correct or remove the file");
+        let keys = config.as_object().ok_or_else(none)?;
+        Part { file: &checkpoint.name, keys, place: "", class: MMDET }.check(&[("model_type", Value::Null)], &["label_names"])?;
     }
     let patch = weights.shape("patch_embed.proj.weight", 4)?;
     let stages = swin::stages(weights)?;
@@ -152,9 +154,12 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
     let key = format!("{first}.fc_cls.weight");
     let (class, boxes) = (weights.shape(&key, 2)?, weights.shape(&format!("{first}.fc_reg.weight"), 2)?);
     let classes = class[0].saturating_sub(1);
-    if classes == 0 || (boxes[0] != 4 && boxes[0] != 4 * classes) {
-        let found = format!("{classes} classes and none, and {} values of boxes", boxes[0]);
-        return Err(weights.wrong(&key, "classes and none, with a box for each or one for all".into(), found));
+    if classes == 0 {
+        return Err(weights.wrong(&key, "at least one class and none".into(), format!("{} rows", class[0])));
+    }
+    if boxes[0] != 4 && boxes[0] != 4 * classes {
+        let expected = format!("{} rows, a box for each of {classes} classes, or 4, one for all", 4 * classes);
+        return Err(weights.wrong(&format!("{first}.fc_reg.weight"), expected, format!("{}", boxes[0])));
     }
     let layers = count(weights, |index| format!("{first}.shared_fcs.{index}.weight"));
     let first_layer = format!("{first}.shared_fcs.0.weight");
@@ -185,7 +190,7 @@ pub fn infer(checkpoint: &Checkpoint, layout: Layout, notes: &mut Vec<String>) -
         weights.stored_as()
     ));
     notes.push(
-        "as mmdet's published configurations have them: anchors, deviations of boxes, thresholds, 1000 proposals, 100 objects, norm epsilon 1e-5".into(),
+        "as mmdet's published configurations have them: anchors, deviations of boxes, thresholds, 1000 proposals, 100 objects, norm epsilon 1e-5; masks are enlarged in float".into(),
     );
     Ok(config)
 }

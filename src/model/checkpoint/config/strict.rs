@@ -24,6 +24,9 @@ const NEUTRAL: &[&str] = &[
     "use_cache",
 ];
 
+/// What reads the detectors of mmdet, beside which a configuration may only name classes.
+pub(super) const MMDET: &str = "mmdet";
+
 /// One object of the configuration.
 pub(super) struct Part<'c> {
     /// The name of the checkpoint.
@@ -55,7 +58,12 @@ impl<'c> Part<'c> {
     /// What is wrong with a key.
     pub fn wrong(&self, key: &str, expected: &str, found: &str) -> Error {
         let problem = format!("`{}{key}` of config.json: expected {expected}, found {found}", self.place);
-        Error::content(self.file, problem, format!("it may change the numbers; name a checkpoint of transformers' {}", self.class))
+        let advice = if self.class == MMDET {
+            "mmdet has no config.json: take the key, or the file, away".to_string()
+        } else {
+            format!("it may change the numbers; name a checkpoint of transformers' {}", self.class)
+        };
+        Error::content(self.file, problem, advice)
     }
 
     /// A positive number; where it is missing, which means the default of transformers, that.
