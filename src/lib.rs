@@ -46,6 +46,8 @@
 //! functions over one private tap (logits only, every site shown, every boundary kept), because each caller keeps something else; its
 //! arithmetic belongs to the plan, because every study runs in it. A detector with a first stage runs from
 //! there twice where proposals are pinned ([`model::Output::free`]): once for the KL, once for the objects, in one pass and behind one tap.
+//! What stands between two steps is a [`model::Stream`]: a detector of regions takes the maps of all stages along, which boundaries share instead of copying. Its slots are
+//! regions and its objects what is left of them ([`model::output::Objects`]); the enlargement of its masks is no site, because no scope quantizes it.
 //! The Hub is asked by a client of our own ([`model::checkpoint`]), because the crate `hf-hub` sends the access token wherever a redirect
 //! leads, panics where an answer lacks a header, and sets no limit on time, size or redirects.
 //! A second thread runs studies, so that a long one never delays a run.

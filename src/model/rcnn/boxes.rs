@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::model::checkpoint::config::RcnnConfig;
+use crate::model::checkpoint::config::rcnn::OBJECTS;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::conv::Conv;
 use crate::model::layer::LayerNamed;
@@ -29,8 +30,6 @@ const DEVIATIONS: [[f32; BOX]; 3] = [[0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1
 const LEAST: f32 = 0.05;
 /// Overlap from which on the less likely of two objects of a class goes.
 const OVERLAP: f32 = 0.5;
-/// Objects of a picture.
-pub(super) const OBJECTS: usize = 100;
 
 /// A box changed by what a layer says of it: centre by shares of the sides, sides by factors in logarithms, cut to the picture.
 pub(super) fn changed([left, top, right, bottom]: Region, changes: &[f32], deviations: [f32; BOX], extent: Extent) -> Region {

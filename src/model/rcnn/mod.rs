@@ -13,7 +13,7 @@ mod rpn;
 
 use std::sync::Arc;
 
-use boxes::{Extent, Found, Head, OBJECTS};
+use boxes::{Extent, Found, Head};
 use candle_core::{DType, Device, Tensor};
 use masks::{MASK, Masks};
 use neck::Neck;
@@ -21,6 +21,7 @@ use rpn::{NONE, Rpn};
 
 use crate::error::{Error, Result};
 use crate::model::checkpoint::config::RcnnConfig;
+use crate::model::checkpoint::config::rcnn::OBJECTS;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::conv::weight_of;
 use crate::model::extents::extents;

@@ -234,9 +234,11 @@ impl Config {
                     (stage.depth as u64, block(rows.saturating_mul(columns), seen, stage.dim, stage.heads, stage.mlp_dim))
                 };
                 let cells: usize = rcnn.levels().iter().map(|(rows, columns)| rows.saturating_mul(*columns)).sum();
-                let regions = (rcnn.stages * (1 + rcnn.convs) * rcnn.proposals * 49 + 500 * 100 * rcnn.stages).saturating_mul(rcnn.dim);
-                let of_maps = (cells as u64).saturating_mul(6 * rcnn.dim as u64).saturating_add(regions as u64);
-                swin.stages.iter().enumerate().map(stage).chain([(1, (of_maps, 0))]).collect()
+                let values = |tokens: usize| (tokens.saturating_mul(2 * rcnn.dim) as u64, 0);
+                let (of_regions, of_masks) = (values(49 * rcnn.proposals), values(500 * rcnn::OBJECTS));
+                let stages = rcnn.stages as u64;
+                let heads = [(3, values(cells)), (stages * (1 + rcnn.convs as u64), of_regions), (stages * 2, of_masks)];
+                swin.stages.iter().enumerate().map(stage).chain(heads).collect()
             }
             Self::Eomt(eomt) => {
                 let (vit, (rows, columns)) = (&eomt.backbone, eomt.mask_grid());

@@ -21,6 +21,8 @@ const SIDE: usize = 800;
 const CELLS: usize = 7 * 7;
 /// Proposals of a picture.
 const PROPOSALS: usize = 1000;
+/// Objects of a picture.
+pub const OBJECTS: usize = 100;
 
 /// Sizes and variants of a Mask R-CNN or Cascade Mask R-CNN.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
