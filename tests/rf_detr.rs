@@ -175,7 +175,7 @@ fn every_study_takes_a_detector_with_masks() {
 fn what_has_no_say_keeps_its_counts() {
     let (model, images) = (named("rf_detr_seg"), photographs().display().to_string());
     let common = ["--model", &model, "--image", &images, "--calibration", &images, "--calibration-images", "2", "--no-cache"];
-    let arguments = ["allocate", "--budget", "6", "--frontier", "0", "--format", "json"].into_iter().chain(common).collect::<Vec<_>>();
+    let arguments = ["allocate", "--budget", "8", "--frontier", "0", "--format", "json"].into_iter().chain(common).collect::<Vec<_>>();
     let (good, out, err) = igq(&arguments);
     assert!(good, "{err}");
     let found: serde_json::Value = serde_json::from_str(&out).unwrap();

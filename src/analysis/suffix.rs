@@ -84,6 +84,8 @@ impl Reference {
     /// # Errors
     /// When `cancel` was called.
     pub fn each(&self, network: &dyn Network, before: &[Trace], first: usize, plan: &Plan, cancel: &Cancel) -> Result<Vec<Divergence>> {
+        // What is seen comes of a second pass from the first stage on, which a run that starts behind it does not have.
+        let first = network.branch().map_or(first, |branch| first.min(branch));
         let run = |trace: &Trace| Prediction::of(&run(network, Start::at(trace, first), plan, cancel)?);
         let predictions = before.par_iter().map(run).collect::<Result<Vec<_>>>()?.concat();
         Ok(self.compare_each(&predictions))
@@ -132,7 +134,7 @@ pub fn only_this(network: &dyn Network, plan: &Plan, float: &FloatRun, site: Sit
         return Ok(None);
     };
     let alone = plan.only(site);
-    let step = site_plan.info.step;
+    let step = network.branch().map_or(site_plan.info.step, |branch| site_plan.info.step.min(branch));
     let start = Start::at(&float.trace, step);
     // The masks of a detector of regions take longer than all before them, and only their own sites have a say in them alone.
     let start = if site.part == Part::Masks { start } else { start.without_masks() };

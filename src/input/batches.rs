@@ -4,7 +4,6 @@ use candle_core::Tensor;
 
 use super::{Picture, PictureSource, Preprocess};
 use crate::error::{Error, Result};
-use crate::memory::together;
 
 /// Pictures that were loaded together, and what the model takes for them.
 #[derive(Debug, Clone)]
@@ -45,20 +44,20 @@ pub fn load_readable(sources: &[PictureSource], preprocess: &Preprocess) -> Resu
     Ok((batch, kept, errors))
 }
 
-/// Loads all of `sources` in batches of at most [`together`].
+/// Loads all of `sources` in batches of at most [`Preprocess::together`].
 ///
 /// # Errors
 /// When a picture cannot be read.
 pub fn load_all(sources: &[PictureSource], preprocess: &Preprocess) -> Result<Vec<Tensor>> {
-    sources.chunks(together(preprocess.size)).map(|part| Ok(load(part, preprocess)?.tensor)).collect()
+    sources.chunks(preprocess.together()).map(|part| Ok(load(part, preprocess)?.tensor)).collect()
 }
 
-/// Decoded pictures in batches of at most [`together`].
+/// Decoded pictures in batches of at most [`Preprocess::together`].
 ///
 /// # Errors
 /// Only when candle fails.
 pub fn stack(pictures: &[Picture], preprocess: &Preprocess) -> Result<Vec<Tensor>> {
-    pictures.chunks(together(preprocess.size)).map(|part| tensor(part, preprocess)).collect()
+    pictures.chunks(preprocess.together()).map(|part| tensor(part, preprocess)).collect()
 }
 
 fn tensor(pictures: &[Picture], preprocess: &Preprocess) -> Result<Tensor> {

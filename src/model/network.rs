@@ -161,8 +161,9 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// When the tap refuses, or the network cannot be drawn.
     fn draw(&self, _graph: &mut Graph, _pixels: &Value, _tap: &mut dyn GraphTap) -> Result<Value> {
+        let found = "one with windows or a decoder";
         let expected = "a plain ViT (ViT, DeiT, DINOv2): windows and decoders are not drawn yet; the quantized weights of every network can be exported";
-        Err(Error::setting("network", "another", expected))
+        Err(Error::setting("network", found, expected))
     }
 
     /// How the tokens of a site lie over the picture.

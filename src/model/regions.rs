@@ -68,11 +68,17 @@ fn samples((rows, columns): (usize, usize), region: Region, scale: f32, size: us
 pub fn align(map: &[f32], grid: (usize, usize), region: Region, scale: f32, size: usize) -> Vec<f32> {
     let channels = map.len() / (grid.0 * grid.1).max(1);
     let mut out = vec![0.0; size * size * channels];
+    align_into(&mut out, map, grid, region, scale, size);
+    out
+}
+
+/// The same, added to `out`.
+fn align_into(out: &mut [f32], map: &[f32], grid: (usize, usize), region: Region, scale: f32, size: usize) {
+    let channels = map.len() / (grid.0 * grid.1).max(1);
     samples(grid, region, scale, size, |bin, cell, share| {
         let (out, cell) = (&mut out[bin * channels..][..channels], &map[cell * channels..][..channels]);
         out.iter_mut().zip(cell).for_each(|(sum, value)| *sum += share * value);
     });
-    out
 }
 
 /// What the levels of a pyramid hold inside of boxes, each read from the level that suits its size.
@@ -134,16 +140,16 @@ impl CustomOp1 for Pool {
             bail!("{} takes contiguous float32 values", self.name());
         };
         let (tokens, channels) = self.check(layout.shape())?;
-        let mut out = Vec::new();
-        for (picture, regions) in values[start..end].chunks_exact((tokens * channels).max(1)).zip(&self.regions) {
-            let each = |region: &Region| {
+        let (of_region, count) = (self.size * self.size * channels, self.regions.first().map_or(0, Vec::len));
+        let mut out = vec![0.0; self.regions.len() * count * of_region];
+        let parts = out.chunks_mut((count * of_region).max(1));
+        for ((picture, regions), out) in values[start..end].chunks_exact((tokens * channels).max(1)).zip(&self.regions).zip(parts) {
+            out.par_chunks_mut(of_region.max(1)).zip(regions).for_each(|(out, region)| {
                 let (start, grid, scale) = self.place(*region);
-                align(&picture[start * channels..][..grid.0 * grid.1 * channels], grid, *region, scale, self.size)
-            };
-            out.extend(regions.par_iter().map(each).collect::<Vec<_>>().concat());
+                align_into(out, &picture[start * channels..][..grid.0 * grid.1 * channels], grid, *region, scale, self.size);
+            });
         }
-        let regions = self.regions.first().map_or(0, Vec::len);
-        Ok((CpuStorage::F32(out), Shape::from((self.regions.len(), regions * self.size * self.size, channels))))
+        Ok((CpuStorage::F32(out), Shape::from((self.regions.len(), count * self.size * self.size, channels))))
     }
 
     fn bwd(&self, maps: &Tensor, _out: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {

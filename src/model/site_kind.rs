@@ -102,7 +102,7 @@ pub enum SiteKind {
     Lateral,
     /// Input of a convolution of three by three.
     Conv,
-    /// Input of a layer behind regions, all of their places side by side or behind another.
+    /// Flattened features of a region, or the output of the layer before: input of a fully connected layer.
     Fc,
     /// Input of the layer that gives regions their boxes.
     Reg,

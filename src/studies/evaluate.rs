@@ -13,7 +13,7 @@ use crate::analysis::metrics::bootstrap_mean;
 use crate::error::{Error, Result};
 use crate::input::batches::{self, Batch};
 use crate::input::{LeftOut, PictureSet};
-use crate::memory::{BATCH, together};
+use crate::memory::BATCH;
 use crate::progress::Cancel;
 use crate::progress::Progress;
 use crate::quant::{Method, Plan, Settings, Start, run};
@@ -289,7 +289,7 @@ pub fn stepwise(
     }
     for chunk in set.pictures[pictures.len()..].chunks(stride.max(1)) {
         // Parts of a chunk run side by side, each setting by setting.
-        let parts = chunk.par_chunks(together(opened.preprocess.size)).map(|part| {
+        let parts = chunk.par_chunks(opened.preprocess.together()).map(|part| {
             let (batch, kept, errors) = batches::load_readable(part, &opened.preprocess)?;
             if set.strict && !errors.is_empty() {
                 return Err(errors.into_iter().next().unwrap_or(Error::Cancelled));

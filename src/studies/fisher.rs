@@ -9,13 +9,22 @@ use crate::analysis::prediction;
 use crate::error::Result;
 use crate::input::batches;
 use crate::memory::BATCH;
-use crate::model::{Identity, Network, Output, Scoring, Site, SiteInfo, Stream, Tap, trace};
+use crate::model::{Network, Output, Scoring, Site, SiteInfo, Stream, Tap, trace};
 use crate::progress::Cancel;
 use crate::quant::SitePlan;
 use crate::quant::run::fake_quantize_picture;
 
 /// A site and its plan at every candidate count.
 pub type Candidates = (SiteInfo, Vec<SitePlan>);
+
+/// The float run without masks, of which the KL is not.
+struct Unmasked;
+
+impl Tap for Unmasked {
+    fn objects(&mut self, _found: Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+}
 
 /// Perturbation of one site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -97,7 +106,7 @@ fn fisher_of_part(
     cancel: &Cancel,
 ) -> Result<Vec<Vec<f64>>> {
     cancel.check()?;
-    let trace = trace(network, part, &mut Identity)?;
+    let trace = trace(network, part, &mut Unmasked)?;
     // The KL of a detector is the mean over its queries, each a row of its own.
     let queries = slots(&trace.output)?;
     let directions = statistics(&trace.output)

@@ -18,6 +18,8 @@ pub struct Regions {
     pub proposals: (usize, usize),
     /// Objects of the reference, and how many of them are found here: of one class, with boxes at most 0.02 pixels apart.
     pub objects: (usize, usize),
+    /// Objects that are found here and not in the reference.
+    pub more: usize,
     /// Largest distance of a side of a matched box, in pixels.
     pub largest_box_difference: f32,
     /// Largest difference of a probability of a matched object.
@@ -28,7 +30,7 @@ impl Regions {
     /// Whether everything was matched.
     #[must_use]
     pub const fn all(&self) -> bool {
-        self.proposals.0 == self.proposals.1 && self.objects.0 == self.objects.1
+        self.proposals.0 == self.proposals.1 && self.objects.0 == self.objects.1 && self.more == 0
     }
 }
 
@@ -54,9 +56,14 @@ struct Given<'g> {
     done: bool,
 }
 
+/// The largest absolute value; infinite where one is not a number, which a maximum would pass over.
+fn worst(values: impl Iterator<Item = f32>) -> f32 {
+    values.fold(0.0, |most: f32, v| if v.is_nan() { f32::INFINITY } else { most.max(v.abs()) })
+}
+
 /// The largest distance of a side.
 fn apart(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    worst(a.iter().zip(b).map(|(a, b)| a - b))
 }
 
 impl Tap for Given<'_> {
@@ -118,7 +125,7 @@ pub(super) fn compare(model: &Model, file: &Weights, pixels: &Tensor) -> Result<
         }
     }
 
-    let (mut objects, mut largest_score_difference, mut masks) = ((0, 0), 0.0_f32, None);
+    let (mut objects, mut more, mut largest_score_difference, mut masks) = ((0, 0), 0, 0.0_f32, None);
     let own = output.free.as_ref().and_then(|own| own.objects.as_ref());
     if let (Some(objects_of_ours), true) = (own, file.has("boxes")) {
         let (height, width) = model.config.image_size();
@@ -137,28 +144,30 @@ pub(super) fn compare(model: &Model, file: &Weights, pixels: &Tensor) -> Result<
             }
             _ => None,
         };
+        let mut free: Vec<bool> = ours.iter().map(|row| row[1] > 0.0).collect();
         for (at, (region, (label, score))) in theirs.iter().zip(labels.iter().zip(&scores)).enumerate() {
-            let of_class = ours.iter().enumerate().filter(|(_, row)| row[1] > 0.0 && (row[0] - label).abs() < 0.5);
+            let of_class = ours.iter().enumerate().filter(|(at, row)| free[*at] && (row[0] - label).abs() < 0.5);
             let near = of_class.map(|(index, row)| (apart(&corners(row), region), index));
             objects.0 += 1;
             let Some((distance, index)) = near.min_by(|a, b| a.0.total_cmp(&b.0)).filter(|(distance, _)| *distance <= PIXELS) else {
                 continue;
             };
             objects.1 += 1;
+            free[index] = false;
             largest_box_difference = largest_box_difference.max(distance);
             largest_score_difference = largest_score_difference.max((ours[index][1] - score).abs());
             if let Some((ours, theirs)) = of_masks.as_ref().and_then(|(ours, theirs)| Some((&ours[index], theirs.get(at)?))) {
-                let worst = ours.iter().zip(theirs).map(|(ours, theirs)| (ours + 0.5 - theirs).abs()).fold(0.0, f32::max);
-                masks = Some(masks.unwrap_or(0.0_f32).max(worst));
+                let apart = worst(ours.iter().zip(theirs).map(|(ours, theirs)| ours + 0.5 - theirs));
+                masks = Some(masks.unwrap_or(0.0_f32).max(apart));
             }
         }
+        more = free.iter().filter(|free| **free).count();
     }
-    let regions = Regions { proposals: (theirs.len(), found), objects, largest_box_difference, largest_score_difference };
+    let regions = Regions { proposals: (theirs.len(), found), objects, more, largest_box_difference, largest_score_difference };
     Ok(Compared { difference: difference.max(largest_score_difference), masks, largest: largest(&logits)?, same, regions })
 }
 
 /// The largest absolute value; infinite where one is not a number.
 fn largest(tensor: &Tensor) -> Result<f32> {
-    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-    Ok(values.iter().fold(0.0, |most: f32, v| if v.is_nan() { f32::INFINITY } else { most.max(v.abs()) }))
+    Ok(worst(tensor.flatten_all()?.to_vec1::<f32>()?.into_iter()))
 }

@@ -269,6 +269,8 @@ impl App {
     pub fn select(&mut self, site: Site) -> bool {
         let known = self.info.sites.contains(&site);
         if known {
+            // The groups of another site are others.
+            self.only_group = self.only_group.filter(|_| self.site == site);
             self.site = site;
             self.clamp();
         }

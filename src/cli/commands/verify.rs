@@ -39,7 +39,10 @@ impl Verify {
         }
         if let Some(regions) = found.regions.as_ref().filter(|regions| !regions.all()) {
             let ((all, proposed), (objects, seen)) = (regions.proposals, regions.objects);
-            let problem = format!("{proposed} of {all} proposals and {seen} of {objects} objects of the reference are found, expected all");
+            let problem = format!(
+                "{proposed} of {all} proposals and {seen} of {objects} objects of the reference are found, expected all; {} other objects, expected none",
+                regions.more
+            );
             return Err(Error::content(found.model, problem, "check that model and reference belong together"));
         }
         let masks = found.largest_mask_difference.filter(|_| found.largest_difference <= *tolerance);

@@ -30,10 +30,10 @@ const THREE: [(&str, &str); 5] = [
 /// When two tensors would get one name, or a merging has another shape.
 pub fn to_own(mut weights: Weights) -> Result<(Weights, Layout, Vec<String>)> {
     let mut notes = Vec::new();
-    // Training keeps averaged copies beside the weights, which are what is evaluated.
+    // mmdet's EMA hook keeps averaged copies beside the weights, and swaps both when it saves: the weights are the averaged ones.
     let copies = weights.keep(|key| !key.starts_with("ema_"));
     if copies > 0 {
-        notes.push(format!("{copies} tensors of averaged copies (EMA) are left out"));
+        notes.push(format!("{copies} copies that training keeps (EMA) are left out"));
     }
     let three = weights.keys().any(|key| key.contains("backbone.stages."));
     let mut weights = weights.renamed(own_name)?;

@@ -154,6 +154,19 @@ impl Head {
         all
     }
 
+    /// What stands in for objects where a picture has none, so that the layers of masks see a box: the likeliest class of a region, with
+    /// probability 0.
+    pub fn stand_in(&self, regions: &[Region], logits: &[Vec<f32>], changes: &[Vec<f32>], extent: Extent) -> Option<Found> {
+        let of = |(proposal, row): (usize, &Vec<f32>)| {
+            let classes = softmax(row).into_iter().take(row.len() - 1).enumerate();
+            let (class, likely) = classes.max_by(|a, b| a.1.total_cmp(&b.1))?;
+            Some((likely, class, proposal))
+        };
+        let (_, class, proposal) = logits.iter().enumerate().filter_map(of).max_by(|a, b| a.0.total_cmp(&b.0))?;
+        let region = self.of_class(*regions.get(proposal)?, changes.get(proposal)?, class, extent);
+        Some(Found { class, probability: 0.0, region, proposal })
+    }
+
     pub fn layers(&self) -> impl Iterator<Item = &Linear> {
         self.convs.iter().map(|conv| &conv.linear).chain(self.layers.iter().map(|layer| &layer.linear))
     }

@@ -127,7 +127,11 @@ impl Rcnn {
         for (picture, regions) in regions.iter().enumerate() {
             let count = chosen[picture].iter().take_while(|row| row[0] > NONE).count();
             let (logits, changes) = (&logits[picture][..count], &changes[picture][..count]);
-            of_pictures.push(self.heads[stage].objects(&regions[..count], logits, changes, extents[picture]));
+            let mut found = self.heads[stage].objects(&regions[..count], logits, changes, extents[picture]);
+            if found.is_empty() {
+                found.extend(self.heads[stage].stand_in(&regions[..count], logits, changes, extents[picture]));
+            }
+            of_pictures.push(found);
         }
         let count = of_pictures.iter().map(Vec::len).max().unwrap_or(0).max(1);
         let mut rows = Vec::with_capacity(regions.len() * count * OBJECT);
@@ -162,10 +166,14 @@ impl Rcnn {
     }
 }
 
+fn missing() -> Error {
+    Error::content("this network", "a part of the stream is missing", "report this")
+}
+
 /// What stands beside the stream behind the first stage: maps, extents, proposals, their logits, and the sum of those of the stages.
 fn taken(stream: &Stream) -> Result<[&Tensor; 5]> {
     let mut all = stream.taken.iter();
-    let mut next = || all.next().ok_or_else(|| Error::content("this network", "a part of the stream is missing", "report this"));
+    let mut next = || all.next().ok_or_else(missing);
     Ok([next()?, next()?, next()?, next()?, next()?])
 }
 
@@ -208,10 +216,10 @@ impl Network for Rcnn {
             0 => {
                 let maps = stream.taken.get(1..).unwrap_or_default();
                 let x = self.neck.forward(maps, &self.cfg.levels(), tap)?;
-                Ok(Stream { x, taken: stream.taken[..1].to_vec() })
+                Ok(Stream { x, taken: stream.taken.iter().take(1).cloned().collect() })
             }
             1 => {
-                let extent = stream.taken.first().cloned().map_or_else(|| extents(stream), Ok)?;
+                let extent = stream.taken.first().cloned().ok_or_else(missing)?;
                 let (chosen, objectness) = self.rpn.forward(stream, &self.cfg.levels(), &extents_of(&extent)?, tap)?;
                 let none = Tensor::zeros((chosen.dim(0)?, chosen.dim(1)?, self.cfg.classes + 1), DType::F32, &Device::Cpu)?;
                 let x = chosen.narrow(2, 1, BOX)?.contiguous()?;
@@ -231,7 +239,7 @@ impl Network for Rcnn {
         let mask = last.taken.get(3).map(|masks| masks.reshape((masks.dim(0)?, masks.dim(1)?, MASK, MASK))).transpose()?;
         match last.taken.as_slice() {
             [chosen, objectness, logits, ..] => Output::of_regions(logits, (chosen, objectness), &last.x, mask, size),
-            _ => Err(Error::content("this network", "a part of the last stream is missing", "report this")),
+            _ => Err(missing()),
         }
     }
 

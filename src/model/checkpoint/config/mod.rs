@@ -203,18 +203,18 @@ impl Config {
             let wide = (tokens as u64).saturating_mul((10 * dim + 2 * hidden) as u64);
             (wide, (tokens as u64).saturating_mul(seen as u64).saturating_mul(heads as u64))
         };
+        let of_swin = |swin: &SwinConfig| -> Vec<(u64, (u64, u64))> {
+            let stage = |(index, stage): (usize, &SwinStage)| {
+                // With what fills the last windows up, of which one may be larger than its grid.
+                let ((rows, columns), window) = (swin.grid(index), stage.window.max(1));
+                let tokens = rows.next_multiple_of(window).saturating_mul(columns.next_multiple_of(window));
+                (stage.depth as u64, block(tokens, window.saturating_mul(window), stage.dim, stage.heads, stage.mlp_dim))
+            };
+            swin.stages.iter().enumerate().map(stage).collect()
+        };
         let blocks: Vec<(u64, (u64, u64))> = match self {
             Self::Vit(vit) => vec![(vit.depth as u64, block(vit.tokens(), vit.tokens(), vit.embed_dim, vit.heads, vit.mlp_dim))],
-            Self::Swin(swin) => {
-                let stage = |(index, stage): (usize, &SwinStage)| {
-                    // With what fills the last windows up, of which one may be larger than its grid.
-                    let ((rows, columns), window) = (swin.grid(index), stage.window.max(1));
-                    let tokens = rows.next_multiple_of(window).saturating_mul(columns.next_multiple_of(window));
-                    let seen = window.saturating_mul(window);
-                    (stage.depth as u64, block(tokens, seen, stage.dim, stage.heads, stage.mlp_dim))
-                };
-                swin.stages.iter().enumerate().map(stage).collect()
-            }
+            Self::Swin(swin) => of_swin(swin),
             Self::Detr(detr) => {
                 let tokens = detr.grid().0.saturating_mul(detr.grid().1);
                 let maps = detr.grids().into_iter().skip(1).zip(&detr.stages).map(|((rows, columns), (depth, inside, outside))| {
@@ -227,18 +227,12 @@ impl Config {
                 maps.chain([of(tokens, detr.encoder), of(detr.queries.max(tokens), detr.decoder)]).collect()
             }
             Self::Rcnn(rcnn) => {
-                let swin = &rcnn.backbone;
-                let stage = |(index, stage): (usize, &SwinStage)| {
-                    let (rows, columns) = swin.grid(index);
-                    let seen = stage.window * stage.window;
-                    (stage.depth as u64, block(rows.saturating_mul(columns), seen, stage.dim, stage.heads, stage.mlp_dim))
-                };
                 let cells: usize = rcnn.levels().iter().map(|(rows, columns)| rows.saturating_mul(*columns)).sum();
                 let values = |tokens: usize| (tokens.saturating_mul(2 * rcnn.dim) as u64, 0);
                 let (of_regions, of_masks) = (values(49 * rcnn.proposals), values(500 * rcnn::OBJECTS));
                 let stages = rcnn.stages as u64;
                 let heads = [(3, values(cells)), (stages * (1 + rcnn.convs as u64), of_regions), (stages * 2, of_masks)];
-                swin.stages.iter().enumerate().map(stage).chain(heads).collect()
+                of_swin(&rcnn.backbone).into_iter().chain(heads).collect()
             }
             Self::Eomt(eomt) => {
                 let (vit, (rows, columns)) = (&eomt.backbone, eomt.mask_grid());
@@ -264,7 +258,8 @@ impl Config {
         let kept = |(wide, softmax): (u64, u64)| if memory::is_kept(softmax) { wide.saturating_add(softmax) } else { wide };
         let largest = blocks.iter().map(|(_, one)| at_once(*one)).max().unwrap_or(0);
         let all = blocks.iter().fold(0_u64, |all, (depth, one)| all.saturating_add(kept(*one).saturating_mul(*depth)));
-        let batches = largest.saturating_mul(2 * memory::together(self.image_size()) as u64);
+        let together = if let Self::Rcnn(_) = self { 1 } else { memory::together(self.image_size()) };
+        let batches = largest.saturating_mul(2 * together as u64);
         batches.saturating_add(all.saturating_mul(3)).saturating_mul(4)
     }
 
