@@ -8,6 +8,7 @@ use crate::input::{Picture, PictureSet, PictureSource, Preprocess, builtin};
 use crate::model::{Config, Model, Site, SitePattern, TokenLayout};
 use crate::progress::Progress;
 use crate::quant::curvature::WIDEST;
+use crate::quant::weight_scheme::Rounding;
 use crate::quant::{FitCache, Settings, files};
 
 /// What photograph models should be calibrated on.
@@ -88,6 +89,9 @@ impl LoadedModel {
                 return Err(Error::setting("--quantizers", path.display(), expected));
             }
             settings = read.settings.laid_over(&settings)?;
+            if settings.weights == Rounding::Nearest {
+                model.notes.push("a quantizer file holds no inputs of layers, which GPTQ needs: weights are rounded to nearest".into());
+            }
             cache = FitCache::with_quantizers(read.sites);
             CalibrationPlan::File(path.display().to_string())
         } else {
