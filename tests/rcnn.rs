@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use candle_core::Tensor;
-use common::difference;
-use common::screen::{LOOK, answer, detail, press, text, view};
+use common::screen::{LOOK, answer, detail, draw_every_view, press, text};
+use common::{difference, stored};
 use crossterm::event::KeyCode;
 use igq::analysis::objects::{Fate, ObjectReport};
 use igq::analysis::suffix::only_this;
@@ -50,13 +50,6 @@ fn sized(name: &str) -> Model {
     let mut model = Model::open(name).unwrap();
     model.resize((96, 128), None).unwrap();
     model
-}
-
-/// A checkpoint in a folder of its own.
-fn stored(weights: &HashMap<String, Tensor>) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    candle_core::safetensors::save(weights, folder.path().join("model.safetensors")).unwrap();
-    folder
 }
 
 fn session(name: &str) -> Session {
@@ -328,12 +321,7 @@ fn regions_are_on_the_screen() {
     for site in ["layers.0.blocks.0.attn", "layers.2.blocks.1.attn", "neck.out.0", "rpn.conv", "boxes.fc.0", "masks.conv.2"] {
         app.site = site.parse().unwrap();
         detail(&mut app, &session, &outcome);
-        for name in ["groups", "attention", "distribution", "budget", "compare", "lens"] {
-            app.view = view(name);
-            for (width, height) in [(50, 16), (80, 24), (120, 40), (200, 60), (20, 5)] {
-                text(&app, width, height);
-            }
-        }
+        draw_every_view(&mut app);
     }
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use common::flat;
+use common::{flat, stored};
 use igq::model::{Identity, Model, forward};
 use igq::session::{Options, Session};
 use igq::studies::verify;
@@ -28,13 +28,6 @@ fn weights(name: &str) -> HashMap<String, Tensor> {
 
 fn input(name: &str) -> Tensor {
     common::tensors(folder(name).join("expected.safetensors"))["pixel_values"].clone()
-}
-
-/// A checkpoint in a folder of its own.
-fn stored(weights: &HashMap<String, Tensor>) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    candle_core::safetensors::save(weights, folder.path().join("model.safetensors")).unwrap();
-    folder
 }
 
 fn open(folder: &tempfile::TempDir) -> Result<Model, String> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use candle_core::Tensor;
-use common::screen::{LOOK, answer, detail, press, text, view};
+use common::screen::{LOOK, answer, detail, draw_every_view, press, text, view};
 use common::{difference, flat};
 use crossterm::event::KeyCode;
 use igq::analysis::objects::Fate;
@@ -215,12 +215,7 @@ fn masks_are_on_the_screen_and_decide_what_is_the_same() {
     app.site = "blocks.0.attn".parse().unwrap();
     detail(&mut app, &session, &outcome);
     assert!(text(&app, 200, 60).contains("class 3"), "{}", text(&app, 200, 60));
-    for name in ["groups", "attention", "distribution", "budget", "compare", "lens"] {
-        app.view = view(name);
-        for (width, height) in [(50, 16), (80, 24), (120, 40), (200, 60), (20, 5)] {
-            text(&app, width, height);
-        }
-    }
+    draw_every_view(&mut app);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Convolutions over a grid of tokens `(B, rows columns, C)`, with a tap at their input: a layer over the neighbourhood of every token. The
 //! input is grouped by its channels, as that of any layer; the neighbourhoods are made behind the tap.
 
+use std::ops::Range;
+
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -47,21 +49,28 @@ impl CustomOp1 for Depthwise {
 /// Neighbourhoods that are there at once: those of a large map take nine times its memory.
 const AT_ONCE: usize = 4096;
 
-/// Makes the neighbourhoods of pictures of `n` tokens some at a time, in their order: of several pictures, or at some places of one.
+/// Pictures, and places of each, whose neighbourhoods are there at once, in order: all places of several pictures, or some of one.
+fn pieces(pictures: usize, outputs: usize) -> impl Iterator<Item = (Range<usize>, Vec<usize>)> {
+    let together = (AT_ONCE / outputs.max(1)).max(1);
+    (0..pictures).step_by(together).flat_map(move |first| {
+        let some = first..pictures.min(first + together);
+        (0..outputs).step_by(AT_ONCE).map(move |start| (some.clone(), (start..outputs.min(start + AT_ONCE)).collect()))
+    })
+}
+
+/// Makes the neighbourhoods of pictures of `n` tokens piece by piece.
 fn in_pieces(
     kernel: Kernel,
     grid: (usize, usize),
     (values, n, channels): (&[f32], usize, usize),
-    mut see: impl FnMut(Tensor, &[usize]) -> candle_core::Result<()>,
+    mut see: impl FnMut(Tensor) -> candle_core::Result<()>,
 ) -> candle_core::Result<()> {
-    let ((high, wide), inner) = (kernel.over(grid), channels * kernel.size * kernel.size);
-    let (pictures, places) = ((AT_ONCE / (high * wide).max(1)).max(1), (0..high * wide).collect::<Vec<_>>());
-    for some in values.chunks((pictures * n * channels).max(1)) {
-        for places in places.chunks(AT_ONCE) {
-            let near: Vec<Vec<f32>> = some.par_chunks(n * channels).map(|picture| kernel.unfold_at(picture, grid, places)).collect();
-            let count = places.len() * (some.len() / (n * channels));
-            see(Tensor::from_vec(near.concat(), (count, inner), &Device::Cpu)?, places)?;
-        }
+    let ((high, wide), inner, size) = (kernel.over(grid), channels * kernel.size * kernel.size, n * channels);
+    for (pictures, places) in pieces(values.len() / size.max(1), high * wide) {
+        let count = places.len() * pictures.len();
+        let some = &values[pictures.start * size..pictures.end * size];
+        let near: Vec<Vec<f32>> = some.par_chunks(size.max(1)).map(|picture| kernel.unfold_at(picture, grid, &places)).collect();
+        see(Tensor::from_vec(near.concat(), (count, inner), &Device::Cpu)?)?;
     }
     Ok(())
 }
@@ -85,7 +94,7 @@ impl CustomOp1 for Convolution {
         };
         let ((b, n, channels), (high, wide)) = (layout.shape().dims3()?, self.kernel.over(self.grid));
         let (mut out, weight) = (Vec::with_capacity(b * high * wide * self.weight.dim(0)?), self.weight.t()?);
-        in_pieces(self.kernel, self.grid, (&values[start..end], n, channels), |near, _| {
+        in_pieces(self.kernel, self.grid, (&values[start..end], n, channels), |near| {
             out.extend(near.matmul(&weight)?.flatten_all()?.to_vec1::<f32>()?);
             Ok(())
         })?;
@@ -93,19 +102,16 @@ impl CustomOp1 for Convolution {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let ((_, n, channels), outputs, gradient) = (x.dims3()?, gradient.dim(1)?, gradient.contiguous()?.flatten(0, 1)?);
-        let (mut back, mut start) = (vec![0.0_f32; x.elem_count()], 0);
-        let values = x.flatten_all()?.to_vec1::<f32>()?;
-        in_pieces(self.kernel, self.grid, (&values, n, channels), |near, places| {
-            let count = near.dim(0)?;
+        let ((pictures, n, channels), outputs, gradient) = (x.dims3()?, gradient.dim(1)?, gradient.contiguous()?.flatten(0, 1)?);
+        let (mut back, size, mut start) = (vec![0.0_f32; x.elem_count()], n * channels, 0);
+        for (pictures, places) in pieces(pictures, outputs) {
+            let count = pictures.len() * places.len();
             let near = gradient.narrow(0, start, count)?.matmul(&self.weight)?.flatten_all()?.to_vec1::<f32>()?;
-            let first = start / outputs.max(1) * n * channels;
-            let of_picture = (near.len() / count.max(1) * places.len()).max(1);
-            let pictures = back[first..].par_chunks_mut(n * channels).zip(near.par_chunks(of_picture));
-            pictures.for_each(|(picture, near)| self.kernel.fold_at(near, picture, self.grid, places));
+            let some = back[pictures.start * size..pictures.end * size].par_chunks_mut(size.max(1));
+            let of_each = near.par_chunks((near.len() / pictures.len().max(1)).max(1));
+            some.zip(of_each).for_each(|(picture, near)| self.kernel.fold_at(near, picture, self.grid, &places));
             start += count;
-            Ok(())
-        })?;
+        }
         Ok(Some(Tensor::from_vec(back, x.dims(), x.device())?))
     }
 }
@@ -216,7 +222,7 @@ impl Conv {
         }
         let mut parts = Vec::new();
         kernels::with_values(x, |values| {
-            in_pieces(self.kernel, grid, (values, n, channels), |near, _| {
+            in_pieces(self.kernel, grid, (values, n, channels), |near| {
                 let part = self.linear.multiply(&near.unsqueeze(0)?, weight).map_err(candle_core::Error::wrap)?;
                 parts.push(part);
                 Ok(())

@@ -18,6 +18,13 @@ pub fn site(part: Part, block: Option<usize>, kind: SiteKind) -> Site {
     Site { block, ..Site::outside(kind) }.of_part(part)
 }
 
+/// A site of a part with stages, such as those of a cascade; none of the only one.
+#[must_use]
+pub fn site_in_stage(part: Part, stage: Option<usize>, block: Option<usize>, kind: SiteKind) -> Site {
+    let site = site(part, block, kind);
+    stage.map_or(site, |stage| site.in_stage(u16::try_from(stage).unwrap_or(u16::MAX)))
+}
+
 /// A layer with its name in the checkpoint.
 #[derive(Debug)]
 pub struct LayerNamed {

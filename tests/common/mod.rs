@@ -46,11 +46,16 @@ pub fn difference(a: &Tensor, b: &Tensor) -> f32 {
     flat(a).iter().zip(flat(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// A checkpoint in a folder of its own.
+pub fn stored(weights: &HashMap<String, Tensor>) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    candle_core::safetensors::save(weights, folder.path().join("model.safetensors")).unwrap();
+    folder
+}
+
 /// A copy of the golden checkpoint `name` with its tensors changed by `edit`.
 pub fn edited(name: &str, edit: impl FnOnce(HashMap<String, Tensor>) -> HashMap<String, Tensor>) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let changed = edit(tensors(golden(&format!("{name}/model.safetensors"))));
-    candle_core::safetensors::save(&changed, folder.path().join("model.safetensors")).unwrap();
+    let folder = stored(&edit(tensors(golden(&format!("{name}/model.safetensors")))));
     for config in ["config.json", "preprocessor_config.json"] {
         std::fs::copy(golden(&format!("{name}/{config}")), folder.path().join(config)).ok();
     }

@@ -81,3 +81,13 @@ pub fn click(app: &mut App, size: (u16, u16), column: u16, row: u16) -> Vec<Effe
 pub fn view(name: &str) -> View {
     name.parse().unwrap()
 }
+
+/// Draws every view at every size that people have: none may panic.
+pub fn draw_every_view(app: &mut App) {
+    for name in ["groups", "attention", "distribution", "budget", "compare", "lens"] {
+        app.view = view(name);
+        for (width, height) in [(50, 16), (80, 24), (120, 40), (200, 60), (20, 5)] {
+            text(app, width, height);
+        }
+    }
+}

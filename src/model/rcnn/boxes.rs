@@ -7,13 +7,13 @@ use crate::model::checkpoint::config::RcnnConfig;
 use crate::model::checkpoint::config::rcnn::OBJECTS;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::conv::Conv;
-use crate::model::layer::LayerNamed;
+use crate::model::layer::{LayerNamed, site_in_stage};
 use crate::model::neighbourhood::Grids;
 use crate::model::network::SiteInfo;
 use crate::model::ops::Linear;
 use crate::model::output::BOX;
 use crate::model::regions::{Region, suppress};
-use crate::model::site::{Part, Site, SiteKind};
+use crate::model::site::{Part, SiteKind};
 use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
 
@@ -72,10 +72,7 @@ impl Head {
     /// The stage `stage` of a cascade, or the only one.
     pub fn new(weights: &Weights, cfg: &RcnnConfig, stage: Option<usize>) -> Result<Self> {
         let name = stage.map_or_else(|| "roi_head.bbox_head".into(), |stage| format!("roi_head.bbox_head.{stage}"));
-        let site = |kind, block: Option<usize>| {
-            let number = |number: Option<usize>| number.map(|number| u16::try_from(number).unwrap_or(u16::MAX));
-            Site { stage: number(stage), block: number(block), ..Site::outside(kind) }.of_part(Part::Boxes)
-        };
+        let site = |kind, block: Option<usize>| site_in_stage(Part::Boxes, stage, block, kind);
         let (d, hidden) = (cfg.dim, cfg.hidden);
         let conv = |index: usize| {
             let part = |part: &str| format!("{name}.shared_convs.{index}.{part}");

@@ -6,10 +6,11 @@ use crate::error::Result;
 use crate::model::checkpoint::config::RcnnConfig;
 use crate::model::checkpoint::weights::Weights;
 use crate::model::conv::Conv;
+use crate::model::layer::site_in_stage;
 use crate::model::neighbourhood::Grids;
 use crate::model::network::SiteInfo;
 use crate::model::ops::Linear;
-use crate::model::site::{Part, Site, SiteKind};
+use crate::model::site::{Part, SiteKind};
 use crate::model::tap::Tap;
 use crate::model::tokens::TokenLayout;
 
@@ -31,10 +32,7 @@ impl Masks {
     pub fn new(weights: &Weights, cfg: &RcnnConfig, stage: Option<usize>) -> Result<Self> {
         let name = stage.map_or_else(|| "roi_head.mask_head".into(), |stage| format!("roi_head.mask_head.{stage}"));
         let d = cfg.dim;
-        let site = |kind, block: Option<usize>| {
-            let number = |number: Option<usize>| number.map(|number| u16::try_from(number).unwrap_or(u16::MAX));
-            Site { stage: number(stage), block: number(block), ..Site::outside(kind) }.of_part(Part::Masks)
-        };
+        let site = |kind, block: Option<usize>| site_in_stage(Part::Masks, stage, block, kind);
         let conv =
             |index: usize| Conv::new(weights, &format!("{name}.convs.{index}.conv"), site(SiteKind::Conv, Some(index)), (d, d), 3, true);
         let up = weights.get(&format!("{name}.upsample.weight"), &[d, d, 2, 2])?;
